@@ -1,0 +1,80 @@
+"""`trainer evaluate`: a stored model on a data set, as it is served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer import metrics, report, store
+from trainer.config import InputError, choose
+from trainer.data import Split, load
+from trainer.serving import artifact
+from trainer.serving.engine import Engine, load_engine
+
+BATCH = 256
+WORST = 16  # mistakes shown in a report
+
+
+def evaluate(
+    model: str, spec: str, *, engine_name: str, data_dir: Path | None, report_dir: Path | None
+) -> dict[str, Any]:
+    """Accuracy on validation and test, per-class figures on test, calibration error, and pictures.
+
+    The images are decoded as the model expects them and split with the seed that it was trained with, so that
+    the validation images are those that training did not see. Raises InputError for unknown names, or a data
+    set whose classes are not the model's.
+    """
+    choose("--engine", engine_name, ("litert", "tensorflow"))
+    stored = store.find(model)
+    loaded = artifact.load(stored.path)
+    dataset = load(spec, pixels=loaded.pixels, data_dir=data_dir, seed=loaded.config["seed"])
+    if dataset.labels != loaded.labels:
+        raise InputError(
+            f"--dataset {spec}: its classes ({', '.join(dataset.labels)}) are not those of {stored.tag} "
+            f"({', '.join(loaded.labels)})"
+        )
+    engine = load_engine(loaded, engine_name)
+    val = metrics.evaluate(dataset.val.labels, predict_split(engine, dataset.val))
+    probabilities = predict_split(engine, dataset.test)
+    test = metrics.evaluate(dataset.test.labels, probabilities)
+    folder = report_dir or Path("report") / stored.tag.replace(":", "-")
+    mistakes = worst_mistakes(dataset.test, probabilities)
+    report.write(folder, labels=dataset.labels, evaluation=test, history=None, mistakes=mistakes)
+    return {
+        "model": stored.tag,
+        "dataset": dataset.spec,
+        "engine": engine_name,
+        "val_accuracy": val.accuracy,
+        "test_accuracy": test.accuracy,
+        "test_loss": test.loss,
+        "calibration_error": test.calibration_error,
+        "classes": {
+            label: {"images": int(count), "precision": float(precision), "recall": float(recall)}
+            for label, count, precision, recall in zip(
+                dataset.labels, test.confusion.sum(1), test.precision, test.recall, strict=True
+            )
+        },
+        "report_dir": str(folder),
+    }
+
+
+def predict_split(engine: Engine, split: Split) -> NDArray[np.float32]:
+    """Probabilities float32 [len(split), K] of a serving engine, in order."""
+    return np.concatenate([engine.predict(images) for images in split.batches(BATCH)])
+
+
+def worst_mistakes(split: Split, probabilities: NDArray[np.float32]) -> list[report.Mistake]:
+    """The most confident mistakes with their images, for the report."""
+    indices = metrics.worst(split.labels, probabilities, WORST)
+    return [
+        report.Mistake(
+            image=split.read(np.array([index]))[0],
+            true=int(split.labels[index]),
+            predicted=int(probabilities[index].argmax()),
+            probability=float(probabilities[index].max()),
+        )
+        for index in indices
+    ]

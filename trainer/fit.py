@@ -1,0 +1,205 @@
+"""`trainer fit`, from the data to the model store, top to bottom."""
+
+from __future__ import annotations
+
+import logging
+import math
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from importlib.metadata import version
+from typing import Any, Protocol
+
+from trainer import metrics, report, store, tracking
+from trainer.checkpoints import Checkpoints, Progress
+from trainer.config import FitConfig, RunError, slug
+from trainer.data import Dataset, load
+from trainer.evaluate import predict_split, worst_mistakes
+from trainer.models import check_name
+from trainer.run_folder import RunFolder, open_run
+from trainer.serving import artifact
+from trainer.serving.engine import load_engine
+
+log = logging.getLogger("trainer")
+
+
+class Display(Protocol):
+    """What the command line shows and asks while a run goes on."""
+
+    def on_progress(self, step: int, total_steps: int) -> None: ...
+
+    def on_epoch(self, entry: dict[str, float], epochs: int) -> None: ...
+
+    def check_interrupted(self) -> None:
+        """Raise Interrupted once a signal has come."""
+
+    def defer_signals(self) -> AbstractContextManager[None]:
+        """While it lasts, signals wait for `check_interrupted`."""
+
+
+def fit(config: FitConfig, display: Display) -> dict[str, Any]:
+    """Train, export and (with `config.save`) publish; the run's result as plain JSON values.
+
+    Raises InputError, RunError (the run can be resumed) and, after a signal, Interrupted.
+    """
+    check_name(config.model)
+    from trainer.estimator import Estimator, is_chief, make_strategy
+
+    strategy = make_strategy()  # before anything else asks TensorFlow for something
+    chief = is_chief(strategy)
+    dataset = load(
+        config.dataset,
+        image_size=config.image_size,
+        normalize=config.normalize,
+        data_dir=config.data_dir,
+        seed=config.seed,
+        limit=config.limit,
+    )
+    log_counts(dataset)
+    name = config.name or slug(dataset.name)
+    estimator = Estimator(config, dataset, strategy)
+    run = open_run(config, name, identity(config, dataset), shared=not chief)
+    tracker = tracking.start(
+        config.wandb if chief else "disabled",
+        config={**config.decisive(), "dataset_fingerprint": dataset.fingerprint},
+        run_dir=run.path,
+        name=run.path.name,
+        run_id=run.wandb_id,
+        resume=run.resumed,
+    )
+    try:
+        if chief:
+            run.update(wandb_id=tracker.id)
+        log.info("run folder %s, precision %s", run.path, estimator.precision)
+        observer = _Observer(display, tracker, config.epochs)
+        with display.defer_signals():
+            progress = estimator.train_and_evaluate(
+                Checkpoints(run.checkpoints, estimator.checkpoint), observer
+            )
+        result: dict[str, Any] = {"run_dir": str(run.path), "epochs": len(progress.history)}
+        if chief:
+            result |= _finish(config, estimator.float32_model(), dataset, run, progress, tracker)
+            result["tag"] = store.publish(run.export, name) if config.save else None
+            run.update(state="finished")
+            tracker.summary(result)
+    except BaseException as error:
+        tracker.finish(exit_code=getattr(error, "exit_code", 1), error=str(error) or type(error).__name__)
+        raise
+    finally:
+        run.close()
+    tracker.finish(exit_code=0, error=None)
+    return result
+
+
+def identity(config: FitConfig, dataset: Dataset) -> dict[str, Any]:
+    """What a run folder may be continued for: the same data, split alike, and the same network."""
+    return {
+        "dataset": dataset.spec,
+        "fingerprint": dataset.fingerprint,
+        "labels": list(dataset.labels),
+        "input": dataset.pixels.to_dict(),
+        "model": config.model,
+        "kernel_size": config.kernel_size,
+        "seed": config.seed,
+        "limit": config.limit,
+    }
+
+
+def log_counts(dataset: Dataset) -> None:
+    """Say what is trained on, and warn where the classes are far from balanced."""
+    pixels = dataset.pixels
+    log.info(
+        "%s: %d classes, %d train + %d validation + %d test images, %dx%dx%d",
+        dataset.spec,
+        len(dataset.labels),
+        *(len(split) for split in (dataset.train, dataset.val, dataset.test)),
+        *(pixels.height, pixels.width, pixels.channels),
+    )
+    counts = dataset.train.counts
+    shown = ", ".join(f"{label} {count}" for label, count in zip(dataset.labels, counts, strict=True))
+    log.info("training images per class: %s", shown)
+    if counts.max() > 3 * max(1, counts.min()):
+        log.warning(
+            "the largest class has %.1f times the images of the smallest; consider --class-weights balanced",
+            counts.max() / max(1, counts.min()),
+        )
+
+
+class _Observer:
+    """Passes what the estimator tells on to the display and the tracker."""
+
+    def __init__(self, display: Display, tracker: tracking.Tracker, epochs: int) -> None:
+        self._display, self._tracker, self._epochs = display, tracker, epochs
+        self.on_progress: Callable[[int, int], None] = display.on_progress
+        self.check_interrupted: Callable[[], None] = display.check_interrupted
+
+    def on_epoch(self, entry: dict[str, float], step: int) -> None:
+        self._tracker.log(step, entry)
+        self._display.on_epoch(entry, self._epochs)
+
+
+def _finish(
+    config: FitConfig,
+    model: Any,
+    dataset: Dataset,
+    run: RunFolder,
+    progress: Progress,
+    tracker: tracking.Tracker,
+) -> dict[str, Any]:
+    """Export, measure what will be served on validation and (once) on test, write report and spec."""
+    from trainer.export import export
+
+    quantization, gate = export(model, dataset.val, run.export)
+    write_spec = lambda figures: artifact.write_spec(  # noqa: E731
+        run.export,
+        labels=dataset.labels,
+        pixels=dataset.pixels,
+        dataset=dataset.spec,
+        config=config.decisive(),
+        metrics=figures,
+        quantization=quantization,
+        versions=library_versions(),
+        git_revision=git_revision(),
+    )
+    write_spec({})
+    engine = load_engine(artifact.load(run.export))
+    val_accuracy = metrics.evaluate(dataset.val.labels, predict_split(engine, dataset.val)).accuracy
+    probabilities = predict_split(engine, dataset.test)
+    test = metrics.evaluate(dataset.test.labels, probabilities)
+    if not math.isfinite(test.loss):
+        raise RunError("export: the test answers are not finite; nothing is published")
+    mistakes = worst_mistakes(dataset.test, probabilities)
+    pictures = report.write(
+        run.report, labels=dataset.labels, evaluation=test, history=progress.history, mistakes=mistakes
+    )
+    shutil.copytree(run.report, run.export / "report", dirs_exist_ok=True)
+    tracker.log_report(pictures, mistakes, dataset.labels, test)
+    figures = {
+        "val_accuracy": val_accuracy,
+        "test_accuracy": test.accuracy,
+        "test_loss": test.loss,
+        "calibration_error": test.calibration_error,
+        "int8_agreement": gate.agreement,
+        "quantization": quantization,
+    }
+    write_spec(figures)
+    return figures
+
+
+def library_versions() -> dict[str, str]:
+    """Of what decides the artifact's contents."""
+    packages = ("trainer", "tensorflow", "keras", "ai-edge-litert", "pillow", "numpy")
+    return {"python": platform.python_version()} | {package: version(package) for package in packages}
+
+
+def git_revision() -> str | None:
+    """Of the current folder, where it is a git checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

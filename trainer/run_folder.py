@@ -1,0 +1,171 @@
+"""A run's folder: found by what is trained, locked while it is used, refused to another training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from trainer.config import FitConfig, InputError
+
+RUN_FILE = "run.json"
+RUNS = Path("runs")
+
+
+@dataclass
+class RunFolder:
+    """An open run folder. `state` is `running` until the export is complete, then `finished`."""
+
+    path: Path
+    resumed: bool
+    _run: dict[str, Any]
+    _lock: FileLock
+
+    @property
+    def wandb_id(self) -> str | None:
+        return self._run["wandb_id"]
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def export(self) -> Path:
+        return self.path / "export"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
+
+    def update(self, **values: Any) -> None:
+        """Change entries of `run.json`, atomically."""
+        self._run.update(values)
+        _write(self.path, self._run)
+
+    def close(self) -> None:
+        self._lock.release()
+
+
+def open_run(config: FitConfig, name: str, identity: Mapping[str, Any], *, shared: bool = False) -> RunFolder:
+    """Open the folder that `--run-dir` and `--resume` ask for, and lock it.
+
+    `identity` says what is trained on what (data set, labels, architecture): a folder of another identity is
+    never continued. A `shared` folder (a worker that is not the chief) is read only and not locked.
+    Raises InputError for a folder in use, one that holds a different training, or one that is not a run.
+    """
+    run_hash = hashlib.sha256(
+        json.dumps([config.hash(), dict(identity)], sort_keys=True).encode()
+    ).hexdigest()
+    path = _choose(config, name, run_hash)
+    if not shared:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--run-dir: {path} cannot be made: {error.strerror}") from error
+    lock = FileLock(path / "lock")
+    if not shared:
+        _acquire(lock, path)
+    resumed = (path / RUN_FILE).exists()
+    if resumed:
+        run = read_run(path)
+        if config.resume == "never":
+            raise InputError(f"--resume never: {path} already holds a run; name another --run-dir")
+        _refuse_other(path, run["identity"], json.loads(json.dumps(dict(identity))))
+    else:
+        run = {"format": 1, "wandb_id": os.environ.get("WANDB_RUN_ID")}
+    run |= {
+        "name": name,
+        "hash": run_hash,
+        "config": config.decisive(),
+        "identity": dict(identity),
+        "state": "running",
+    }
+    if not shared:
+        _write(path, run)
+    return RunFolder(path, resumed, run, lock)
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """The contents of a folder's `run.json`. Raises InputError where the folder is not a run."""
+    try:
+        run: dict[str, Any] = json.loads((path / RUN_FILE).read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no run folder: it has no {RUN_FILE}; `trainer fit` makes one") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path / RUN_FILE}: cannot be read: {error}") from error
+    return run
+
+
+def _choose(config: FitConfig, name: str, run_hash: str) -> Path:
+    if config.resume not in ("auto", "never"):
+        path = Path(config.resume)
+        read_run(path)
+        return path
+    if config.run_dir is not None:
+        return config.run_dir
+    if run_id := os.environ.get("WANDB_RUN_ID"):
+        return RUNS / run_id
+    if config.resume == "auto":
+        for path in sorted(RUNS.glob(f"{name}-*"), key=lambda path: path.stat().st_mtime, reverse=True):
+            if _can_continue(path, run_hash):
+                return path
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    path, count = RUNS / f"{name}-{stamp}", 1
+    while path.exists():
+        count += 1
+        path = RUNS / f"{name}-{stamp}-{count}"
+    return path
+
+
+def _can_continue(path: Path, run_hash: str) -> bool:
+    try:
+        run = read_run(path)
+    except InputError:
+        return False
+    if run.get("hash") != run_hash or run.get("state") == "finished":
+        return False
+    lock = FileLock(path / "lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False  # another process is at it
+    lock.release()
+    return True
+
+
+def _acquire(lock: FileLock, path: Path) -> None:
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise InputError(
+            f"{path}: another process is using this run folder; name another --run-dir"
+        ) from None
+    except OSError as error:
+        raise InputError(f"--run-dir: {path} cannot be written: {error.strerror}") from error
+
+
+def _refuse_other(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    changed = [key for key in new if old.get(key) != new[key]]
+    if changed:
+        differences = "; ".join(
+            f"{key}: {_shown(old.get(key))} there, {_shown(new[key])} now" for key in changed
+        )
+        raise InputError(f"{path}: holds a run of another training and is not continued: {differences}")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 120 else f"{text[:117]}…"
+
+
+def _write(path: Path, run: Mapping[str, Any]) -> None:
+    draft = path / f".{RUN_FILE}.draft"
+    draft.write_text(json.dumps(run, indent=1, ensure_ascii=False))
+    os.replace(draft, path / RUN_FILE)

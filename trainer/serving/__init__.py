@@ -1,0 +1,1 @@
+"""What the server needs: free of TensorFlow, wandb and typer."""
