@@ -65,9 +65,7 @@ def main() -> None:
     try:
         wait_until_ready(url, server)
         print(f"$ curl --data-binary @{picture.relative_to(PROJECT)} {url}/predict", flush=True)
-        with urllib.request.urlopen(
-            urllib.request.Request(f"{url}/predict", data=image), timeout=10
-        ) as response:
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/predict", data=image), timeout=10) as response:
             answer = json.load(response)
     finally:
         server.terminate()

@@ -42,9 +42,7 @@ DataDirOption = Annotated[
     Path | None,
     typer.Option("--data-dir", help="Where prepared TFDS data sets lie (default: $TFDS_DATA_DIR)."),
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object per line; logs go to stderr.")
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line; logs go to stderr.")]
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model's tag: mnist, mnist:latest or mnist:VERSION.")
 ]
@@ -62,20 +60,14 @@ def fit(
     dataset: DatasetOption,
     model: Annotated[
         str,
-        typer.Option(
-            help="branched_cnn, compact_resnet (for larger colour images) or keras.applications:NAME."
-        ),
+        typer.Option(help="branched_cnn, compact_resnet (for larger colour images) or keras.applications:NAME."),
     ] = DEFAULTS.model,
     image_size: Annotated[
         str | None,
-        typer.Option(
-            metavar="N|HxW", help="Default: the images' own size up to 64x64 where they share one, else 64."
-        ),
+        typer.Option(metavar="N|HxW", help="Default: the images' own size up to 64x64 where they share one, else 64."),
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = DEFAULTS.epochs,
-    batch_size: Annotated[
-        int, typer.Option(help="Images in a step, over all devices.")
-    ] = DEFAULTS.batch_size,
+    batch_size: Annotated[int, typer.Option(help="Images in a step, over all devices.")] = DEFAULTS.batch_size,
     learning_rate: Annotated[
         float, typer.Option(help="The peak, after warm-up and before the cosine decay.")
     ] = DEFAULTS.learning_rate,
@@ -87,22 +79,16 @@ def fit(
     augment: Annotated[str, typer.Option(help="auto, none, light or strong.")] = DEFAULTS.augment,
     class_weights: Annotated[str, typer.Option(help="none or balanced.")] = DEFAULTS.class_weights,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = DEFAULTS.precision,
-    seed: Annotated[
-        int, typer.Option(help="Of the split, the weights and the augmentation.")
-    ] = DEFAULTS.seed,
+    seed: Annotated[int, typer.Option(help="Of the split, the weights and the augmentation.")] = DEFAULTS.seed,
     limit: Annotated[int | None, typer.Option(help="At most so many training images.")] = DEFAULTS.limit,
     run_dir: Annotated[
         Path | None, typer.Option(help="Default: runs/$WANDB_RUN_ID, else runs/NAME-TIMESTAMP.")
     ] = DEFAULTS.run_dir,
     resume: Annotated[
         str,
-        typer.Option(
-            metavar="never|auto|RUN_DIR", help="auto continues an unfinished run of this configuration."
-        ),
+        typer.Option(metavar="never|auto|RUN_DIR", help="auto continues an unfinished run of this configuration."),
     ] = DEFAULTS.resume,
-    name: Annotated[
-        str | None, typer.Option(help="The model's name (default: the data set's).")
-    ] = DEFAULTS.name,
+    name: Annotated[str | None, typer.Option(help="The model's name (default: the data set's).")] = DEFAULTS.name,
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Publish the model to the BentoML store at the end.")
     ] = DEFAULTS.save,
@@ -191,9 +177,7 @@ def predict(
         list[str],
         typer.Argument(metavar="MODEL IMAGE...", help="A model's tag and image files; no MODEL with --url."),
     ],
-    url: Annotated[
-        str | None, typer.Option(help="Ask this server instead, for example http://127.0.0.1:3000.")
-    ] = None,
+    url: Annotated[str | None, typer.Option(help="Ask this server instead, for example http://127.0.0.1:3000.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify image files, with a stored model or a running server."""
@@ -279,13 +263,9 @@ def save(
 
 @data_app.command("inspect", epilog="Example: [bold]trainer data inspect folder:photos[/bold]")
 def data_inspect(
-    spec: Annotated[
-        str, typer.Argument(metavar="SPEC", help="tfds:NAME, folder:PATH, a path, or builtin:digits.")
-    ],
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help="tfds:NAME, folder:PATH, a path, or builtin:digits.")],
     data_dir: DataDirOption = None,
-    sheet: Annotated[Path, typer.Option(help="Where the contact sheet goes (PNG).")] = Path(
-        "contact-sheet.png"
-    ),
+    sheet: Annotated[Path, typer.Option(help="Where the contact sheet goes (PNG).")] = Path("contact-sheet.png"),
     as_json: JsonOption = False,
 ) -> None:
     """Show classes, counts, sizes and rejected files, and draw a contact sheet."""

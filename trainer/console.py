@@ -64,10 +64,14 @@ def _flag(option: str, value: str, flags: dict[str, str | None]) -> list[str]:
 
 def fail(error: BaseException) -> int:
     """Print an error as one line on stderr; its exit code."""
+    from trainer.serving.artifact import ArtifactError
+
     message = " ".join(str(error).split()) or type(error).__name__
     code = 1
     if isinstance(error, TrainerError):
         code = error.exit_code
+    elif isinstance(error, ArtifactError):
+        code = 2
     elif isinstance(error, KeyboardInterrupt):
         message, code = "interrupted", 130
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -176,6 +180,4 @@ class TrainingDisplay:
 
 
 def _interrupted(number: int) -> Interrupted:
-    return Interrupted(
-        f"{signal.Signals(number).name}: stopped; run the same command again to continue", 128 + number
-    )
+    return Interrupted(f"{signal.Signals(number).name}: stopped; run the same command again to continue", 128 + number)

@@ -23,6 +23,7 @@ from trainer.checkpoints import Checkpoints, Progress
 from trainer.config import FitConfig, InputError, Interrupted, RunError
 from trainer.data import augment_for, make_for_eval, make_for_train
 from trainer.models import build
+from trainer.optimizers import make_optimizer
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -93,9 +94,7 @@ class Estimator:
     that the devices cannot share evenly.
     """
 
-    def __init__(
-        self, config: FitConfig, dataset: Dataset, strategy: tf.distribute.Strategy | None = None
-    ) -> None:
+    def __init__(self, config: FitConfig, dataset: Dataset, strategy: tf.distribute.Strategy | None = None) -> None:
         import keras
         import tensorflow as tf
 
@@ -167,9 +166,7 @@ class Estimator:
 
     def predict(self, split: Split) -> NDArray[np.float32]:
         """Probabilities float32 [len(split), K], in order."""
-        batches = [
-            self._predict_step(images).numpy() for images, _ in make_for_eval(split, batch_size=EVAL_BATCH)
-        ]
+        batches = [self._predict_step(images).numpy() for images, _ in make_for_eval(split, batch_size=EVAL_BATCH)]
         return np.concatenate(batches)
 
     def float32_model(self) -> Any:
@@ -250,9 +247,7 @@ class Estimator:
             local = [strategy.experimental_local_results(g)[0] for g in reduced]
             norm = tf.linalg.global_norm(local)
             # Most steps need no clipping, and multiplying every gradient by 1 would cost a pass over memory.
-            clipped = tf.cond(
-                norm > clip_norm, lambda: [g * (clip_norm / norm) for g in local], lambda: list(local)
-            )
+            clipped = tf.cond(norm > clip_norm, lambda: [g * (clip_norm / norm) for g in local], lambda: list(local))
             optimizer.apply(clipped, variables)
             return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
@@ -274,9 +269,7 @@ class Estimator:
         try:
             loss, right = train_steps(iterator, tf.constant(steps)).numpy().tolist()
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError) as error:
-            raise RunError(
-                f"another worker was lost; start all workers again to resume: {error.message}"
-            ) from error
+            raise RunError(f"another worker was lost; start all workers again to resume: {error.message}") from error
         seconds = time.perf_counter() - start
         if not math.isfinite(loss):
             raise RunError(
@@ -294,9 +287,7 @@ class Estimator:
         loss, right, images, seconds = progress.running
         evaluation = self.evaluate(self.dataset.val)
         if not math.isfinite(evaluation.loss):
-            raise RunError(
-                "the validation loss is not finite: nothing is published; try a smaller --learning-rate"
-            )
+            raise RunError("the validation loss is not finite: nothing is published; try a smaller --learning-rate")
         entry = {
             "epoch": len(progress.history) + 1,
             "loss": loss / images,
@@ -304,6 +295,7 @@ class Estimator:
             "val_loss": evaluation.loss,
             "val_accuracy": evaluation.accuracy,
             "learning_rate": float(self.optimizer.learning_rate),
+            "seconds": seconds,
             "images_per_second": images / seconds,
         }
         progress.history.append(entry)
@@ -311,33 +303,6 @@ class Estimator:
         if evaluation.accuracy > progress.best_accuracy:
             progress.best_accuracy, progress.best_step = evaluation.accuracy, progress.step
         return entry
-
-
-def make_optimizer(config: FitConfig, total_steps: int) -> Any:
-    """AdamW, Adam (without weight decay) or SGD with Nesterov momentum, under warm-up and cosine decay.
-
-    Weight decay is decoupled (Loshchilov and Hutter, 2019) and spares biases and normalisation.
-    """
-    import keras
-
-    warmup_steps = max(1, round(config.warmup_fraction * total_steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0,
-        warmup_target=config.learning_rate,
-        warmup_steps=warmup_steps,
-        decay_steps=max(1, total_steps - warmup_steps),
-        alpha=config.final_learning_rate,
-    )
-    if config.optimizer == "adam":
-        return keras.optimizers.Adam(schedule)
-    if config.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay)
-    else:
-        optimizer = keras.optimizers.SGD(
-            schedule, momentum=config.momentum, nesterov=True, weight_decay=config.weight_decay
-        )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
 
 
 def balanced_weights(split: Split) -> NDArray[np.float32]:

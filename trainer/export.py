@@ -33,10 +33,7 @@ class Gate:
 
     @property
     def passed(self) -> bool:
-        return (
-            self.agreement >= MIN_AGREEMENT
-            and abs(self.accuracy_float32 - self.accuracy_int8) <= MAX_ACCURACY_LOSS
-        )
+        return self.agreement >= MIN_AGREEMENT and abs(self.accuracy_float32 - self.accuracy_int8) <= MAX_ACCURACY_LOSS
 
 
 def export(model: Any, val: Split, folder: Path) -> tuple[str, Gate]:
@@ -66,9 +63,7 @@ def export(model: Any, val: Split, folder: Path) -> tuple[str, Gate]:
         100 * gate.accuracy_float32,
     )
     served.write_bytes(convert(frozen, quantize=False))
-    converted = compare(
-        reference, _finite(_run_litert(served, val), "the float32 LiteRT network"), val.labels
-    )
+    converted = compare(reference, _finite(_run_litert(served, val), "the float32 LiteRT network"), val.labels)
     if not converted.passed:
         raise RunError(
             f"export: LiteRT's float32 network gives {100 * converted.agreement:.2f} % of TensorFlow's answers; "
@@ -110,9 +105,7 @@ def convert(frozen: Any, *, quantize: bool) -> bytes:
     return bytes(converter.convert())
 
 
-def compare(
-    reference: NDArray[np.float32], quantized: NDArray[np.float32], labels: NDArray[np.int32]
-) -> Gate:
+def compare(reference: NDArray[np.float32], quantized: NDArray[np.float32], labels: NDArray[np.int32]) -> Gate:
     """Compare two sets of probabilities float32 [N,K] for images with `labels` [N]."""
     expected, got = reference.argmax(1), quantized.argmax(1)
     return Gate(

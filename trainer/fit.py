@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -75,10 +76,13 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
         log.info("run folder %s, precision %s", run.path, estimator.precision)
         observer = _Observer(display, tracker, config.epochs)
         with display.defer_signals():
-            progress = estimator.train_and_evaluate(
-                Checkpoints(run.checkpoints, estimator.checkpoint), observer
-            )
-        result: dict[str, Any] = {"run_dir": str(run.path), "epochs": len(progress.history)}
+            progress = estimator.train_and_evaluate(Checkpoints(run.checkpoints, estimator.checkpoint), observer)
+        result: dict[str, Any] = {
+            "run_dir": str(run.path),
+            "epochs": len(progress.history),
+            "train_seconds": sum(entry["seconds"] for entry in progress.history),
+            "images_per_second": progress.history[-1]["images_per_second"],
+        }
         if chief:
             result |= _finish(config, estimator.float32_model(), dataset, run, progress, tracker)
             result["tag"] = store.publish(run.export, name) if config.save else None
@@ -152,18 +156,18 @@ def _finish(
     from trainer.export import export
 
     quantization, gate = export(model, dataset.val, run.export)
-    write_spec = lambda figures: artifact.write_spec(  # noqa: E731
+    write_spec = partial(
+        artifact.write_spec,
         run.export,
         labels=dataset.labels,
         pixels=dataset.pixels,
         dataset=dataset.spec,
         config=config.decisive(),
-        metrics=figures,
         quantization=quantization,
         versions=library_versions(),
         git_revision=git_revision(),
     )
-    write_spec({})
+    write_spec(metrics={})
     engine = load_engine(artifact.load(run.export))
     val_accuracy = metrics.evaluate(dataset.val.labels, predict_split(engine, dataset.val)).accuracy
     probabilities = predict_split(engine, dataset.test)
@@ -184,7 +188,7 @@ def _finish(
         "int8_agreement": gate.agreement,
         "quantization": quantization,
     }
-    write_spec(figures)
+    write_spec(metrics=figures)
     return figures
 
 
@@ -197,9 +201,7 @@ def library_versions() -> dict[str, str]:
 def git_revision() -> str | None:
     """Of the current folder, where it is a git checkout."""
     try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
-        )
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None

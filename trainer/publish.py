@@ -18,8 +18,6 @@ def publish_run(folder: Path, name: str | None) -> str:
     run = read_run(folder)
     export = folder / "export"
     if run["state"] != "finished":
-        raise InputError(
-            f"{folder}: the run has not finished; `trainer fit --resume {folder}` with its options does"
-        )
+        raise InputError(f"{folder}: the run has not finished; `trainer fit --resume {folder}` with its options does")
     artifact.load(export)
     return store.publish(export, name or run["name"])

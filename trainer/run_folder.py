@@ -60,9 +60,7 @@ def open_run(config: FitConfig, name: str, identity: Mapping[str, Any], *, share
     never continued. A `shared` folder (a worker that is not the chief) is read only and not locked.
     Raises InputError for a folder in use, one that holds a different training, or one that is not a run.
     """
-    run_hash = hashlib.sha256(
-        json.dumps([config.hash(), dict(identity)], sort_keys=True).encode()
-    ).hexdigest()
+    run_hash = hashlib.sha256(json.dumps([config.hash(), dict(identity)], sort_keys=True).encode()).hexdigest()
     path = _choose(config, name, run_hash)
     if not shared:
         try:
@@ -144,9 +142,7 @@ def _acquire(lock: FileLock, path: Path) -> None:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise InputError(
-            f"{path}: another process is using this run folder; name another --run-dir"
-        ) from None
+        raise InputError(f"{path}: another process is using this run folder; name another --run-dir") from None
     except OSError as error:
         raise InputError(f"--run-dir: {path} cannot be written: {error.strerror}") from error
 
@@ -154,9 +150,7 @@ def _acquire(lock: FileLock, path: Path) -> None:
 def _refuse_other(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     changed = [key for key in new if old.get(key) != new[key]]
     if changed:
-        differences = "; ".join(
-            f"{key}: {_shown(old.get(key))} there, {_shown(new[key])} now" for key in changed
-        )
+        differences = "; ".join(f"{key}: {_shown(old.get(key))} there, {_shown(new[key])} now" for key in changed)
         raise InputError(f"{path}: holds a run of another training and is not continued: {differences}")
 
 

@@ -52,9 +52,7 @@ def build(
             model = BUILDERS[name](input_shape, classes, dropout=dropout, kernel_size=kernel_size)
     except ValueError as error:
         height, width, channels = input_shape
-        raise InputError(
-            f"--model {name}: does not take {height}x{width}x{channels} images: {error}"
-        ) from error
+        raise InputError(f"--model {name}: does not take {height}x{width}x{channels} images: {error}") from error
     _refuse_large(name, input_shape, model.count_params())
     return model
 

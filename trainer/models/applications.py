@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 PREFIX = "keras.applications:"
 
 
-def build_application(
-    name: str, input_shape: tuple[int, int, int], classes: int, dropout: float
-) -> keras.Model:
+def build_application(name: str, input_shape: tuple[int, int, int], classes: int, dropout: float) -> keras.Model:
     """uint8 [B,H,W,C] → float32 logits [B,classes]; `name` as in `keras.applications.NAME`.
 
     Raises InputError for an unknown name, ValueError where the backbone refuses the picture's size.

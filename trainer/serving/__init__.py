@@ -1,1 +1,1 @@
-"""What the server needs: free of TensorFlow, wandb and typer."""
+"""What serving needs and training shares: never imports TensorFlow (unless it is asked for), wandb or typer."""

@@ -1,0 +1,245 @@
+"""Training, measured beside plain Keras on the same machine; prints one table.
+
+    TFDS_DATA_DIR=... python benchmarks/train.py [--runs 3] [--only throughput,input,...] [--folder DIR]
+
+Each figure is the median of `--runs`, each run a process of its own, ours and the other in turn. `--folder` is
+a folder of class folders with small JPEG files for the first-pass measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+FILES = 36_000
+
+KERAS_FIT = """
+import json, sys, time
+import keras, numpy as np
+from trainer.data import load
+from trainer.models import build
+limit, target, epochs = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+data = load("tfds:mnist", limit=limit)
+def arrays(split): return split.read(np.arange(len(split))), split.labels
+x, y = arrays(data.train)
+model = build("branched_cnn", input_shape=(28, 28, 1), classes=10, dropout=0.4, kernel_size=3)
+model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"])
+seconds, accuracies = [], []
+for _ in range(epochs):
+    start = time.perf_counter()
+    model.fit(x, y, batch_size=128, verbose=0)
+    seconds.append(time.perf_counter() - start)
+    if target:
+        accuracies.append(model.evaluate(*arrays(data.test), batch_size=256, verbose=0)[1])
+        if accuracies[-1] >= target: break
+print(json.dumps({"seconds": sum(seconds), "images_per_second": len(x) / seconds[-1], "accuracies": accuracies}))
+"""
+
+INPUT = """
+import json, time
+from trainer.data import augment_for, load, make_for_train
+data = load("tfds:mnist")
+figures = {}
+for augment in ("none", "auto"):
+    batches = make_for_train(data.train, batch_size=128, seed=0, augment=augment_for(data, augment))
+    for _ in batches.take(20): pass
+    start = time.perf_counter()
+    for _ in batches.take(400): pass
+    figures[augment] = 400 * 128 / (time.perf_counter() - start)
+print(json.dumps(figures))
+"""
+
+KERAS_FOLDER = """
+import json, sys, time
+import keras
+start = time.perf_counter()
+images = 0
+for batch, _ in keras.utils.image_dataset_from_directory(sys.argv[1], image_size=(32, 32), batch_size=128, verbose=False):
+    images += len(batch)
+print(json.dumps({"images": images, "seconds": time.perf_counter() - start}))
+"""
+
+OUR_FOLDER = """
+import json, sys, time
+from trainer.data import load
+start = time.perf_counter()
+data = load("folder:" + sys.argv[1], progress=False)
+images = sum(len(split) for split in (data.train, data.val, data.test))
+print(json.dumps({"images": images, "seconds": time.perf_counter() - start}))
+"""
+
+
+def python(code: str, *arguments: object, plain: bool = False, **environment: str) -> dict[str, float]:
+    """Run `code` in a process of its own; the JSON object of its last line. `plain`: TensorFlow as it comes."""
+    variables = os.environ | environment
+    if plain:  # `import trainer` would switch oneDNN on for Keras, too
+        variables |= {"TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS", DEFAULT_ONEDNN)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=True,
+    )
+    result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+def fit(*options: str) -> dict[str, float]:
+    """`trainer fit` on real MNIST, published nowhere; its result with the seconds of the whole command."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            BIN / "trainer",
+            "fit",
+            "--dataset",
+            "tfds:mnist",
+            "--no-save",
+            "--wandb",
+            "disabled",
+            "--json",
+        ]
+        start = time.perf_counter()
+        done = subprocess.run(
+            [*map(str, command), "--run-dir", f"{folder}/run", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            check=True,
+        )
+        result: dict[str, float] = json.loads(done.stdout)
+        return result | {"command_seconds": time.perf_counter() - start}
+
+
+def onednn_default() -> str:
+    """What TensorFlow itself chooses here: on only with AVX512 instructions for neural networks."""
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    return "1" if flags & {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile"} else "0"
+
+
+DEFAULT_ONEDNN = onednn_default()
+
+
+def throughput(runs: int) -> None:
+    ours, keras = [], []
+    for _ in range(runs):
+        keras.append(python(KERAS_FIT, 6400, 0, 2, plain=True)["images_per_second"])
+        ours.append(fit("--limit", "6400", "--epochs", "2", "--augment", "none")["images_per_second"])
+    row("training, images/s", ours, keras, higher_is_better=True)
+
+
+def time_to_99(runs: int) -> None:
+    ours, keras = [], []
+    for _ in range(runs):
+        keras.append(python(KERAS_FIT, 60_000, 0.99, 6, plain=True)["seconds"])
+        result = fit("--epochs", "1", "--augment", "none", "--learning-rate", "2e-3")
+        print(f"  ours after one epoch: {result['test_accuracy']:.2%}", flush=True)
+        ours.append(result["train_seconds"] if result["test_accuracy"] >= 0.99 else float("inf"))
+    row("seconds of training to 99.0 % test accuracy", ours, keras, higher_is_better=False)
+
+
+def accuracy(runs: int) -> None:
+    for name, options in (
+        ("--epochs 1 --augment none", ["--epochs", "1", "--augment", "none"]),
+        ("defaults", []),
+    ):
+        results = [fit(*options, "--seed", str(seed)) for seed in range(runs)]
+        accuracies = [100 * result["test_accuracy"] for result in results]
+        seconds = [result["command_seconds"] for result in results]
+        print(f"{name}: test accuracy {spread(accuracies)} %, command {spread(seconds)} s", flush=True)
+
+
+def input_pipeline(runs: int) -> None:
+    results = [python(INPUT) for _ in range(runs)]
+    for augment in ("none", "auto"):
+        print(
+            f"tf.data alone, --augment {augment}: {spread([r[augment] for r in results])} images/s",
+            flush=True,
+        )
+
+
+def first_pass(runs: int, folder: Path) -> None:
+    ours, keras = [], []
+    with tempfile.TemporaryDirectory(dir=folder.parent if os.access(folder.parent, os.W_OK) else None) as place:
+        link_files(folder, Path(place) / "images")
+        for run in range(runs):
+            keras.append(rate(python(KERAS_FOLDER, f"{place}/images", plain=True)))
+            ours.append(rate(python(OUR_FOLDER, f"{place}/images", TRAINER_CACHE_DIR=f"{place}/cache{run}")))
+    row(f"first pass over {FILES:,} JPEG files, images/s", ours, keras, higher_is_better=True)
+
+
+def link_files(source: Path, target: Path) -> None:
+    """FILES hard links (copies across file systems) to the JPEG files of `source`'s class folders."""
+    files = sorted(source.rglob("*.jpg"))
+    for index in range(FILES):
+        file = files[index % len(files)]
+        link = target / file.parent.name / f"{index:05}.jpg"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(file, link)
+        except OSError:
+            link.write_bytes(file.read_bytes())
+
+
+def rate(result: dict[str, float]) -> float:
+    return result["images"] / result["seconds"]
+
+
+def command_line(runs: int) -> None:
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        subprocess.run([BIN / "trainer", "--help"], stdout=subprocess.DEVNULL, check=True)
+        seconds.append(time.perf_counter() - start)
+    print(f"trainer --help: {spread(seconds)} s", flush=True)
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f}, n={len(values)})"
+
+
+def row(name: str, ours: list[float], keras: list[float], *, higher_is_better: bool) -> None:
+    ratio = statistics.median(ours) / statistics.median(keras)
+    wanted = "higher" if higher_is_better else "lower"
+    print(
+        f"{name}: trainer {spread(ours)}, Keras {spread(keras)}, ratio {ratio:.2f} ({wanted} is better)",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="class folders with JPEG files, for the first pass")
+    parser.add_argument(
+        "--only", default="", help="of throughput, time_to_99, accuracy, input, first_pass, command_line"
+    )
+    options = parser.parse_args()
+    parts: dict[str, Callable[[], None]] = {
+        "command_line": lambda: command_line(options.runs),
+        "throughput": lambda: throughput(options.runs),
+        "input": lambda: input_pipeline(options.runs),
+        "time_to_99": lambda: time_to_99(options.runs),
+        "accuracy": lambda: accuracy(options.runs),
+    }
+    if options.folder:
+        parts["first_pass"] = lambda: first_pass(options.runs, options.folder)
+    processor = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    print(f"{platform.platform()}, {os.cpu_count()} x {processor[0].split(': ')[1]}", flush=True)
+    for name, part in parts.items():
+        if not options.only or name in options.only.split(","):
+            part()
+
+
+if __name__ == "__main__":
+    main()

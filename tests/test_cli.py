@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from trainer.cli import run
+
+BIN = Path(sys.executable).parent
+FIT = ["fit", "--dataset", "builtin:digits", "--precision", "float32", "--json"]
+
+
+@pytest.fixture(autouse=True)
+def _in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def call(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[dict[str, Any]], str]:
+    """Run a command line in this process: exit code, the JSON lines of stdout, stderr."""
+    capsys.readouterr()
+    code = run(arguments)
+    printed = capsys.readouterr()
+    return code, [json.loads(line) for line in printed.out.splitlines()], printed.err
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(BIN / "trainer"), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def write_digit(path: Path, index: int) -> str:
+    """One of the built-in digits as a PNG; which it is."""
+    digits = load_digits()
+    Image.fromarray((digits.images[index] * 255 / 16).round().astype(np.uint8)).save(path)
+    return str(digits.target[index])
+
+
+def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, (fitted,), _ = call(*FIT, "--epochs", "8", "--wandb=offline", capsys=capsys)
+    assert code == 0
+    assert fitted["tag"].startswith("digits:")
+    assert fitted["val_accuracy"] >= 0.9
+    assert fitted["test_accuracy"] >= 0.9
+    assert {path.name for path in Path(fitted["run_dir"], "report").iterdir()} >= {"confusion.png", "mistakes.png"}
+
+    code, (listed,), _ = call("models", "--json", capsys=capsys)
+    assert (code, listed["tag"], listed["dataset"]) == (0, fitted["tag"], "builtin:digits")
+    assert listed["test_accuracy"] == fitted["test_accuracy"]
+
+    answer = write_digit(tmp_path / "a digit.png", 7)
+    code, (predicted,), _ = call("predict", "digits", str(tmp_path / "a digit.png"), "--json", capsys=capsys)
+    assert code == 0
+    assert predicted["label"] == answer
+    assert list(predicted) == ["label", "index", "probability", "top", "model", "path"]
+    assert predicted["top"][0]["probability"] == predicted["probability"] > 0.5
+    assert predicted["model"] == fitted["tag"]
+
+    evaluations = {}
+    for engine in ("litert", "tensorflow"):
+        command = ["evaluate", "digits:latest", "--dataset", "builtin:digits", f"--engine={engine}", "--json"]
+        code, (evaluations[engine],), _ = call(*command, capsys=capsys)
+        assert code == 0
+    assert evaluations["litert"]["test_accuracy"] == fitted["test_accuracy"]
+    assert evaluations["litert"]["val_accuracy"] == fitted["val_accuracy"]
+    assert evaluations["tensorflow"]["test_accuracy"] == pytest.approx(fitted["test_accuracy"], abs=0.011)
+    assert set(evaluations["litert"]["classes"]) == set("0123456789")
+
+    code, (saved,), _ = call("save", fitted["run_dir"], "--name", "other", "--json", capsys=capsys)
+    assert code == 0
+    assert saved["tag"].startswith("other:")
+
+    shown = subprocess.run(
+        [BIN / "bentoml", "models", "get", "digits:latest"], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    assert "test_accuracy" in shown
+    assert "labels" in shown
+
+    # Finished: the same command again is a new run, and the same run folder is not trained again.
+    code, (again,), _ = call(*FIT, "--epochs=8", "--no-save", "--run-dir", fitted["run_dir"], capsys=capsys)
+    assert code == 0
+    assert again["test_accuracy"] == fitted["test_accuracy"]
+    assert again["tag"] is None
+
+
+def test_the_same_seed_gives_the_same_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*FIT, "--epochs=2", "--wandb=disabled", "--no-save", "--resume=never"]
+    results = [call(*command, "--run-dir", f"r{index}", capsys=capsys)[1][0] for index in range(2)]
+    for key in ("val_accuracy", "test_accuracy", "test_loss"):
+        assert results[0][key] == results[1][key]
+
+
+def make_folder(root: Path, classes: dict[str, int]) -> Path:
+    generator = np.random.default_rng(0)
+    for label, count in classes.items():
+        (root / label).mkdir(parents=True)
+        for index in range(count):
+            pixels = generator.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / label / f"{index}.png")
+    return root
+
+
+def bad_folders(root: Path) -> dict[str, str]:
+    """A spec that must be refused → a part of the message."""
+    (root / "empty").mkdir()
+    make_folder(root / "one class", {"cat": 20})
+    (make_folder(root / "hollow", {"cat": 20, "dog": 20}) / "eel").mkdir()
+    broken = make_folder(root / "broken", {"cat": 20, "dog": 20})
+    (broken / "cat" / "0.png").write_bytes(b"")
+    (broken / "dog" / "0.png").write_bytes((broken / "dog" / "1.png").read_bytes()[:60])
+    return {
+        f"folder:{root}/absent": "absent",
+        f"{root}/absent": "absent",
+        f"folder:{root}/empty": "empty",
+        f"folder:{root}/one class": "class",
+        f"folder:{root}/hollow": "eel",
+        f"folder:{root}/broken": "dog/0.png",
+        "tfds:mnits": "mnist",
+        "tfds:mnist": "--data-dir",
+        "builtin:letters": "digits",
+        "nonsense:x": "nonsense",
+    }
+
+
+def test_bad_data_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for spec, part in bad_folders(tmp_path).items():
+        command = ["fit", "--dataset", spec, "--data-dir", str(tmp_path / "tfds"), "--wandb=disabled"]
+        code, _, errors = call(*command, capsys=capsys)
+        last = errors.strip().splitlines()[-1]
+        assert code == 2, (spec, errors)
+        assert last.startswith("error: "), spec
+        assert part in last, spec
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--epochs=0"], "--epochs: 0 is out of range"),
+        (["--epochs=many"], "--epochs"),
+        (["--model=branched"], "did you mean branched_cnn"),
+        (["--image-size=3"], "--image-size"),
+        (["--image_size=300"], "parameters for 300x300 images"),
+        (["--normalize=mnist", "--image-size=64"], "mnist"),
+        (["--resume=absent"], "no run folder"),
+        (["--learning-rat=1"], "No such option: --learning-rat"),
+        (["--save=perhaps"], "neither true nor false"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(
+    arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, errors = call(*FIT, "--wandb=disabled", *arguments, capsys=capsys)
+    assert code == 2
+    assert part in errors.strip().splitlines()[-1]
+
+
+def test_other_commands_refuse_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_digit(tmp_path / "digit.png", 0)
+    for command, part in (
+        (["predict", "nothing", "digit.png"], "trainer fit"),
+        (["predict", "digit.png"], "trainer predict MODEL IMAGE"),
+        (["predict", "--url", "http://127.0.0.1:1", "digit.png"], "no answer from http://127.0.0.1:1"),
+        (["evaluate", "nothing", "--dataset", "builtin:digits"], "trainer fit"),
+        (["evaluate", "x", "--dataset", "builtin:digits", "--engine=torch"], "--engine: 'torch' is not one of"),
+        (["save", "."], "no run folder"),
+        (["data", "inspect", "absent"], "absent"),
+    ):
+        code, _, errors = call(*command, capsys=capsys)
+        assert code == 2, command
+        assert part in errors.strip().splitlines()[-1], command
+
+
+def test_class_names_survive_to_the_prediction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = ["Ätna é 日本", "a.b c", "straße"]
+    folder = tmp_path / "Meine Bilder"
+    for index, label in enumerate(labels):
+        (folder / label).mkdir(parents=True)
+        for copy in range(12):
+            Image.new("RGB", (12, 12), (index * 100, copy, 200 - index * 90)).save(folder / label / f"{copy}.png")
+    command = ["fit", "--dataset", str(folder), "--epochs=6", "--wandb=disabled", "--json", "--augment=none"]
+    code, (fitted,), _ = call(*command, capsys=capsys)
+    assert (code, fitted["tag"].split(":")[0]) == (0, "meine-bilder")
+    pictures = [str(folder / label / "3.png") for label in labels]
+    code, predictions, _ = call("predict", "meine-bilder", *pictures, "--json", capsys=capsys)
+    assert code == 0
+    assert {top["label"] for top in predictions[0]["top"]} == set(labels)
+    # One broken picture: the others are answered, and the exit code and one line say what is wrong.
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    code, predictions, errors = call("predict", "meine-bilder", "broken.png", pictures[0], "--json", capsys=capsys)
+    assert (code, len(predictions)) == (2, 1)
+    assert "broken.png: " in errors
+
+
+def test_data_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_folder(tmp_path / "pictures", {"cat": 150, "dog": 50})
+    (folder / "cat" / "0.png").write_bytes(b"")
+    (folder / "cat" / "notes.txt").write_text("x")
+    code, (summary,), _ = call("data", "inspect", str(folder), "--json", capsys=capsys)
+    assert code == 0
+    assert "cat/0.png" in json.dumps(summary)
+    with Image.open("contact-sheet.png") as sheet:
+        assert sheet.size[0] > 50
+    assert run(["data", "inspect", str(folder)]) == 0
+    assert "dog" in capsys.readouterr().out
+
+
+LONG = [*FIT, "--epochs=400", "--wandb=offline", "--run-dir=run", "--no-save"]
+
+
+def wait_for_checkpoint(process: subprocess.Popen[str], folder: Path, *, after: int = 0) -> int:
+    """The step of a checkpoint later than `after`."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        steps = [int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*")]
+        if max(steps, default=0) > after:
+            return max(steps)
+        time.sleep(0.1)
+    raise AssertionError("no checkpoint in time")
+
+
+def offline_runs(folder: Path) -> set[str]:
+    return {path.name.rsplit("-", 1)[1] for path in (folder / "wandb").glob("offline-run-*")}
+
+
+def test_a_run_survives_kill_sigterm_and_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_DIR")
+    folder = tmp_path / "run"
+    step = 0
+    for number, expected in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        process = start(*LONG)
+        step = wait_for_checkpoint(process, folder, after=step)
+        process.send_signal(number)
+        sent = time.monotonic()
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == expected, errors
+        assert time.monotonic() - sent < 30
+        if number != signal.SIGKILL:
+            assert "run the same command again" in errors
+    # The last one ends: early stopping at the latest.
+    short = [argument for argument in LONG if not argument.startswith("--epochs")]
+    done = subprocess.run(
+        [BIN / "trainer", *short, "--epochs=1"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "continuing at step" in done.stderr
+    result = json.loads(done.stdout)
+    progress = json.loads(max(folder.glob("checkpoints/step-*/progress.json")).read_text())
+    epochs = [entry["epoch"] for entry in progress["history"]]
+    assert epochs == list(range(1, len(epochs) + 1))
+    assert result["epochs"] == len(epochs) >= 3
+    assert len(offline_runs(folder)) == 1  # one W&B run, through all of them
+    other = subprocess.run(
+        [BIN / "trainer", *LONG, "--kernel-size=5"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert other.returncode == 2
+    assert "kernel_size: 3 there, 5 now" in other.stderr
+
+
+def test_a_loss_that_is_not_finite_publishes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*FIT, "--epochs=30", "--wandb=disabled", "--optimizer=adamw", "--learning-rate=10", "--run-dir=run"]
+    code, results, errors = call(*command, capsys=capsys)
+    assert (code, results) == (3, [])
+    assert "not finite" in errors
+    assert call("models", "--json", capsys=capsys)[1] == []
+
+
+def test_light_commands_never_import_tensorflow() -> None:
+    code = (
+        "import sys; from trainer.cli import run; run(['models']); run(['predict', 'x', 'y']); run(['fit', '--help']);"
+        "assert not {'tensorflow', 'keras', 'wandb'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (DATA / "tfds").is_dir(), reason="the real MNIST is not beside the checkout")
+def test_real_mnist_in_one_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.environ["TFDS_DATA_DIR"] = str(DATA / "tfds")
+    command = ["fit", "--dataset=tfds:mnist", "--epochs=1", "--augment=none", "--wandb=disabled", "--json"]
+    code, (fitted,), _ = call(*command, capsys=capsys)
+    assert code == 0
+    assert fitted["test_accuracy"] >= 0.987
+    accuracies = {}
+    for engine in ("litert", "tensorflow"):
+        command = ["evaluate", "mnist", "--dataset=tfds:mnist", f"--engine={engine}", "--json"]
+        accuracies[engine] = call(*command, capsys=capsys)[1][0]["test_accuracy"]
+    assert accuracies["litert"] == fitted["test_accuracy"]
+    assert accuracies["tensorflow"] == pytest.approx(accuracies["litert"], abs=0.001)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (DATA / "cifar10_folder").is_dir(), reason="the CIFAR-10 folder is not beside the checkout")
+def test_a_real_colour_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = f"folder:{DATA / 'cifar10_folder'}"
+    command = ["fit", "--dataset", spec, "--model=compact_resnet", "--epochs=20", "--wandb=disabled", "--json"]
+    begin = time.monotonic()
+    code, (fitted,), _ = call(*command, capsys=capsys)
+    assert code == 0
+    assert fitted["test_accuracy"] >= 0.40
+    assert time.monotonic() - begin <= 300

@@ -1,0 +1,54 @@
+"""A small real artifact, made as `trainer fit` makes one but without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainer.serving import artifact
+from trainer.serving.pixels import PixelSpec
+
+LABELS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "drei Punkte … é")
+PIXELS = PixelSpec(28, 28, 1)
+
+
+def export_tiny_model(folder: Path) -> Path:
+    """Write an artifact of an untrained network, 28×28×1 → 10, whose answers differ from image to image."""
+    import keras
+
+    from trainer.export import convert, freeze, save_frozen
+
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1), dtype="uint8"),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(4, 5, strides=3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(10, kernel_initializer="random_normal"),
+            layers.Rescaling(30),  # far from undecided
+        ]
+    )
+    frozen = freeze(model)
+    folder.mkdir(parents=True)
+    save_frozen(frozen, folder / "saved_model")
+    (folder / "model.tflite").write_bytes(convert(frozen, quantize=True))
+    (folder / "report").mkdir()
+    (folder / "report" / "report.txt").write_text("a picture would be here\n")
+    write_tiny_spec(folder)
+    return folder
+
+
+def write_tiny_spec(folder: Path) -> None:
+    """Write the spec for what lies in `folder`."""
+    artifact.write_spec(
+        folder,
+        labels=LABELS,
+        pixels=PIXELS,
+        dataset="builtin:digits",
+        config={"seed": 0},
+        metrics={"test_accuracy": 0.5, "val_accuracy": 0.25},
+        quantization="int8",
+        versions={"python": "3.11"},
+        git_revision=None,
+    )

@@ -1,0 +1,143 @@
+"""Dataset: decoded images with class names, divided into train, validation and test."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.config import InputError
+from trainer.data.cache import ImageCache, Rejected, open_or_build
+from trainer.data.spec import open_source
+from trainer.serving.pixels import PixelSpec
+
+HELD_OUT = 0.1  # of the training images, for validation and again for test, where there are none
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some rows of the decoded images, in a fixed order."""
+
+    cache: ImageCache
+    indices: NDArray[np.int64]  # [N], into the cache
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @cached_property
+    def labels(self) -> NDArray[np.int32]:
+        """int32 [N]."""
+        return self.cache.labels[self.indices]
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """Images per class, int64 [K]."""
+        return np.bincount(self.labels, minlength=len(self.cache.class_names))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of an image."""
+        pixels = self.cache.pixels
+        return pixels.height, pixels.width, pixels.channels
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the decoded images."""
+        return len(self) * int(np.prod(self.shape))
+
+    def read(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The images at `positions` [n] of this split → uint8 [n,H,W,C]."""
+        return self.cache.read(self.indices[positions])
+
+    def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
+        """All images in order, uint8 [n,H,W,C] with n ≤ `size`."""
+        for start in range(0, len(self), size):
+            yield self.read(np.arange(start, min(start + size, len(self))))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Disjoint splits with class names. `digits`: the classes are characters, which are not mirrored."""
+
+    name: str  # a model's name by default
+    spec: str
+    labels: tuple[str, ...]
+    pixels: PixelSpec
+    train: Split
+    val: Split
+    test: Split
+    fingerprint: str  # hex; changes when images, classes or pixels do
+    rejected: tuple[Rejected, ...]
+    ignored: int
+    digits: bool
+    default_augment: str = "light"
+
+
+def load(
+    spec: str,
+    *,
+    image_size: tuple[int, int] | None = None,
+    normalize: str = "auto",
+    pixels: PixelSpec | None = None,
+    data_dir: Path | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    progress: bool | None = None,
+) -> Dataset:
+    """Decode (or find in the cache) and split the images that `spec` names.
+
+    `pixels` fixes all of how an image is decoded, for a model that exists. A tenth of train becomes validation
+    where there is none, and another tenth test; both stratified, from `seed`. `limit` caps train only.
+    Raises InputError where the data cannot be used.
+    """
+    source = open_source(spec, data_dir)
+    if normalize == "auto":
+        normalize = source.default_normalize
+    cache = open_or_build(source, image_size=image_size, normalize=normalize, pixels=pixels, progress=progress)
+    rows = {name: np.arange(part.start, part.stop) for name, part in cache.splits.items()}
+    generator = np.random.default_rng(seed)
+    train, held_out = rows["train"], {}
+    share = round(HELD_OUT * len(train))
+    for name in ("val", "test"):
+        if len(rows[name]):
+            held_out[name] = rows[name]
+        else:
+            train, held_out[name] = _hold_out(train, cache.labels, share, generator)
+    if limit is not None and limit < len(train):
+        _, train = _hold_out(train, cache.labels, limit, generator)
+    if not (len(train) and len(held_out["val"]) and len(held_out["test"])):
+        raise InputError(f"--dataset: {source.spec} has too few images for training, validation and test")
+    return Dataset(
+        name=source.name,
+        spec=source.spec,
+        labels=cache.class_names,
+        pixels=cache.pixels,
+        train=Split(cache, train),
+        val=Split(cache, held_out["val"]),
+        test=Split(cache, held_out["test"]),
+        fingerprint=hashlib.sha256(f"{cache.fingerprint} {source.fingerprint}".encode()).hexdigest()[:32],
+        rejected=cache.rejected,
+        ignored=source.ignored + cache.unlabelled,
+        digits=all(len(label) == 1 for label in cache.class_names),
+    )
+
+
+def _hold_out(
+    rows: NDArray[np.int64], labels: NDArray[np.int32], count: int, generator: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Divide `rows` into (the rest, about `count` of them), each class by its share; both sorted.
+
+    A class of two or more gives at least one and keeps at least one.
+    """
+    taken = []
+    for label in np.unique(labels[rows]):
+        members = generator.permutation(rows[labels[rows] == label])
+        wanted = max(1, round(count * len(members) / len(rows)))
+        taken.append(members[: min(wanted, len(members) - 1)])
+    chosen = np.sort(np.concatenate(taken))
+    return np.setdiff1d(rows, chosen, assume_unique=True), chosen

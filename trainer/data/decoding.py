@@ -1,0 +1,121 @@
+"""Decoding many images, in parallel processes where that pays. TensorFlow is never imported here."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.source import Example
+from trainer.serving.pixels import ImageError, ImageInfo, PixelSpec, decode, probe
+
+# A chunk is large enough that handing it over costs little, and small enough that progress is seen.
+CHUNK_IMAGES = 256
+CHUNK_BYTES = 4 << 20
+# Starting two processes takes as long as decoding about this much in one.
+WORTH_PROCESSES_BYTES = 2 << 20
+
+
+class Decoded(NamedTuple):
+    """What came of a chunk of examples."""
+
+    images: NDArray[np.uint8]  # [n,H,W,C], without the rejected
+    sizes: Counter[tuple[int, int, int]]  # native (height, width, channels) → images
+    rejected: dict[int, str]  # position in the chunk → reason
+
+
+def decode_all(
+    examples: Iterable[Example], pixels: PixelSpec, processes: int
+) -> Generator[tuple[list[Example], Decoded], None, None]:
+    """Decode in order, chunk by chunk; `processes` = 1 decodes in this one.
+
+    Only a few chunks are in flight at a time, so that memory stays flat. Workers are spawned: a fork of a
+    process in which TensorFlow runs its threads may hang. A script that gets here therefore needs Python's
+    usual `if __name__ == "__main__":`.
+    """
+    if processes == 1:
+        for chunk in _chunks(examples):
+            yield chunk, _decode_chunk([(e.data, e.size_bytes) for e in chunk], pixels)
+        return
+    pending: deque[tuple[list[Example], Future[Decoded]]] = deque()
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_leave_ctrl_c_to_the_parent)
+    try:
+        for chunk in _chunks(examples):
+            data = [(e.data, e.size_bytes) for e in chunk]
+            pending.append((chunk, pool.submit(_decode_chunk, data, pixels)))
+            if len(pending) > 3 * processes:
+                done, future = pending.popleft()
+                yield done, future.result()
+        for done, future in pending:
+            yield done, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def first_header(examples: Iterable[Example]) -> ImageInfo | None:
+    """The header of the first of `examples` that is an image; None where none is."""
+    for example in examples:
+        try:
+            return probe(_read(example.data, example.size_bytes))
+        except (ImageError, OSError):
+            continue
+    return None
+
+
+def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    chunk: list[Example] = []
+    size_bytes = 0
+    for example in examples:
+        chunk.append(example)
+        size_bytes += example.size_bytes
+        if len(chunk) == CHUNK_IMAGES or size_bytes >= CHUNK_BYTES:
+            yield chunk
+            chunk, size_bytes = [], 0
+    if chunk:
+        yield chunk
+
+
+def _decode_chunk(chunk: list[tuple[str | bytes, int]], pixels: PixelSpec) -> Decoded:
+    images = np.empty((len(chunk), pixels.height, pixels.width, pixels.channels), np.uint8)
+    sizes: Counter[tuple[int, int, int]] = Counter()
+    rejected: dict[int, str] = {}
+    good = 0
+    for position, (source, size_bytes) in enumerate(chunk):
+        try:
+            data = _read(source, size_bytes)
+            info = probe(data)
+            images[good] = decode(data, pixels)
+        except ImageError as error:
+            rejected[position] = str(error)
+        except OSError as error:
+            rejected[position] = f"cannot be read: {error.strerror or error}"
+        else:
+            sizes[info.height, info.width, info.channels] += 1
+            good += 1
+    return Decoded(images[:good], sizes, rejected)
+
+
+def _read(source: str | bytes, size_bytes: int) -> bytes:
+    """The encoded bytes. Of a file in three system calls: for small ones, opening dominates."""
+    if isinstance(source, bytes):
+        return source
+    file = os.open(source, os.O_RDONLY)
+    try:
+        data = os.read(file, size_bytes + 1)
+        while len(data) != size_bytes and (more := os.read(file, 1 << 20)):
+            data += more
+        return data
+    finally:
+        os.close(file)
+
+
+def _leave_ctrl_c_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

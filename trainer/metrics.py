@@ -1,0 +1,83 @@
+"""Metrics of a classifier. Sums over all examples are divided by the examples seen: nothing is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Predictions compared with the truth, over N examples of K classes."""
+
+    accuracy: float  # 0..1
+    loss: float  # mean cross-entropy in nats
+    confusion: NDArray[np.int64]  # [K,K]; rows: truth, columns: prediction
+    precision: NDArray[np.float64]  # [K]; 0 for a class never predicted
+    recall: NDArray[np.float64]  # [K]; 0 for a class without examples
+    calibration_error: float  # 0..1, expected; see `evaluate`
+    bin_counts: NDArray[np.int64]  # [CALIBRATION_BINS], by the probability of the prediction
+    bin_confidence: NDArray[np.float64]  # mean probability in each bin; 0 where it is empty
+    bin_accuracy: NDArray[np.float64]  # share of right answers in each bin; 0 where it is empty
+
+    def to_dict(self, labels: Sequence[str]) -> dict[str, Any]:
+        """Plain JSON values, the classes by name."""
+        return {
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "calibration_error": self.calibration_error,
+            "classes": {
+                label: {"images": int(count), "precision": float(precision), "recall": float(recall)}
+                for label, count, precision, recall in zip(
+                    labels, self.confusion.sum(1), self.precision, self.recall, strict=True
+                )
+            },
+        }
+
+
+def evaluate(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> Evaluation:
+    """Compare labels [N] with probabilities float32 [N,K], N ≥ 1.
+
+    The calibration error is the expected one over equal-width bins of the prediction's probability (Guo et al.,
+    "On Calibration of Modern Neural Networks", 2017).
+    """
+    classes = probabilities.shape[1]
+    predicted = probabilities.argmax(1)
+    confidence = probabilities.max(1).astype(np.float64)
+    right = predicted == labels
+    confusion = np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+    hits = np.diag(confusion)
+    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    counts = np.bincount(bins, minlength=CALIBRATION_BINS)
+    bin_confidence = _ratio(np.bincount(bins, confidence, CALIBRATION_BINS), counts)
+    bin_accuracy = _ratio(np.bincount(bins, right, CALIBRATION_BINS), counts)
+    return Evaluation(
+        accuracy=float(right.mean()),
+        # A probability of zero is one that float32 cannot write: its loss is large, not infinite.
+        loss=float(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean()),
+        confusion=confusion,
+        precision=_ratio(hits, confusion.sum(0)),
+        recall=_ratio(hits, confusion.sum(1)),
+        calibration_error=float((counts * np.abs(bin_confidence - bin_accuracy)).sum() / len(labels)),
+        bin_counts=counts,
+        bin_confidence=bin_confidence,
+        bin_accuracy=bin_accuracy,
+    )
+
+
+def worst(labels: NDArray[np.int32], probabilities: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """The positions of the most confident mistakes, at most `count`, the worst first."""
+    mistakes = np.flatnonzero(probabilities.argmax(1) != labels)
+    order = np.argsort(-probabilities.max(1)[mistakes], kind="stable")
+    return mistakes[order[:count]]
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)

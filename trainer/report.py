@@ -1,0 +1,171 @@
+"""The report's pictures. Colours are those of Okabe and Ito, which the colour-blind tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.metrics import CALIBRATION_BINS, Evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GRAY = "#0072B2", "#D55E00", "#999999"
+MAX_CELLS_WITH_NUMBERS = 20  # classes, up to which the confusion matrix has room for figures
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong answer: the image uint8 [H,W,C], the true and the predicted class, and how sure it was (0..1)."""
+
+    image: NDArray[np.uint8]
+    true: int
+    predicted: int
+    probability: float
+
+
+def write(
+    folder: Path,
+    *,
+    labels: Sequence[str],
+    evaluation: Evaluation,
+    history: Sequence[Mapping[str, float]] | None,
+    mistakes: Sequence[Mistake],
+) -> dict[str, Path]:
+    """Write the pictures as PNG files into `folder`; name → path. Learning curves need a `history` of epochs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {
+        "confusion": _confusion(labels, evaluation),
+        "per_class": _per_class(labels, evaluation),
+        "calibration": _calibration(evaluation),
+        "mistakes": _mistakes(labels, mistakes),
+    }
+    if history:
+        figures["learning_curves"] = _learning_curves(history)
+    paths = {}
+    for name, figure in figures.items():
+        paths[name] = folder / f"{name}.png"
+        figure.savefig(paths[name], dpi=110)
+    return paths
+
+
+def _figure(width: float, height: float) -> Figure:
+    # Not pyplot: it keeps every figure alive and looks for a screen.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _learning_curves(history: Sequence[Mapping[str, float]]) -> Figure:
+    figure = _figure(10, 4)
+    loss, accuracy = figure.subplots(1, 2)
+    epochs = [entry["epoch"] for entry in history]
+    for axes, key, scale, unit in ((loss, "loss", 1, "cross-entropy"), (accuracy, "accuracy", 100, "%")):
+        axes.plot(epochs, [scale * entry[key] for entry in history], "o-", color=BLUE, label="training")
+        axes.plot(epochs, [scale * entry[f"val_{key}"] for entry in history], "s--", color=ORANGE, label="validation")
+        axes.set(title=key.capitalize(), xlabel="epoch", ylabel=f"{key} ({unit})")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
+def _confusion(labels: Sequence[str], evaluation: Evaluation) -> Figure:
+    side = float(np.clip(2 + 0.5 * len(labels), 5, 14))
+    figure = _figure(side + 1, side)
+    axes = figure.subplots()
+    shares = evaluation.confusion / np.maximum(evaluation.confusion.sum(1, keepdims=True), 1)
+    image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
+    axes.set(title="Which class is taken for which", xlabel="prediction", ylabel="truth")
+    _name_ticks(axes, labels, x=True)
+    _name_ticks(axes, labels, x=False)
+    if len(labels) <= MAX_CELLS_WITH_NUMBERS:
+        for (row, column), count in np.ndenumerate(evaluation.confusion):
+            if count:
+                colour = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+    figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8)
+    return figure
+
+
+def _per_class(labels: Sequence[str], evaluation: Evaluation) -> Figure:
+    figure = _figure(float(np.clip(3 + 0.5 * len(labels), 6, 20)), 4.5)
+    axes = figure.subplots()
+    places = np.arange(len(labels))
+    axes.bar(places - 0.2, 100 * evaluation.precision, 0.4, color=BLUE, label="precision (right, when it says so)")
+    axes.bar(places + 0.2, 100 * evaluation.recall, 0.4, color=ORANGE, label="recall (found, of those there are)")
+    axes.set(title="Per class", xlabel="class", ylabel="%", ylim=(0, 100))
+    _name_ticks(axes, labels, x=True)
+    axes.grid(axis="y", alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def _calibration(evaluation: Evaluation) -> Figure:
+    figure = _figure(5.5, 5)
+    axes = figure.subplots()
+    filled = evaluation.bin_counts > 0
+    edges = (np.arange(CALIBRATION_BINS) + 0.5) * 100 / CALIBRATION_BINS
+    axes.bar(
+        edges[filled],
+        100 * evaluation.bin_counts[filled] / evaluation.bin_counts.sum(),
+        100 / CALIBRATION_BINS,
+        color=GRAY,
+        alpha=0.4,
+        label="share of the answers",
+    )
+    axes.plot([0, 100], [0, 100], "--", color="black", linewidth=1, label="perfectly calibrated")
+    axes.plot(
+        100 * evaluation.bin_confidence[filled], 100 * evaluation.bin_accuracy[filled], "o-", color=BLUE, label="model"
+    )
+    axes.set(
+        title=f"Calibration (expected error {100 * evaluation.calibration_error:.1f} %)",
+        xlabel="probability that it gives (%)",
+        ylabel="right answers (%)",
+        xlim=(0, 100),
+        ylim=(0, 102),
+    )
+    axes.legend(loc="upper left")
+    return figure
+
+
+def _mistakes(labels: Sequence[str], mistakes: Sequence[Mistake]) -> Figure:
+    columns = 4
+    rows = max(1, -(-len(mistakes) // columns))
+    figure = _figure(2.3 * columns, 2.6 * rows + 0.6)
+    figure.suptitle("The most confident mistakes" if mistakes else "No mistakes")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, mistake in zip(figure.axes, mistakes, strict=False):
+        image = mistake.image[:, :, 0] if mistake.image.shape[2] == 1 else mistake.image
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        truth, answer = (_drawable(labels[index])[:18] for index in (mistake.true, mistake.predicted))
+        axes.set_title(f"is {truth}\n{100 * mistake.probability:.0f} % {answer}", fontsize=9)
+    return figure
+
+
+def _name_ticks(axes: Axes, labels: Sequence[str], *, x: bool) -> None:
+    """Class names at the ticks: every one where there is room, else some."""
+    every = max(1, len(labels) // 40)
+    places = list(range(0, len(labels), every))
+    names = [_drawable(labels[place])[:24] for place in places]
+    long = max(map(len, names)) > 3
+    if x:
+        axes.set_xticks(places, names, rotation=60 if long else 0, ha="right" if long else "center")
+    else:
+        axes.set_yticks(places, names)
+
+
+def _drawable(text: str) -> str:
+    """`text` with what the font lacks, or what matplotlib would read as mathematics, replaced."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    known: Any = get_font(findfont(FontProperties())).get_charmap()
+    return "".join(letter if ord(letter) in known else "?" for letter in text).replace("$", r"\$")

@@ -1,0 +1,312 @@
+"""Encoded image bytes → uint8 pixels: the one decoder, for training and for serving.
+
+The rules, the same for both, so that a file gives the same array on either side:
+
+- The bytes decide the format, not a name or a Content-Type: JPEG, PNG, WebP, BMP, GIF (its first frame).
+- At most 25 million pixels, read from the header before anything is decoded.
+- EXIF orientation is applied. Colour profiles are ignored.
+- 16 bits become 8 by the high byte, 1 bit becomes 0 and 255, CMYK is converted without a profile.
+- Transparency (alpha, a palette's or a colour key) is laid over white; a colour key of 16 bits is ignored.
+- Gray is ITU-R 601 luma; a gray image in a colour model is repeated in all three channels.
+- The image is stretched to the model's size by Pillow's bilinear filter, which averages when it shrinks.
+  A JPEG is first decoded at 1/2, 1/4 or 1/8 where that still leaves twice the model's size.
+- `normalize: mnist` replaces the last step by `normalize_mnist`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import zlib
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageFilter
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+MAX_PIXELS = 25_000_000
+
+FORMATS: dict[str, type[ImageFile.ImageFile]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "WebP": WebPImageFile,
+    "BMP": BmpImageFile,
+    "GIF": GifImageFile,
+}
+# Sizes that a BMP's second header may have; "BM" alone begins many a text.
+BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
+
+EXIF_ORIENTATION = 0x0112
+# Orientation → what turns the stored image upright.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+MNIST_SIDE = 28
+MNIST_BOX = 20  # the longer side of a digit's ink
+# A scan is shrunk until its longer side is below twice this: enough for the 20 pixels that a digit gets.
+MNIST_WORKING_SIDE = 512
+MNIST_DESPECKLE_SIDE = 100  # from this size on a single pixel is dust and not ink
+MNIST_MIN_CONTRAST = 24  # between ink and paper; less is a blank page
+MNIST_NOISE_FLOOR = 0.2  # of the contrast; paper is never quite even
+
+
+class ImageError(ValueError):
+    """An image that is refused. `code` is the HTTP contract's; the text is for people and holds no path.
+
+    `code`: empty_body, unsupported_type, too_many_pixels or corrupt_image.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        return ImageError, (self.code, str(self))  # crosses process boundaries
+
+
+@dataclass(frozen=True)
+class PixelSpec:
+    """The array that a model takes: uint8 [height,width,channels]. Raises ValueError for an impossible one."""
+
+    height: int
+    width: int
+    channels: int  # 1: gray, 3: RGB
+    resize: str = "bilinear"
+    normalize: str = "none"  # none | mnist
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1 or self.channels not in (1, 3):
+            raise ValueError(f"pixels: {self.height}x{self.width}x{self.channels} is no HxWx1 or HxWx3")
+        if self.resize != "bilinear":
+            raise ValueError(f"pixels: resize {self.resize!r} is not bilinear")
+        if self.normalize not in ("none", "mnist"):
+            raise ValueError(f"pixels: normalize {self.normalize!r} is neither none nor mnist")
+        if self.normalize == "mnist" and (self.height, self.width, self.channels) != (MNIST_SIDE, MNIST_SIDE, 1):
+            raise ValueError(f"pixels: normalize mnist gives 28x28x1, not {self.height}x{self.width}x{self.channels}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PixelSpec:
+        return cls(**values)
+
+
+class ImageInfo(NamedTuple):
+    """What an image's header says."""
+
+    format: str  # JPEG | PNG | WebP | BMP | GIF
+    width: int  # in pixels, upright
+    height: int
+    channels: int  # 1 where the file is gray by its mode, else 3
+
+
+def probe(data: bytes) -> ImageInfo:
+    """Read the header of an encoded image; no pixel is decoded. Raises ImageError as `decode` does."""
+    name = _format(data)
+    image = _open(data, name)
+    width, height = image.size
+    if _orientation(image) >= 5:
+        width, height = height, width
+    return ImageInfo(name, width, height, 1 if image.mode in ("1", "L", "LA", "I;16") else 3)
+
+
+def decode(data: bytes, spec: PixelSpec) -> NDArray[np.uint8]:
+    """Encoded image → uint8 [spec.height, spec.width, spec.channels], read-only.
+
+    Raises ImageError: `empty_body`, `unsupported_type`, `too_many_pixels`, or `corrupt_image` for whatever
+    does not decode to its end (a truncated file, a wrong checksum).
+    """
+    name = _format(data)
+    opened = _open(data, name)
+    orientation = _orientation(opened)
+    size = (spec.width, spec.height) if orientation < 5 else (spec.height, spec.width)
+    mnist = spec.normalize == "mnist"
+    try:
+        if name == "PNG":
+            _check_png(data)
+        if name == "JPEG":
+            opened.draft(None, (2 * MNIST_WORKING_SIDE,) * 2 if mnist else (2 * size[0], 2 * size[1]))
+        opened.load()
+        image = _flatten(opened, gray=spec.channels == 1)
+    except Exception as error:
+        raise _corrupt(name, error) from error
+    if not mnist and image.size != size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    if orientation in UPRIGHT:
+        image = image.transpose(UPRIGHT[orientation])
+    if mnist:
+        return normalize_mnist(np.asarray(image))[:, :, None]
+    if spec.channels == 3 and image.mode == "L":
+        image = image.convert("RGB")
+    return np.asarray(image).reshape(spec.height, spec.width, spec.channels)
+
+
+def normalize_mnist(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A photographed or scanned digit, uint8 [H,W] → uint8 [28,28] as MNIST's own were made.
+
+    The border says what is paper: a digit darker than it is inverted. The ink is cropped, scaled so that its
+    longer side is 20, and placed with its centre of mass in the centre. A blank page is all zeros. An image that
+    is in MNIST's form already is returned untouched; each of MNIST's own 70,000 is.
+    """
+    if _is_mnist_form(gray):
+        return gray
+    image = Image.fromarray(gray)
+    factor = max(image.size) // MNIST_WORKING_SIDE
+    if factor > 1:
+        image = image.reduce(factor)
+    if min(image.size) >= MNIST_DESPECKLE_SIDE:
+        image = image.filter(ImageFilter.MedianFilter(3))
+    ink = _ink(np.asarray(image))
+    if ink is None:
+        return np.zeros((MNIST_SIDE, MNIST_SIDE), np.uint8)
+    top, bottom, left, right = _box(ink)
+    longer = max(bottom - top, right - left)
+    height = max(1, round((bottom - top) * MNIST_BOX / longer))
+    width = max(1, round((right - left) * MNIST_BOX / longer))
+    crop = Image.fromarray(ink[top:bottom, left:right])
+    digit = np.asarray(crop.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+    # MNIST's digits all reach full white; a thin stroke turns pale when it shrinks.
+    digit *= 255 / max(1.0, float(digit.max()))
+    y, x = _centre_of_mass(digit)
+    top = min(max(0, round(MNIST_SIDE / 2 - y)), MNIST_SIDE - height)
+    left = min(max(0, round(MNIST_SIDE / 2 - x)), MNIST_SIDE - width)
+    canvas = np.zeros((MNIST_SIDE, MNIST_SIDE), np.uint8)
+    canvas[top : top + height, left : left + width] = np.rint(digit)
+    return canvas
+
+
+def _format(data: bytes) -> str:
+    """The format by its magic bytes."""
+    if not data:
+        raise ImageError("empty_body", "the image is empty: 0 bytes")
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WebP"
+    if data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in BMP_HEADERS:
+        return "BMP"
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    raise ImageError("unsupported_type", "not an image of a supported type: JPEG, PNG, WebP, BMP or GIF is expected")
+
+
+def _open(data: bytes, name: str) -> ImageFile.ImageFile:
+    """Read the header. Format classes, not Image.open: that tries plugins and has a pixel limit of its own."""
+    try:
+        image = FORMATS[name](io.BytesIO(data))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_many("the image") from error
+    except Exception as error:
+        raise _corrupt(name, error) from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _too_many(f"{width}x{height}")
+    return image
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """EXIF orientation, 1 to 8, from what precedes the pixels. Damaged EXIF is no reason to refuse a picture."""
+    if "exif" not in image.info:
+        return 1
+    try:
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:
+        return 1
+    return orientation if orientation in UPRIGHT else 1
+
+
+def _check_png(data: bytes) -> None:
+    """Raise ValueError unless every chunk up to IEND is whole; Pillow skips the checksums of the pixels."""
+    view, start, kind = memoryview(data), 8, b""
+    while kind != b"IEND":
+        length = int.from_bytes(view[start : start + 4], "big")
+        end = start + 8 + length
+        if end + 4 > len(view):
+            raise ValueError("it ends early")
+        kind = bytes(view[start + 4 : start + 8])
+        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise ValueError("a checksum is wrong")
+        start = end + 4
+
+
+def _flatten(image: Image.Image, *, gray: bool) -> Image.Image:
+    """Any of the modes that the formats have → `L`, or `RGB` where the image has colour and `gray` is False."""
+    if image.mode == "I;16":
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.new("RGB", layer.size, "white")
+        image.paste(layer, mask=layer)
+    if gray or image.mode in ("1", "L"):
+        return image if image.mode == "L" else image.convert("L")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _is_mnist_form(gray: NDArray[np.uint8]) -> bool:
+    """28×28, black around an ink box with a longer side of 19 or 20, its centre of mass in the centre.
+
+    So are all of MNIST's 70,000: the centres lie between 13.48 and 14.50 on either axis.
+    """
+    if gray.shape != (MNIST_SIDE, MNIST_SIDE) or not gray.any():
+        return False
+    top, bottom, left, right = _box(gray)
+    if not MNIST_BOX - 1 <= max(bottom - top, right - left) <= MNIST_BOX:
+        return False
+    y, x = _centre_of_mass(gray)
+    return abs(y - MNIST_SIDE / 2) < 0.55 and abs(x - MNIST_SIDE / 2) < 0.55
+
+
+def _ink(gray: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """How far each pixel [H,W] is from the paper, on the ink's side of it; None for a blank page."""
+    edge = max(1, min(gray.shape) // 16)
+    border = (gray[:edge], gray[-edge:], gray[:, :edge], gray[:, -edge:])
+    paper = int(np.median(np.concatenate([side.ravel() for side in border])))
+    darkest, lightest = int(gray.min()), int(gray.max())
+    contrast = max(paper - darkest, lightest - paper)
+    if contrast < MNIST_MIN_CONTRAST:
+        return None
+    if lightest - paper >= paper - darkest:
+        ink = np.maximum(gray, paper) - np.uint8(paper)
+    else:
+        ink = np.uint8(paper) - np.minimum(gray, paper)
+    ink[ink < MNIST_NOISE_FLOOR * contrast] = 0
+    return ink
+
+
+def _box(ink: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right (the ends exclusive) of what is not zero in [H,W]; something is not."""
+    rows = np.flatnonzero(ink.any(axis=1))
+    columns = np.flatnonzero(ink.any(axis=0))
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+
+def _centre_of_mass(ink: NDArray[Any]) -> tuple[float, float]:
+    """(y, x) in pixels from the centre of the first pixel of [H,W]."""
+    rows = ink.sum(axis=1, dtype=np.float64)
+    columns = ink.sum(axis=0, dtype=np.float64)
+    total = rows.sum()
+    return float(rows @ np.arange(len(rows)) / total), float(columns @ np.arange(len(columns)) / total)
+
+
+def _too_many(what: str) -> ImageError:
+    return ImageError("too_many_pixels", f"{what} has too many pixels: at most {MAX_PIXELS / 1e6:g} million are read")
+
+
+def _corrupt(name: str, error: Exception) -> ImageError:
+    return ImageError("corrupt_image", f"the {name} image is corrupt or truncated: {error}")
