@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from http import HTTPStatus
+from typing import Any, cast
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = os.environ.get("TRAINER_MODEL")  # NAME or NAME:VERSION; None: the newest
+    model: str | None = os.environ.get("TRAINER_MODEL") or None  # NAME or NAME:VERSION; None: the newest
 
 
 class Score(BaseModel):
@@ -90,8 +90,8 @@ class Classifier:
         self.engine.predict(np.zeros((1, pixels.height, pixels.width, pixels.channels), np.uint8))
         log.info("serving %s", self.tag)
 
-    @bentoml.api
-    def predict(self, image: bytes, /) -> Prediction:
+    @bentoml.api(output_spec=Prediction)
+    def predict(self, image: bytes, /) -> Prediction | JSONResponse:
         """Classify one image: the body is its bytes (JPEG, PNG, WebP, BMP or GIF), whatever the Content-Type."""
         try:
             pixels = decode(image, self.artifact.pixels)
@@ -120,4 +120,5 @@ class Classifier:
         }
 
 
-Classifier.add_asgi_middleware(RawBody, paths=("/predict",))
+# A class decorator's result has the class's type for the type checker; it is a bentoml.Service.
+cast(Any, Classifier).add_asgi_middleware(RawBody, paths=("/predict",))

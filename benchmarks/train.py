@@ -64,7 +64,8 @@ import json, sys, time
 import keras
 start = time.perf_counter()
 images = 0
-for batch, _ in keras.utils.image_dataset_from_directory(sys.argv[1], image_size=(32, 32), batch_size=128, verbose=False):
+batches = keras.utils.image_dataset_from_directory(sys.argv[1], image_size=(32, 32), batch_size=128, verbose=False)
+for batch, _ in batches:
     images += len(batch)
 print(json.dumps({"images": images, "seconds": time.perf_counter() - start}))
 """

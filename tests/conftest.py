@@ -28,3 +28,11 @@ def unused_ports() -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [int(one.getsockname()[1]) for one in sockets]
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real artifact of a small untrained network. Read only: copy it to change it."""
+    from tiny_model import export_tiny_model
+
+    return export_tiny_model(tmp_path_factory.mktemp("tiny") / "export")

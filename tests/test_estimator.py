@@ -44,7 +44,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def config(**options: Any) -> FitConfig:
-    defaults = {"dataset": "builtin:digits", "augment": "none", "precision": "float32", "batch_size": 64}
+    defaults: dict[str, Any] = {
+        "dataset": "builtin:digits",
+        "augment": "none",
+        "precision": "float32",
+        "batch_size": 64,
+    }
     return FitConfig(**(defaults | options))
 
 
@@ -163,7 +168,7 @@ class Watcher:
 estimator = Estimator(FitConfig(**options), load(options["dataset"], limit=options["limit"]), strategy)
 from pathlib import Path
 estimator.train_and_evaluate(Checkpoints(Path(folder), estimator.checkpoint), Watcher())
-np.savez(out, *estimator.model.get_weights(), step=int(estimator.optimizer.iterations))
+np.savez(out, *estimator.model.get_weights(), step=int(estimator.optimizer.iterations.numpy()))
 """
 TWENTY_STEPS = {
     "dataset": "builtin:digits", "limit": 640, "batch_size": 32, "epochs": 1, "dropout": 0.0,

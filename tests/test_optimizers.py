@@ -31,7 +31,7 @@ def test_the_fused_update_is_that_of_keras() -> None:
         optimizer = wrap(keras.optimizers.Adam(0.01, weight_decay=0.1))
         variable = keras.Variable(start, name="kernel")
         optimizer.build([variable])
-        step = tf.function(partial(_apply, optimizer, variable))
+        step: Any = tf.function(partial(_apply, optimizer, variable))
         for gradient in gradients:
             step(tf.constant(gradient))
         results.append(variable.numpy())

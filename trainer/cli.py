@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -275,7 +276,25 @@ def data_inspect(
     dataset = load(spec, data_dir=data_dir)
     summary = summarize(dataset)
     contact_sheet(dataset, sheet)
-    _print_summary(summary, sheet, as_json)
+    if as_json:
+        print_json({**asdict(summary), "contact_sheet": str(sheet)})
+        return
+    counts = summary.counts
+    print_table(
+        summary.spec,
+        ("class", *counts),
+        [(label, *(f"{counts[split][i]:,}" for split in counts)) for i, label in enumerate(summary.labels)],
+    )
+    for height, width, channels, images in summary.sizes[:5]:
+        typer.echo(f"{images:,} images of {height}x{width}x{channels}")
+    if len(summary.sizes) > 5:
+        typer.echo(f"and {len(summary.sizes) - 5} more sizes")
+    pixels = summary.pixels
+    typer.echo(f"decoded to {pixels.height}x{pixels.width}x{pixels.channels}; contact sheet in {sheet}")
+    typer.echo(f"{len(summary.rejected)} rejected, {summary.ignored} ignored (no images)")
+    for file in summary.rejected[:20]:
+        typer.echo(f"  {file.path}: {file.reason}")
+    typer.echo(f"next: trainer fit --dataset {spec}")
 
 
 @cache_app.command("prune", epilog="Example: [bold]trainer cache prune[/bold]")

@@ -124,10 +124,12 @@ class Estimator:
                 self.optimizer.build(self.model.trainable_variables)
         finally:
             keras.config.set_dtype_policy(policy)
-        self.checkpoint = tf.train.Checkpoint(model=self.model, optimizer=self.optimizer)
+        # Keras leaves the state of the dropout's random generator out of a model's checkpoint.
+        generators = [v.value for v in self.model.variables if v.name == "seed_generator_state"]
+        self.checkpoint = tf.train.Checkpoint(model=self.model, optimizer=self.optimizer, generators=generators)
         self._predict_step = tf.function(
             lambda images: tf.nn.softmax(tf.cast(self.model(images, training=False), tf.float32)),
-            reduce_retracing=True,
+            input_signature=[tf.TensorSpec([None, *self.model.input_shape[1:]], tf.uint8)],
         )
 
     def train_and_evaluate(self, checkpoints: Checkpoints, observer: Observer) -> Progress:

@@ -21,7 +21,7 @@ from trainer.evaluate import predict_split, worst_mistakes
 from trainer.models import check_name
 from trainer.run_folder import RunFolder, open_run
 from trainer.serving import artifact
-from trainer.serving.engine import load_engine
+from trainer.serving.engine import load_engine, quiet_stderr
 
 log = logging.getLogger("trainer")
 
@@ -48,7 +48,8 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
     check_name(config.model)
     from trainer.estimator import Estimator, is_chief, make_strategy
 
-    strategy = make_strategy()  # before anything else asks TensorFlow for something
+    with quiet_stderr():  # TensorFlow warns of missing CUDA drivers before any setting of its own is read
+        strategy = make_strategy()  # before anything else asks TensorFlow for something
     chief = is_chief(strategy)
     dataset = load(
         config.dataset,

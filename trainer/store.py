@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from trainer.config import InputError, RunError, slug
 from trainer.serving.artifact import read_spec

@@ -31,50 +31,50 @@ STRENGTHS = {
 }
 
 
+DRAWS = 7  # random numbers that an image needs
+
+
 @dataclass(frozen=True)
 class Augment:
-    """uint8 [B,H,W,C] and a seed int64 [2] → float32 [B,H,W,C] in 0..255.
+    """uint8 [B,H,W,C] and `draws` float32 [B,DRAWS], even in -1..1 → uint8 [B,H,W,C]; a pure function.
 
-    `flips` mirrors half of the images left to right; `colour` changes brightness and contrast. Shift, rotation and
-    zoom are one resampling, so that an image is blurred once.
+    `flips` mirrors half of the images left to right; `colour` changes brightness and contrast. Shift, rotation,
+    zoom and mirroring are one resampling, so that an image is blurred once.
     """
 
     strength: str
     flips: bool
     colour: bool
 
-    def __call__(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    def __call__(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
         ranges = STRENGTHS[self.strength]
-        shape = tf.shape(images)
-        count = shape[0]
-        height, width = tf.cast(shape[1], tf.float32), tf.cast(shape[2], tf.float32)
-        draws = tf.random.stateless_uniform([7, count], seed, -1.0, 1.0)
-        angle = draws[0] * (ranges.rotation_deg * math.pi / 180)
-        scale = 1.0 / (1.0 + draws[1] * ranges.zoom)
-        mirror = tf.sign(draws[4]) if self.flips else tf.ones([count])
+        rotation, zoom, shift_x, shift_y, side, brightness, contrast = tf.unstack(draws, axis=1)
+        height, width = images.shape[1:3]
+        angle = rotation * (ranges.rotation_deg * math.pi / 180)
+        scale = 1.0 / (1.0 + zoom * ranges.zoom)
+        mirror = tf.where(side < 0, -1.0, 1.0) if self.flips else tf.ones_like(side)
         # Output (x, y) → input (a x + b y + c, d x + e y + f), about the centre.
         a, b = tf.cos(angle) * scale * mirror, -tf.sin(angle) * scale
         d, e = tf.sin(angle) * scale * mirror, tf.cos(angle) * scale
-        cx, cy = (width - 1) / 2, (height - 1) / 2
-        c = cx - a * cx - b * cy + draws[2] * (ranges.shift * width)
-        f = cy - d * cx - e * cy + draws[3] * (ranges.shift * height)
-        zeros = tf.zeros([count])
-        transformed = tf.raw_ops.ImageProjectiveTransformV3(
+        centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+        c = centre_x - a * centre_x - b * centre_y + shift_x * (ranges.shift * width)
+        f = centre_y - d * centre_x - e * centre_y + shift_y * (ranges.shift * height)
+        flat = tf.zeros_like(a)
+        values = tf.raw_ops.ImageProjectiveTransformV3(
             images=tf.cast(images, tf.float32),
-            transforms=tf.stack([a, b, c, d, e, f, zeros, zeros], axis=1),
-            output_shape=shape[1:3],
+            transforms=tf.stack([a, b, c, d, e, f, flat, flat], axis=1),
+            output_shape=[height, width],
             interpolation="BILINEAR",
-            fill_mode="NEAREST",  # a digit's border is black, and a photograph's goes on
+            fill_mode="NEAREST",  # black stays black beside a digit, and a photograph goes on
             fill_value=0.0,
         )
-        transformed.set_shape(images.shape)
         if self.colour:
-            brightness = draws[5][:, None, None, None] * (255 * ranges.brightness)
-            contrast = 1.0 + draws[6][:, None, None, None] * ranges.contrast
-            transformed = tf.clip_by_value((transformed - 127.5) * contrast + 127.5 + brightness, 0.0, 255.0)
-        return transformed
+            lighter = brightness[:, None, None, None] * (255 * ranges.brightness)
+            steeper = 1.0 + contrast[:, None, None, None] * ranges.contrast
+            values = (values - 127.5) * steeper + 127.5 + lighter
+        return tf.saturate_cast(tf.round(values), tf.uint8)
 
 
 def augment_for(dataset: Dataset, choice: str) -> Augment | None:

@@ -1,12 +1,13 @@
 """Decoded images on disk: made once, reused while the source and the pixel spec stay as they are.
 
-`$TRAINER_CACHE_DIR/KEY/` (default: `trainer` under the user's cache directory) holds
+`$TRAINER_CACHE_DIR/KEY-28x28x1-mnist/` (default: `trainer` under the user's cache directory) holds
 
 - `images.bin`: uint8 [N,H,W,C], in the source's order, nothing else;
 - `labels.npy`: int32 [N];
 - `index.json`: class names, pixel spec, the row range of each split, native sizes, rejected files.
 
-An entry is written beside its place under the lock `KEY.lock`, then renamed: a reader sees all of it or none.
+KEY names the state of the source. An entry is written beside its place under the lock `KEY.lock`, then renamed:
+a reader sees all of it or none. One entry tells the native sizes, and so what every other would be.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import os
 import shutil
 import weakref
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from itertools import islice, pairwise
+from collections.abc import Iterator, Set
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +32,9 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from trainer.config import InputError, RunError
-from trainer.data.decoding import WORTH_PROCESSES_BYTES, decode_all, first_header
+from trainer.data.decoding import WORTH_PROCESSES_BYTES, Size, decode_all, first_size
 from trainer.data.progress import track
-from trainer.data.source import SPLITS, Source
+from trainer.data.source import SPLITS, Example, Source
 from trainer.serving.engine import available_cpus
 from trainer.serving.pixels import PixelSpec
 
@@ -45,6 +47,8 @@ MAX_LOGGED = 50  # rejected files
 # Larger pictures are scaled down to this: most networks here are made for small ones.
 AUTO_SIZE = (64, 64)
 MIN_SIDE = 8
+MNIST_SIZE = (28, 28)
+PARTIAL = ".tmp"
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class ImageCache:
         self.class_names = tuple(index["labels"])
         self.pixels = PixelSpec.from_dict(index["pixels"])
         self.splits = {name: range(*rows) for name, rows in index["splits"].items()}
-        self.sizes = {tuple(map(int, size.split("x"))): count for size, count in index["sizes"].items()}
+        self.sizes: dict[Size, int] = {(h, w, c): count for h, w, c, count in index["sizes"]}  # native → images
         self.rejected = tuple(Rejected(**entry) for entry in index["rejected"])
         self.unlabelled: int = index["unlabelled"]  # examples without a class
         self.fingerprint: str = index["fingerprint"]  # of the pixels, labels, class names and splits
@@ -107,180 +111,220 @@ def cache_dir() -> Path:
     return Path(os.environ.get("TRAINER_CACHE_DIR") or user_cache_path("trainer")).expanduser()
 
 
-def open_or_build(
-    source: Source,
-    *,
-    image_size: tuple[int, int] | None = None,
-    normalize: str = "none",
-    pixels: PixelSpec | None = None,
-    progress: bool | None = None,
-) -> ImageCache:
+@dataclass(frozen=True)
+class Request:
+    """What an image is to be decoded to, as far as it is said."""
+
+    image_size: tuple[int, int] | None = None  # (height, width)
+    normalize: str = "none"
+    pixels: PixelSpec | None = None  # all of it
+
+    def resolve(self, sizes: Set[Size]) -> PixelSpec:
+        """The pixels for a source whose images have these native sizes. More sizes can only widen them.
+
+        Where no size is asked for: the native one where all images share one of 8 to 64 pixels a side, else
+        64×64. One channel where every file is gray by its mode (a colour file with gray pixels is colour).
+        """
+        if self.pixels:
+            return self.pixels
+        if self.normalize == "mnist":
+            if self.image_size not in (None, MNIST_SIZE):
+                raise InputError(
+                    "--image-size: --normalize mnist makes images of 28x28; leave the size out, or --normalize none"
+                )
+            return PixelSpec(*MNIST_SIZE, channels=1, normalize="mnist")
+        channels = 1 if sizes and all(size[2] == 1 for size in sizes) else 3
+        if self.image_size:
+            return PixelSpec(*self.image_size, channels)
+        native = {size[:2] for size in sizes}
+        if len(native) == 1:
+            height, width = native.pop()
+            if MIN_SIDE <= height <= AUTO_SIZE[0] and MIN_SIDE <= width <= AUTO_SIZE[1]:
+                return PixelSpec(height, width, channels)
+        return PixelSpec(*AUTO_SIZE, channels)
+
+
+def open_or_build(source: Source, request: Request, progress: bool | None = None) -> ImageCache:
     """The decoded images of `source`, from the cache where it has them.
 
-    `image_size` None: the native size where all images share one of 8 to 64 pixels a side, else 64×64. One
-    channel where every file is gray by its mode (a colour file with gray pixels is colour), else three.
-    `normalize` mnist implies 28×28×1. `pixels` fixes all of it. `progress` None: a bar on a
-    terminal, else lines in the log.
-    Raises InputError where more than 1 % of the files are no usable images, a class has none, or the cache
-    directory cannot be written.
+    `progress` None: a bar on a terminal, else lines in the log. Raises InputError where more than 1 % of the
+    files are no usable images, a class is left without any, or the cache directory cannot be written.
     """
-    wanted = pixels.to_dict() if pixels else {"image_size": image_size, "normalize": normalize}
-    request = {"pixels": wanted, "format": FORMAT, "pillow": PIL.__version__}
-    key = hashlib.sha256(json.dumps([source.fingerprint, request]).encode()).hexdigest()[:32]
-    folder = cache_dir() / key
-    if cache := _reuse(folder):
+    request.resolve(set())  # says at once what cannot be
+    state = json.dumps([source.fingerprint, FORMAT, PIL.__version__])
+    place = cache_dir() / hashlib.sha256(state.encode()).hexdigest()[:32]
+    if cache := _find(place, request):
         return cache
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            if cache := _reuse(folder):  # another process has made it in the meantime
-                return cache
-            plan = Plan(pixels, True, True) if pixels else _guess(source, image_size, normalize)
-            return _build(folder, source, plan, progress)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(place):
+            # Another process may have made it in the meantime.
+            return _find(place, request) or _build(place, source, request, progress)
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise InputError(
-            f"{folder.parent}: decoded images cannot be kept there ({error.strerror}); "
+            f"{place.parent}: decoded images cannot be kept there ({error.strerror}); "
             "set TRAINER_CACHE_DIR to a folder that can be written"
         ) from error
 
 
 def prune() -> tuple[int, int]:
-    """Delete every entry that no process is writing → (entries, bytes) deleted."""
+    """Delete every entry that no process is writing → (entries, bytes) deleted. Who reads one keeps it."""
     count = size_bytes = 0
     for lock in cache_dir().glob("*.lock"):
         try:
             with FileLock(lock, timeout=0):
-                for folder in (lock.with_suffix(""), lock.with_suffix(".tmp")):
-                    if folder.exists():
-                        count += folder.suffix == ""
-                        size_bytes += sum(file.stat().st_size for file in folder.iterdir())
-                        shutil.rmtree(folder)
+                for folder in lock.parent.glob(f"{lock.stem}-*"):
+                    count += 1
+                    size_bytes += sum(file.stat().st_size for file in folder.iterdir())
+                    shutil.rmtree(folder)
         except Timeout:
             log.info("%s is being written and stays", lock.with_suffix(""))
     return count, size_bytes
 
 
-def _reuse(folder: Path) -> ImageCache | None:
-    if not folder.exists():
-        return None
-    try:
-        cache = ImageCache(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s is damaged and is made again: %s", folder, error)
-        return None
-    log.info("reusing %d decoded images from %s", len(cache), folder)
-    return cache
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to decode, and what of it is certain before every header was seen."""
-
-    pixels: PixelSpec
-    size_fixed: bool
-    channels_fixed: bool
-
-    def corrected(self, sizes: Iterable[tuple[int, int, int]]) -> Plan:
-        """The plan after images of these native (height, width, channels) were seen: itself where it holds."""
-        pixels = self.pixels
-        if not self.channels_fixed and any(channels == 3 for _, _, channels in sizes):
-            pixels = replace(pixels, channels=3)
-        if not self.size_fixed and any(size[:2] != (pixels.height, pixels.width) for size in sizes):
-            return Plan(replace(pixels, height=AUTO_SIZE[0], width=AUTO_SIZE[1]), True, pixels.channels == 3)
-        return replace(self, pixels=pixels, channels_fixed=self.channels_fixed or pixels.channels == 3)
-
-
-def _guess(source: Source, image_size: tuple[int, int] | None, normalize: str) -> Plan:
-    """The plan after the first image: mostly all others are like it, and nothing is read twice."""
-    if normalize == "mnist":
-        if image_size not in (None, (28, 28)):
-            raise InputError("--image-size: normalize mnist makes images of 28x28; leave it out, or --normalize none")
-        return Plan(PixelSpec(28, 28, 1, normalize="mnist"), True, True)
-    first = first_header(source.examples())
-    channels = first.channels if first else 3
-    if image_size:
-        return Plan(PixelSpec(*image_size, channels), True, channels == 3)
-    native = (first.height, first.width) if first else AUTO_SIZE
-    fits = all(MIN_SIDE <= side <= largest for side, largest in zip(native, AUTO_SIZE, strict=True))
-    return Plan(PixelSpec(*(native if fits else AUTO_SIZE), channels), not fits, channels == 3)
-
-
-def _build(folder: Path, source: Source, plan: Plan, progress: bool | None) -> ImageCache:
-    partial = folder.with_suffix(".tmp")
-    shutil.rmtree(partial, ignore_errors=True)  # of a writer that was killed
-    partial.mkdir()
-    try:
-        while (better := _write(partial, source, plan, progress)) is not None:
-            log.info("the images differ in size or colour: decoding them again, to %s", _shape(better.pixels))
-            plan = better
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return ImageCache(folder)
-
-
-def _write(folder: Path, source: Source, plan: Plan, progress: bool | None) -> Plan | None:
-    """Decode all of `source` into `folder`; a better plan as soon as an image shows that this one is wrong."""
-    labels: list[int] = []
-    splits: Counter[str] = Counter()
-    sizes: Counter[tuple[int, int, int]] = Counter()
-    rejected: list[Rejected] = []
-    digest = hashlib.sha256()
-    total_bytes = sum(example.size_bytes for example in islice(source.examples(), 10_000))
-    processes = available_cpus() if total_bytes > WORTH_PROCESSES_BYTES else 1
-    labelled = (example for example in source.examples() if example.label >= 0)
-    with (folder / "images.bin").open("wb") as file:
-        chunks = decode_all(labelled, plan.pixels, processes)
-        for chunk, decoded in track(chunks, lambda done: len(done[0]), total=len(source), bar=progress):
-            sizes += decoded.sizes
-            if (better := plan.corrected(sizes)).pixels != plan.pixels:
-                chunks.close()
-                return better
-            file.write(decoded.images.data)
-            digest.update(decoded.images.data)
-            for position, example in enumerate(chunk):
-                if position in decoded.rejected:
-                    rejected.append(Rejected(example.name, decoded.rejected[position]))
-                else:
-                    labels.append(example.label)
-                    splits[example.split] += 1
-    unlabelled = len(source) - len(labels) - len(rejected)
-    _judge(source, rejected, np.bincount(labels, minlength=len(source.labels)), len(source) - unlabelled)
-    table = np.array(labels, np.int32)
-    np.save(folder / "labels.npy", table, allow_pickle=False)
-    starts = np.cumsum([0, *(splits[name] for name in SPLITS)]).tolist()
-    rows = {name: [starts[i], starts[i + 1]] for i, name in enumerate(SPLITS)}
-    digest.update(table.tobytes() + json.dumps([source.labels, rows, plan.pixels.to_dict()]).encode())
-    index = {
-        "labels": source.labels,
-        "pixels": plan.pixels.to_dict(),
-        "splits": rows,
-        "sizes": {"x".join(map(str, size)): count for size, count in sizes.items()},
-        "rejected": [{"path": entry.path, "reason": entry.reason} for entry in rejected],
-        "unlabelled": unlabelled,
-        "fingerprint": digest.hexdigest()[:32],
-    }
-    (folder / "index.json").write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
-    log.info("decoded %d images to %s", len(labels), _shape(plan.pixels))
+def _find(place: Path, request: Request) -> ImageCache | None:
+    """The entry for `request` among those of one source, whose native sizes say which it is."""
+    for entry in sorted(place.parent.glob(f"{place.name}-*")):
+        if entry.suffix == PARTIAL or not (sibling := _open(entry)):
+            continue
+        folder = _folder(place, request.resolve(sibling.sizes.keys()))
+        cache = sibling if folder == entry else _open(folder)
+        if cache:
+            log.info("reusing %d decoded images from %s", len(cache), folder)
+        return cache
     return None
 
 
-def _judge(source: Source, rejected: list[Rejected], counts: NDArray[np.int64], total: int) -> None:
-    """Name every rejected file; raise InputError where they are too many, or a class is left without images."""
-    for entry in rejected[:MAX_LOGGED]:
-        log.warning("skipped %s: %s", entry.path, entry.reason)
+def _open(folder: Path) -> ImageCache | None:
+    if not folder.exists():
+        return None
+    try:
+        return ImageCache(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s is damaged and is made again: %s", folder, error)
+        return None
+
+
+def _folder(place: Path, pixels: PixelSpec) -> Path:
+    normalize = "" if pixels.normalize == "none" else f"-{pixels.normalize}"
+    return place.with_name(f"{place.name}-{_shape(pixels)}{normalize}")
+
+
+@contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    lock = FileLock(place.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another process that decodes the same images")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _build(place: Path, source: Source, request: Request, progress: bool | None) -> ImageCache:
+    # Mostly all images are like the first, and nothing is decoded twice.
+    sizes: Set[Size] = first_size(source.examples())
+    while True:
+        pixels = request.resolve(sizes)
+        folder = _folder(place, pixels)
+        partial = folder.with_suffix(PARTIAL)
+        shutil.rmtree(partial, ignore_errors=True)  # of a writer that was killed
+        partial.mkdir()
+        try:
+            _write(partial, source, pixels, request, sizes, progress)
+            shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+            partial.rename(folder)
+            return ImageCache(folder)
+        except _OtherSizes as other:
+            sizes = other.sizes
+            log.info("the images differ in size or colour: decoding them again")
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+class _OtherSizes(Exception):
+    """The native sizes met so far call for other pixels."""
+
+    def __init__(self, sizes: Set[Size]) -> None:
+        self.sizes = sizes
+
+
+def _write(
+    folder: Path,
+    source: Source,
+    pixels: PixelSpec,
+    request: Request,
+    expected: Set[Size],
+    progress: bool | None,
+) -> None:
+    """Decode all of `source` into `folder`. Raises _OtherSizes as soon as an image does not fit `pixels`."""
+    labels: list[int] = []
+    splits: Counter[str] = Counter()
+    sizes: Counter[Size] = Counter()
+    rejected: list[tuple[Example, str]] = []
+    digest = hashlib.sha256()
+    processes = available_cpus() if _is_large(source) else 1
+    labelled = (example for example in source.examples() if example.label >= 0)
+    with closing(decode_all(labelled, pixels, processes)) as chunks, (folder / "images.bin").open("wb") as file:
+        for chunk, decoded in track(chunks, lambda done: len(done[0]), total=len(source), bar=progress):
+            if request.resolve(expected | decoded.sizes.keys()) != pixels:
+                raise _OtherSizes(expected | decoded.sizes.keys())
+            file.write(decoded.images.data)
+            digest.update(decoded.images.data)
+            sizes.update(decoded.sizes)
+            for position, example in enumerate(chunk):
+                if position in decoded.rejected:
+                    rejected.append((example, decoded.rejected[position]))
+                else:
+                    labels.append(example.label)
+                    splits[example.split] += 1
+    table = np.array(labels, np.int32)
+    _judge(source, rejected, table[: splits["train"]])
+    np.save(folder / "labels.npy", table, allow_pickle=False)
+    starts = [0, *accumulate(splits[name] for name in SPLITS)]
+    facts = {
+        "labels": source.labels,
+        "pixels": pixels.to_dict(),
+        "splits": dict(zip(SPLITS, pairwise(starts), strict=True)),
+    }
+    digest.update(table.tobytes() + json.dumps(facts).encode())
+    index = facts | {
+        "sizes": [[*size, count] for size, count in sizes.items()],
+        "rejected": [{"path": example.name, "reason": reason} for example, reason in rejected],
+        "unlabelled": len(source) - len(labels) - len(rejected),
+        "fingerprint": digest.hexdigest()[:32],
+    }
+    (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
+    log.info("decoded %d images to %s", len(labels), _shape(pixels))
+
+
+def _is_large(source: Source) -> bool:
+    """Whether decoding takes so long that processes are worth starting."""
+    size_bytes = accumulate(example.size_bytes for example in source.examples())
+    return any(total > WORTH_PROCESSES_BYTES for total in size_bytes)
+
+
+def _judge(source: Source, rejected: list[tuple[Example, str]], train_labels: NDArray[np.int32]) -> None:
+    """Log every rejected file; raise InputError where they are too many, or a class loses all its images."""
+    for example, reason in rejected[:MAX_LOGGED]:
+        log.warning("skipped %s: %s", example.name, reason)
     if len(rejected) > MAX_LOGGED:
         log.warning("skipped %d more", len(rejected) - MAX_LOGGED)
+    total = len(source)
     if len(rejected) > MAX_REJECTED * total:
-        first = "; ".join(f"{entry.path} ({entry.reason})" for entry in rejected[:3])
+        first = "; ".join(f"{example.name} ({reason})" for example, reason in rejected[:3])
         raise InputError(
-            f"--dataset {source.spec}: {len(rejected)} of {total} images cannot be read, at most 1 % are skipped: "
-            f"{first}{' …' if len(rejected) > 3 else ''}"
+            f"--dataset: {source.spec}: {len(rejected)} of {total} images cannot be used, and at most 1 % are "
+            f"skipped: {first}{'; …' if len(rejected) > 3 else ''}"
         )
-    for label, count in zip(source.labels, counts.tolist(), strict=True):
-        if not count:
-            raise InputError(f"--dataset {source.spec}: the class {label!r} has no image that can be read")
+    for label in sorted({example.label for example, _ in rejected if example.split == "train"}):
+        if label not in train_labels:
+            raise InputError(
+                f"--dataset: {source.spec}: the class {source.labels[label]!r} has no image that can be used"
+            )
 
 
 def _shape(pixels: PixelSpec) -> str:

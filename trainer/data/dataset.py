@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.config import InputError
-from trainer.data.cache import ImageCache, Rejected, open_or_build
+from trainer.data.cache import ImageCache, Rejected, Request, open_or_build
 from trainer.data.spec import open_source
 from trainer.serving.pixels import PixelSpec
 
 HELD_OUT = 0.1  # of the training images, for validation and again for test, where there are none
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """Some rows of the decoded images, in a fixed order."""
 
@@ -60,7 +59,7 @@ class Split:
             yield self.read(np.arange(start, min(start + size, len(self))))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Disjoint splits with class names. `digits`: the classes are characters, which are not mirrored."""
 
@@ -91,27 +90,33 @@ def load(
 ) -> Dataset:
     """Decode (or find in the cache) and split the images that `spec` names.
 
-    `pixels` fixes all of how an image is decoded, for a model that exists. A tenth of train becomes validation
-    where there is none, and another tenth test; both stratified, from `seed`. `limit` caps train only.
+    `image_size` (height, width) None: chosen from the data, see `Request.resolve`. `normalize` auto: mnist for
+    `tfds:mnist`, none for everything else. `pixels` fixes all of how an image is decoded, for a model that
+    exists. A tenth of train becomes validation where there is none, and another tenth test; both stratified,
+    from `seed`. `limit` caps train only. `progress` None: a bar on a terminal, else lines in the log.
     Raises InputError where the data cannot be used.
     """
     source = open_source(spec, data_dir)
     if normalize == "auto":
         normalize = source.default_normalize
-    cache = open_or_build(source, image_size=image_size, normalize=normalize, pixels=pixels, progress=progress)
+    cache = open_or_build(source, Request(image_size, normalize, pixels), progress)
     rows = {name: np.arange(part.start, part.stop) for name, part in cache.splits.items()}
     generator = np.random.default_rng(seed)
     train, held_out = rows["train"], {}
-    share = round(HELD_OUT * len(train))
+    tenth = round(HELD_OUT * len(train))
     for name in ("val", "test"):
         if len(rows[name]):
             held_out[name] = rows[name]
         else:
-            train, held_out[name] = _hold_out(train, cache.labels, share, generator)
-    if limit is not None and limit < len(train):
-        _, train = _hold_out(train, cache.labels, limit, generator)
+            count = _share(train, cache.labels, tenth)
+            train, held_out[name] = _hold_out(train, cache.labels, count, generator)
+    if limit is not None:
+        train, _ = _hold_out(train, cache.labels, max(0, len(train) - limit), generator)
     if not (len(train) and len(held_out["val"]) and len(held_out["test"])):
-        raise InputError(f"--dataset: {source.spec} has too few images for training, validation and test")
+        raise InputError(
+            f"--dataset: {source.spec} has {len(cache)} images, too few to set some aside for validation and test; "
+            "add images, or folders val and test beside train"
+        )
     return Dataset(
         name=source.name,
         spec=source.spec,
@@ -120,7 +125,7 @@ def load(
         train=Split(cache, train),
         val=Split(cache, held_out["val"]),
         test=Split(cache, held_out["test"]),
-        fingerprint=hashlib.sha256(f"{cache.fingerprint} {source.fingerprint}".encode()).hexdigest()[:32],
+        fingerprint=cache.fingerprint,
         rejected=cache.rejected,
         ignored=source.ignored + cache.unlabelled,
         digits=all(len(label) == 1 for label in cache.class_names),
@@ -130,14 +135,23 @@ def load(
 def _hold_out(
     rows: NDArray[np.int64], labels: NDArray[np.int32], count: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Divide `rows` into (the rest, about `count` of them), each class by its share; both sorted.
+    """Divide `rows` at random into (the rest, `count` of them), both sorted; every class by its share.
 
-    A class of two or more gives at least one and keeps at least one.
+    Each class gives at least one where the count allows it, and its last only when no other has more.
     """
-    taken = []
-    for label in np.unique(labels[rows]):
-        members = generator.permutation(rows[labels[rows] == label])
-        wanted = max(1, round(count * len(members) / len(rows)))
-        taken.append(members[: min(wanted, len(members) - 1)])
-    chosen = np.sort(np.concatenate(taken))
-    return np.setdiff1d(rows, chosen, assume_unique=True), chosen
+    shuffled = generator.permutation(rows)
+    classes = labels[shuffled]
+    sizes = np.bincount(classes)
+    rank = np.empty(len(rows), np.int64)  # of each row within its class
+    rank[np.argsort(classes, kind="stable")] = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    # Taking the lowest quantiles takes the same part of every class.
+    quantile = (rank + 0.5) / sizes[classes]
+    quantile[rank == 0] = 0
+    quantile[rank == sizes[classes] - 1] = 1
+    order = np.argsort(quantile, kind="stable")
+    return np.sort(shuffled[order[count:]]), np.sort(shuffled[order[:count]])
+
+
+def _share(rows: NDArray[np.int64], labels: NDArray[np.int32], count: int) -> int:
+    """How many of `rows` to set aside: `count`, or one of each class that has another, if that is more."""
+    return max(count, int((np.bincount(labels[rows]) > 1).sum()))

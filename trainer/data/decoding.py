@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.source import Example
-from trainer.serving.pixels import ImageError, ImageInfo, PixelSpec, decode, probe
+from trainer.serving.pixels import ImageError, PixelSpec, probe_and_decode
 
 # A chunk is large enough that handing it over costs little, and small enough that progress is seen.
 CHUNK_IMAGES = 256
@@ -22,12 +23,14 @@ CHUNK_BYTES = 4 << 20
 # Starting two processes takes as long as decoding about this much in one.
 WORTH_PROCESSES_BYTES = 2 << 20
 
+Size = tuple[int, int, int]  # native height, width (upright) and channels
+
 
 class Decoded(NamedTuple):
     """What came of a chunk of examples."""
 
     images: NDArray[np.uint8]  # [n,H,W,C], without the rejected
-    sizes: Counter[tuple[int, int, int]]  # native (height, width, channels) → images
+    sizes: Counter[Size]  # → images
     rejected: dict[int, str]  # position in the chunk → reason
 
 
@@ -46,7 +49,7 @@ def decode_all(
         return
     pending: deque[tuple[list[Example], Future[Decoded]]] = deque()
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_leave_ctrl_c_to_the_parent)
+    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_start_worker)
     try:
         for chunk in _chunks(examples):
             data = [(e.data, e.size_bytes) for e in chunk]
@@ -60,14 +63,13 @@ def decode_all(
         pool.shutdown(cancel_futures=True)
 
 
-def first_header(examples: Iterable[Example]) -> ImageInfo | None:
-    """The header of the first of `examples` that is an image; None where none is."""
+def first_size(examples: Iterable[Example]) -> set[Size]:
+    """The native size of the first of `examples` that is a sound image; empty where none is."""
     for example in examples:
-        try:
-            return probe(_read(example.data, example.size_bytes))
-        except (ImageError, OSError):
-            continue
-    return None
+        decoded = _decode_chunk([(example.data, example.size_bytes)], PixelSpec(1, 1, 3))
+        if decoded.sizes:
+            return set(decoded.sizes)
+    return set()
 
 
 def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
@@ -85,14 +87,12 @@ def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
 
 def _decode_chunk(chunk: list[tuple[str | bytes, int]], pixels: PixelSpec) -> Decoded:
     images = np.empty((len(chunk), pixels.height, pixels.width, pixels.channels), np.uint8)
-    sizes: Counter[tuple[int, int, int]] = Counter()
+    sizes: Counter[Size] = Counter()
     rejected: dict[int, str] = {}
     good = 0
     for position, (source, size_bytes) in enumerate(chunk):
         try:
-            data = _read(source, size_bytes)
-            info = probe(data)
-            images[good] = decode(data, pixels)
+            info, images[good] = probe_and_decode(_read(source, size_bytes), pixels)
         except ImageError as error:
             rejected[position] = str(error)
         except OSError as error:
@@ -117,5 +117,6 @@ def _read(source: str | bytes, size_bytes: int) -> bytes:
         os.close(file)
 
 
-def _leave_ctrl_c_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends its workers
+    gc.freeze()  # decoding makes no cycles: searching the imported modules for some took a tenth of the time

@@ -43,7 +43,7 @@ class LiteRTEngine:
     def __init__(self, file: Path, threads: int | None = None) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        with _quiet_stderr():
+        with quiet_stderr():
             self._interpreter = Interpreter(model_path=str(file), num_threads=threads or available_cpus())
             self._interpreter.allocate_tensors()
         (images,) = self._interpreter.get_input_details()
@@ -131,7 +131,7 @@ def _quota(folder: Path) -> float:
 
 
 @contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
     """Drop what C++ code writes to stderr: LiteRT announces its delegate, and knows no switch for that."""
     saved = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,0 +1,33 @@
+"""Real image files for the tests of trainer.data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def picture(
+    path: Path, *, size: tuple[int, int] = (16, 12), mode: str = "RGB", seed: int = 0, format: str | None = None
+) -> Path:
+    """Write a random picture of `size` (height, width)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = size if mode in ("L", "1") else (*size, 3)
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path, format)
+    return path
+
+
+def picture_folder(
+    root: Path,
+    counts: dict[str, int],
+    *,
+    size: tuple[int, int] = (16, 12),
+    mode: str = "RGB",
+) -> Path:
+    """`root/<class>/<number>.png` for each class (which may be `train/cat`) and count."""
+    for index, (name, count) in enumerate(counts.items()):
+        for number in range(count):
+            picture(root / name / f"{number:03}.png", size=size, mode=mode, seed=1000 * index + number)
+    return root

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from pictures import picture, picture_folder
+from trainer.data import decoding
+from trainer.data.folder import FolderSource
+from trainer.data.source import Example
+from trainer.serving.pixels import PixelSpec, decode
+
+PIXELS = PixelSpec(16, 12, 3)
+
+
+def test_processes_give_the_same_in_the_same_order(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"cat": 300, "dog": 300})
+    (tmp_path / "dog" / "100.png").write_bytes(b"")
+    examples = list(FolderSource(tmp_path).examples())
+    alone = list(decoding.decode_all(examples, PIXELS, 1))
+    together = list(decoding.decode_all(examples, PIXELS, 2))
+    assert [len(chunk) for chunk, _ in alone] == [256, 256, 88]
+    for (chunk, one), (other_chunk, other) in zip(alone, together, strict=True):
+        assert chunk == other_chunk
+        np.testing.assert_array_equal(one.images, other.images)
+        assert (one.sizes, one.rejected) == (other.sizes, other.rejected)
+    assert alone[1][1].rejected == {100 + 300 - 256: "the image is empty: 0 bytes"}
+    file = tmp_path / "cat" / "007.png"
+    np.testing.assert_array_equal(alone[0][1].images[7], decode(file.read_bytes(), PIXELS))
+
+
+def test_chunks_of_large_files_are_short() -> None:
+    examples = [Example("train", 0, str(number), b"", 1 << 20) for number in range(10)]
+    assert [len(chunk) for chunk, _ in decoding.decode_all(examples, PIXELS, 1)] == [4, 4, 2]
+
+
+def test_a_file_that_grew_since_it_was_listed_is_read_whole(tmp_path: Path) -> None:
+    file = picture(tmp_path / "one.png")
+    example = Example("train", 0, "one", str(file), 10)
+    [(_, decoded)] = decoding.decode_all([example], PIXELS, 1)
+    np.testing.assert_array_equal(decoded.images[0], decode(file.read_bytes(), PIXELS))
+
+
+def test_the_first_sound_image_tells_the_size(tmp_path: Path) -> None:
+    missing = Example("train", 0, "missing", str(tmp_path / "missing.png"), 5)
+    text = Example("train", 0, "text", b"no image", 8)
+    file = picture(tmp_path / "gray.png", size=(20, 30), mode="L")
+    good = Example("train", 0, "gray", str(file), file.stat().st_size)
+    assert decoding.first_size([missing, text, good]) == {(20, 30, 1)}
+    assert decoding.first_size([missing, text]) == set()
+
+
+def test_workers_do_not_import_tensorflow() -> None:
+    code = "import sys, trainer.data.decoding; sys.exit('tensorflow' in sys.modules or 'sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

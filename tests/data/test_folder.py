@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from pictures import picture, picture_folder
+from trainer.config import InputError
+from trainer.data.folder import FolderSource
+
+
+def found(source: FolderSource) -> list[tuple[str, str, str]]:
+    return [(example.split, source.labels[example.label], example.name) for example in source.examples()]
+
+
+def test_classes_are_sorted_by_code_point_and_keep_their_names(tmp_path: Path) -> None:
+    names = ["zebra", "Äpfel & Öl", "a.b.c", "Big cat", "日本", "a b"]
+    source = FolderSource(picture_folder(tmp_path, dict.fromkeys(names, 1)))
+    assert source.labels == ("Big cat", "a b", "a.b.c", "zebra", "Äpfel & Öl", "日本")
+    assert len(source) == 6
+
+
+def test_nested_folders_belong_to_their_class(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"cat": 1, "cat/kittens/small": 1, "dog": 1})
+    assert found(FolderSource(tmp_path)) == [
+        ("train", "cat", "cat/000.png"),
+        ("train", "cat", "cat/kittens/small/000.png"),
+        ("train", "dog", "dog/000.png"),
+    ]
+
+
+def test_split_folders(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"train/cat": 2, "train/dog": 1, "validation/dog": 1, "test/cat": 1, "test/dog": 0})
+    (tmp_path / "test" / "dog").mkdir()
+    assert [(split, name) for split, name, _ in found(FolderSource(tmp_path))] == [
+        ("train", "cat"),
+        ("train", "cat"),
+        ("train", "dog"),
+        ("val", "dog"),
+        ("test", "cat"),
+    ]
+
+
+def test_train_may_be_a_class(tmp_path: Path) -> None:
+    assert FolderSource(picture_folder(tmp_path, {"car": 1, "train": 1, "bus": 1})).labels == ("bus", "car", "train")
+
+
+def test_test_pictures_without_classes_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    picture_folder(tmp_path, {"train/cat": 1, "train/dog": 1, "test": 3, "extra/cat": 1})
+    with caplog.at_level(logging.WARNING, "trainer"):
+        source = FolderSource(tmp_path)
+    assert len(source) == 2
+    assert source.ignored == 4  # three pictures and the folder `extra`
+    assert "has no class folders and is not read" in caplog.text
+    assert "'extra' is beside train and is not read" in caplog.text
+
+
+def test_hidden_and_other_files_are_ignored_and_counted(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"cat": 1, "dog": 1, ".hidden": 1})
+    for name in ("notes.txt", "cat/.DS_Store", "cat/.hidden.png", "dog/labels.csv", "dog/scan.tiff"):
+        (tmp_path / name).write_text("no image")
+    os.mkfifo(tmp_path / "dog" / "pipe.png")  # opening it would wait for ever
+    source = FolderSource(tmp_path)
+    assert len(source) == 2
+    assert source.ignored == 7
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    picture_folder(tmp_path / "data", {"cat": 1, "dog": 1})
+    picture_folder(tmp_path / "elsewhere", {"more": 2})
+    (tmp_path / "data" / "dog" / "more").symlink_to(tmp_path / "elsewhere" / "more")
+    (tmp_path / "data" / "cat" / "loop").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "cat" / "gone.png").symlink_to("nowhere")
+    names = [name for _, _, name in found(FolderSource(tmp_path / "data"))]
+    assert names == ["cat/000.png", "cat/gone.png", "dog/000.png", "dog/more/000.png", "dog/more/001.png"]
+
+
+def test_the_fingerprint_changes_with_the_files(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"cat": 2, "dog": 1})
+    first = FolderSource(tmp_path).fingerprint
+    assert FolderSource(tmp_path).fingerprint == first
+    os.utime(tmp_path / "cat" / "000.png", ns=(1, 1))
+    touched = FolderSource(tmp_path).fingerprint
+    (tmp_path / "cat" / "001.png").rename(tmp_path / "dog" / "001.png")
+    moved = FolderSource(tmp_path).fingerprint
+    assert len({first, touched, moved}) == 3
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({}, "has no class folders where at least two are expected"),
+        ({"cat": 2}, "has only one class folder, 'cat',"),
+        ({"train/cat": 2, "test/cat": 1}, "has only one class folder, 'cat',"),
+        ({"cat": 2, "dog": 0}, "dog has no images"),
+        ({"train/cat": 1, "train/dog": 1, "val/cow": 1}, "the class 'cow' in val but not in train; train has cat, dog"),
+    ],
+)
+def test_what_is_no_dataset_is_refused_in_one_line(tmp_path: Path, counts: dict[str, int], words: str) -> None:
+    for name in counts:
+        (tmp_path / name).mkdir(parents=True)
+    picture_folder(tmp_path, counts)
+    with pytest.raises(InputError) as error:
+        FolderSource(tmp_path)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_class_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"cat": 1})
+    os.mkdir(os.fsencode(tmp_path) + b"/\xff")
+    with pytest.raises(InputError, match="not UTF-8"):
+        FolderSource(tmp_path)
+
+
+def test_upper_case_suffixes_count(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"cat": 1, "dog": 1})
+    picture(tmp_path / "cat" / "IMG.JPG", format="JPEG")
+    assert len(FolderSource(tmp_path)) == 3

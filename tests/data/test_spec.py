@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pictures import picture_folder
+from trainer.config import InputError
+from trainer.data.spec import open_source
+
+
+def test_a_folder_may_be_named_with_or_without_its_prefix(tmp_path: Path) -> None:
+    folder = picture_folder(tmp_path / "Pets 2", {"cat": 1, "dog": 1})
+    for spec in (f"folder:{folder}", str(folder)):
+        source = open_source(spec)
+        assert source.spec == f"folder:{folder}"
+        assert source.name == "pets-2"
+        assert source.labels == ("cat", "dog")
+
+
+def test_digits() -> None:
+    assert open_source("builtin:digits").name == "digits"
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("builtin:digit", "did you mean digits?"),
+        ("nothing/here", "'nothing/here' is neither a path that exists nor one of tfds:NAME"),
+        ("folder:nothing/here", "nothing/here does not exist; a folder is expected"),
+        (f"folder:{__file__}", "is a file; a folder of class folders is expected"),
+        ("tfds:", "not of the form tfds:NAME[/CONFIG][:VERSION]"),
+        ("tfds:mnist:3", "not of the form tfds:NAME[/CONFIG][:VERSION]"),
+    ],
+)
+def test_what_cannot_be_read_is_named(spec: str, words: str) -> None:
+    with pytest.raises(InputError) as error:
+        open_source(spec)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
