@@ -217,14 +217,17 @@ def test_data_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 LONG = [*FIT, "--epochs=400", "--wandb=offline", "--run-dir=run", "--no-save"]
 
 
-def wait_for_checkpoint(process: subprocess.Popen[str], folder: Path, *, after: int = 0) -> int:
-    """The step of a checkpoint later than `after`."""
+def checkpoint_steps(folder: Path) -> list[int]:
+    return [int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*")]
+
+
+def wait_for_checkpoint(process: subprocess.Popen[str], folder: Path, *, after: int) -> None:
+    """Wait until there is a checkpoint of a step later than `after`."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
-        steps = [int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*")]
-        if max(steps, default=0) > after:
-            return max(steps)
+        if max(checkpoint_steps(folder), default=0) > after:
+            return
         time.sleep(0.1)
     raise AssertionError("no checkpoint in time")
 
@@ -239,12 +242,13 @@ def test_a_run_survives_kill_sigterm_and_ctrl_c(tmp_path: Path, monkeypatch: pyt
     step = 0
     for number, expected in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
         process = start(*LONG)
-        step = wait_for_checkpoint(process, folder, after=step)
+        wait_for_checkpoint(process, folder, after=step)
         process.send_signal(number)
         sent = time.monotonic()
         _, errors = process.communicate(timeout=60)
         assert process.returncode == expected, errors
         assert time.monotonic() - sent < 30
+        step = max(checkpoint_steps(folder))
         if number != signal.SIGKILL:
             assert "run the same command again" in errors
     # The last one ends: early stopping at the latest.
@@ -268,7 +272,9 @@ def test_a_run_survives_kill_sigterm_and_ctrl_c(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_loss_that_is_not_finite_publishes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    command = [*FIT, "--epochs=30", "--wandb=disabled", "--optimizer=adamw", "--learning-rate=10", "--run-dir=run"]
+    # This much weight decay multiplies the weights by -9 in each step.
+    diverging = ["--optimizer=sgd", "--learning-rate=10", "--weight-decay=1"]
+    command = [*FIT, "--epochs=30", "--wandb=disabled", "--run-dir=run", *diverging]
     code, results, errors = call(*command, capsys=capsys)
     assert (code, results) == (3, [])
     assert "not finite" in errors

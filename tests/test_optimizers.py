@@ -27,11 +27,13 @@ def test_the_fused_update_is_that_of_keras() -> None:
     start = generator.normal(size=(5, 3)).astype(np.float32)
     gradients = generator.normal(size=(10, 5, 3)).astype(np.float32)
     results = []
-    for wrap in (lambda optimizer: optimizer, fused):
-        optimizer = wrap(keras.optimizers.Adam(0.01, weight_decay=0.1))
+    for optimizer in (
+        keras.optimizers.Adam(0.01, weight_decay=0.1),
+        fused(keras.optimizers.Adam(0.01, weight_decay=0.1)),
+    ):
         variable = keras.Variable(start, name="kernel")
         optimizer.build([variable])
-        step: Any = tf.function(partial(_apply, optimizer, variable))
+        step = tf.function(partial(_apply, optimizer, variable))
         for gradient in gradients:
             step(tf.constant(gradient))
         results.append(variable.numpy())

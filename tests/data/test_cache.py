@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from pictures import picture, picture_folder
 from PIL import Image
 
-from pictures import picture, picture_folder
 from trainer.config import InputError, RunError
-from trainer.data import cache as cache_module
 from trainer.data.cache import ImageCache, Request, cache_dir, open_or_build, prune
 from trainer.data.folder import FolderSource
 from trainer.serving.pixels import PixelSpec, decode
@@ -252,7 +251,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache_module.np, "save", full)
+    monkeypatch.setattr(np, "save", full)
     with pytest.raises(OSError, match="No space left"):
         opened(tmp_path)
     assert entries() == []

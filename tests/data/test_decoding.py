@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-
 from pictures import picture, picture_folder
+
 from trainer.data import decoding
 from trainer.data.folder import FolderSource
 from trainer.data.source import Example

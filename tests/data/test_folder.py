@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-
 from pictures import picture, picture_folder
+
 from trainer.config import InputError
 from trainer.data.folder import FolderSource
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from pictures import picture_folder
+
 from trainer.config import InputError
 from trainer.data.spec import open_source
 

@@ -62,7 +62,7 @@ class Rejected:
 class ImageCache:
     """One entry, open for reading; deleting it meanwhile does no harm.
 
-    Raises OSError, ValueError, KeyError or TypeError where the entry is missing, truncated or corrupt.
+    Raises OSError, EOFError, ValueError, KeyError or TypeError where the entry is missing, truncated or corrupt.
     """
 
     def __init__(self, path: Path) -> None:
@@ -200,7 +200,7 @@ def _open(folder: Path) -> ImageCache | None:
         return None
     try:
         return ImageCache(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         log.warning("%s is damaged and is made again: %s", folder, error)
         return None
 

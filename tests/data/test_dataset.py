@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import picture_folder
+
+from trainer.config import InputError
+from trainer.data import Dataset, load
+from trainer.serving.pixels import PixelSpec
+
+MNIST = Path(__file__).parents[2] / "../shared/data/tfds"
+
+
+def parts(dataset: Dataset) -> tuple[set[int], set[int], set[int]]:
+    train, val, test = (set(split.indices.tolist()) for split in (dataset.train, dataset.val, dataset.test))
+    return train, val, test
+
+
+def test_digits_are_divided_disjointly_and_by_class() -> None:
+    digits = load("builtin:digits")
+    train, val, test = parts(digits)
+    assert (len(train), len(val), len(test)) == (1437, 180, 180)
+    assert len(train | val | test) == 1797
+    for split in (digits.val, digits.test):
+        shares = split.counts / (digits.train.counts + digits.val.counts + digits.test.counts)
+        assert np.all(np.abs(shares - 0.1) < 0.006)  # an image more or less
+        assert split.counts.sum() == len(split)
+    assert digits.labels == tuple("0123456789")
+    assert digits.pixels == PixelSpec(8, 8, 1)
+    assert digits.digits
+    assert digits.name == "digits"
+    assert digits.spec == "builtin:digits"
+
+
+def test_the_seed_decides_the_division() -> None:
+    first, same, other = load("builtin:digits"), load("builtin:digits"), load("builtin:digits", seed=1)
+    assert parts(first) == parts(same)
+    assert parts(first)[1] != parts(other)[1]
+    assert first.fingerprint == same.fingerprint == other.fingerprint
+
+
+def test_limit_caps_train_alone_by_class() -> None:
+    full, few = load("builtin:digits"), load("builtin:digits", limit=50)
+    assert parts(few)[1:] == parts(full)[1:]
+    assert parts(few)[0] < parts(full)[0]
+    assert len(few.train) == 50
+    assert set(few.train.counts.tolist()) == {5}
+    assert len(load("builtin:digits", limit=3).train) == 3
+    assert parts(load("builtin:digits", limit=10_000)) == parts(full)
+
+
+def test_a_split_reads_its_own_images() -> None:
+    digits = load("builtin:digits")
+    whole = digits.val.read(np.arange(len(digits.val)))
+    np.testing.assert_array_equal(whole, digits.val.cache.read(digits.val.indices))
+    batches = list(digits.val.batches(64))
+    assert [len(batch) for batch in batches] == [64, 64, 52]
+    np.testing.assert_array_equal(np.concatenate(batches), whole)
+    np.testing.assert_array_equal(digits.val.labels, digits.val.cache.labels[digits.val.indices])
+    assert digits.val.labels.dtype == np.int32
+
+
+def test_rare_classes_reach_every_split_they_can(tmp_path: Path) -> None:
+    dataset = load(str(picture_folder(tmp_path, {"a": 40, "one": 1, "three": 3, "two": 2}, size=(8, 8))))
+    # An image of each class that has one to spare.
+    assert dataset.labels == ("a", "one", "three", "two")
+    assert dataset.train.counts.tolist()[1:] == [1, 1, 1]
+    assert dataset.val.counts.tolist()[1:] == [0, 1, 1]
+    assert dataset.test.counts.tolist()[1:] == [0, 1, 0]
+    assert len(dataset.val) == 5
+    assert sum(map(len, parts(dataset))) == 46
+
+
+def test_splits_that_are_there_are_kept(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"train/a": 20, "train/b": 20, "val/a": 3, "test/b": 2}, size=(8, 8))
+    dataset = load(str(tmp_path))
+    assert [len(part) for part in parts(dataset)] == [40, 3, 2]
+    assert dataset.val.counts.tolist() == [3, 0]
+    assert dataset.test.counts.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(("present", "missing"), [("test", "val"), ("val", "test")])
+def test_one_missing_split_takes_a_tenth_of_train(tmp_path: Path, present: str, missing: str) -> None:
+    picture_folder(tmp_path, {"train/a": 20, "train/b": 20, f"{present}/a": 3}, size=(8, 8))
+    dataset = load(str(tmp_path))
+    assert len(dataset.train) == 36
+    assert getattr(dataset, present).counts.tolist() == [3, 0]
+    assert getattr(dataset, missing).counts.tolist() == [2, 2]
+
+
+def test_too_few_images_to_divide(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has 2 images, too few to set some aside"):
+        load(str(picture_folder(tmp_path, {"a": 1, "b": 1})))
+
+
+def test_names_normalize_and_mirroring_follow_the_data(tmp_path: Path) -> None:
+    photos = load(str(picture_folder(tmp_path / "My Photos", {"Ä ö.1": 5, "日本": 5}, size=(8, 8))))
+    assert photos.name == "my-photos"
+    assert photos.labels == ("Ä ö.1", "日本")
+    assert photos.pixels.normalize == "none"
+    assert not photos.digits
+    letters = load(str(picture_folder(tmp_path / "letters", {"A": 5, "B": 5}, size=(8, 8))), normalize="mnist")
+    assert letters.digits
+    assert letters.pixels == PixelSpec(28, 28, 1, normalize="mnist")
+    with pytest.raises(InputError, match="28x28"):
+        load("builtin:digits", image_size=(32, 32), normalize="mnist")
+
+
+def test_the_fingerprint_tells_data_and_pixels_apart(tmp_path: Path) -> None:
+    first = picture_folder(tmp_path / "first", {"a": 5, "b": 5}, size=(8, 8))
+    copy = picture_folder(tmp_path / "copy", {"a": 5, "b": 5}, size=(8, 8))
+    renamed = picture_folder(tmp_path / "renamed", {"a": 5, "c": 5}, size=(8, 8))
+    assert load(str(first)).fingerprint == load(str(copy)).fingerprint
+    others = {load(str(renamed)).fingerprint, load(str(first), image_size=(9, 9)).fingerprint}
+    assert len({load(str(first)).fingerprint, *others}) == 3
+
+
+@pytest.mark.skipif(not MNIST.exists(), reason="needs the shared TFDS MNIST beside the checkout")
+@pytest.mark.slow
+def test_real_mnist() -> None:
+    mnist = load("tfds:mnist", data_dir=MNIST)
+    assert (len(mnist.train), len(mnist.val), len(mnist.test)) == (54_000, 6_000, 10_000)
+    assert mnist.labels == tuple("0123456789")
+    assert mnist.pixels == PixelSpec(28, 28, 1, normalize="mnist")
+    assert (mnist.name, mnist.spec, mnist.digits) == ("mnist", "tfds:mnist:3.0.1", True)
+    assert mnist.test.labels[:5].tolist() == [2, 0, 4, 8, 7]
+    assert not mnist.rejected

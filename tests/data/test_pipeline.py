@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trainer.data import Augment, Dataset, load, make_for_eval, make_for_train
+from trainer.data.pipeline import memory_budget
+
+Batches = list[tuple[Any, Any]]
+STRONG = Augment("strong", flips=True, colour=False)
+
+
+@pytest.fixture
+def digits() -> Dataset:
+    return load("builtin:digits")
+
+
+def taken(dataset: Dataset, count: int, **options: Any) -> Batches:
+    options = {"batch_size": 64, "seed": 3, "augment": None} | options
+    return list(make_for_train(dataset.train, **options).take(count).as_numpy_iterator())
+
+
+def assert_same(left: Batches, right: Batches) -> None:
+    assert len(left) == len(right)
+    for (images, labels), (other_images, other_labels) in zip(left, right, strict=True):
+        np.testing.assert_array_equal(images, other_images)
+        np.testing.assert_array_equal(labels, other_labels)
+
+
+def test_batches_hold_images_with_their_labels(digits: Dataset) -> None:
+    known = {
+        image.tobytes(): label
+        for image, label in zip(digits.train.read(np.arange(len(digits.train))), digits.train.labels, strict=True)
+    }
+    [(images, labels)] = taken(digits, 1)
+    assert (images.shape, images.dtype) == ((64, 8, 8, 1), np.uint8)
+    assert (labels.shape, labels.dtype) == ((64,), np.int32)
+    assert [known[image.tobytes()] for image in images] == labels.tolist()
+
+
+def test_an_epoch_visits_an_image_at_most_once_and_the_next_differs(digits: Dataset) -> None:
+    steps = len(digits.train) // 64  # 22, and 29 images are left over
+    batches = taken(digits, 2 * steps)
+    # Of equal images (digits has some) an epoch may hold several: compare with how often each is there.
+    whole = digits.train.read(np.arange(len(digits.train)))
+    _, counts = np.unique(whole, axis=0, return_counts=True)
+    orders = []
+    for epoch in (batches[:steps], batches[steps:]):
+        images = np.concatenate([images for images, _ in epoch])
+        distinct = len(np.unique(images, axis=0))
+        assert len(images) - distinct <= (counts - 1).sum()
+        orders.append(images)
+    assert (orders[0] != orders[1]).any(axis=(1, 2, 3)).mean() > 0.9
+
+
+def test_successive_epochs_are_not_ordered_alike(digits: Dataset) -> None:
+    steps = len(digits.train) // 64
+    index = {image.tobytes(): i for i, image in enumerate(digits.train.read(np.arange(len(digits.train))))}
+    batches = taken(digits, 5 * steps)
+    orders = [
+        [index[image.tobytes()] for images, _ in batches[e * steps : (e + 1) * steps] for image in images]
+        for e in range(5)
+    ]
+    assert max(abs(np.corrcoef(one, other)[0, 1]) for one, other in pairwise(orders)) < 0.12  # 4.5 deviations
+
+
+@pytest.mark.parametrize("augment", [None, STRONG])
+def test_from_the_file_come_the_same_batches_as_from_memory(digits: Dataset, augment: Augment | None) -> None:
+    assert_same(
+        taken(digits, 30, augment=augment, memory_budget_bytes=0),
+        taken(digits, 30, augment=augment, memory_budget_bytes=1 << 30),
+    )
+
+
+@pytest.mark.parametrize("augment", [None, STRONG])
+def test_a_later_first_step_continues_the_same_batches(digits: Dataset, augment: Augment | None) -> None:
+    assert_same(taken(digits, 30, augment=augment)[17:], taken(digits, 13, augment=augment, first_step=17))
+
+
+@pytest.mark.parametrize("augment", [None, STRONG])
+def test_shards_see_together_the_batches_of_one(digits: Dataset, augment: Augment | None) -> None:
+    parts = [taken(digits, 25, augment=augment, shard=(index, 2)) for index in range(2)]
+    joined = [
+        (np.concatenate([left[0], right[0]]), np.concatenate([left[1], right[1]]))
+        for left, right in zip(*parts, strict=True)
+    ]
+    assert_same(joined, taken(digits, 25, augment=augment))
+
+
+def test_the_seed_decides(digits: Dataset) -> None:
+    assert_same(taken(digits, 3, augment=STRONG), taken(digits, 3, augment=STRONG))
+    assert (taken(digits, 1)[0][0] != taken(digits, 1, seed=4)[0][0]).any()
+    plain, augmented = taken(digits, 1)[0], taken(digits, 1, augment=STRONG)[0]
+    np.testing.assert_array_equal(plain[1], augmented[1])
+    assert augmented[0].dtype == np.uint8
+    assert (plain[0] != augmented[0]).any(axis=(1, 2, 3)).all()
+
+
+def test_shapes_are_static(digits: Dataset) -> None:
+    for budget in (0, None):
+        dataset = make_for_train(digits.train, batch_size=64, seed=0, augment=STRONG, memory_budget_bytes=budget)
+        assert dataset.element_spec[0].shape == (64, 8, 8, 1)
+        assert dataset.element_spec[1].shape == (64,)
+
+
+def test_evaluation_keeps_the_order_and_the_remainder(digits: Dataset) -> None:
+    batches = list(make_for_eval(digits.val, batch_size=64).as_numpy_iterator())
+    assert [len(labels) for _, labels in batches] == [64, 64, 52]
+    np.testing.assert_array_equal(
+        np.concatenate([images for images, _ in batches]), digits.val.read(np.arange(len(digits.val)))
+    )
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), digits.val.labels)
+
+
+def test_the_budget_is_a_part_of_the_memory() -> None:
+    assert 1 << 24 < memory_budget() < 1 << 42
+
+
+MEMORY = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np
+from trainer.data import Split, make_for_train
+from trainer.data.cache import ImageCache
+
+def peak_mb():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+cache = ImageCache(Path(sys.argv[1]))
+split = Split(cache, np.arange(len(cache)))
+options = dict(batch_size=128, seed=0, augment=None)
+steps = len(split) // 128
+streamed = iter(make_for_train(split, memory_budget_bytes=8 << 20, **options))
+for _ in range(20):
+    next(streamed)
+start = peak_mb()
+for _ in range(steps):
+    next(streamed)
+streaming = peak_mb() - start
+next(iter(make_for_train(split, memory_budget_bytes=1 << 40, **options)))
+print(json.dumps({"streaming": streaming, "in_memory": peak_mb() - start, "data": split.size_bytes / 2**20}))
+"""
+
+
+def test_memory_stays_flat_however_large_the_data(tmp_path: Path) -> None:
+    count, row_bytes = 20_000, 64 * 64 * 3
+    (tmp_path / "images.bin").touch()
+    with (tmp_path / "images.bin").open("r+b") as file:
+        file.truncate(count * row_bytes)
+    np.save(tmp_path / "labels.npy", np.arange(count, dtype=np.int32) % 2)
+    pixels = {"height": 64, "width": 64, "channels": 3, "resize": "bilinear", "normalize": "none"}
+    index = {"labels": ["a", "b"], "pixels": pixels, "splits": {"train": [0, count]}, "sizes": [], "rejected": []}
+    (tmp_path / "index.json").write_text(json.dumps(index | {"unlabelled": 0, "fingerprint": "0"}))
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, tmp_path], check=True, stdout=subprocess.PIPE, timeout=120, text=True
+    )
+    grown = json.loads(done.stdout)
+    assert grown["data"] > 230
+    assert grown["streaming"] < 30, grown
+    assert grown["in_memory"] > 200, grown  # the measurement does see what is held
