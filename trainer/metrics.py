@@ -49,7 +49,7 @@ def evaluate(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> E
     """
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(1)
-    confidence = probabilities.max(1).astype(np.float64)
+    confidence = np.nan_to_num(probabilities.max(1).astype(np.float64))  # not finite: seen in the loss
     right = predicted == labels
     confusion = np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
     hits = np.diag(confusion)

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
-import string
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trainer.metrics import Evaluation
-from trainer.report import Mistake
+from trainer.config import TrainerError
+
+if TYPE_CHECKING:
+    from trainer.metrics import Evaluation
+    from trainer.report import Mistake
 
 log = logging.getLogger("trainer")
 
-INIT_TIMEOUT_S = 20
 PROJECT = "trainer"
+INIT_TIMEOUT_S = 20.0  # all that a server which does not answer may cost at the start of a run
+FINISH_TIMEOUT_S = 60.0  # and at its end; what is not uploaded by then stays on disk
 
 
 class Tracker:
-    """One W&B run, or nothing where `run` is None. Every failure of W&B's is logged once and then ignored."""
+    """One W&B run, or nothing where `run` is None. Every failure of W&B's is ignored, and the first is logged."""
 
-    def __init__(self, run_id: str, run: Any = None) -> None:
+    def __init__(self, run_id: str | None, run: Any = None) -> None:
         self.id = run_id
         self._run = run
         self._warned = False
@@ -34,11 +37,11 @@ class Tracker:
     def log_report(
         self, pictures: Mapping[str, Path], mistakes: Sequence[Mistake], labels: Sequence[str], evaluation: Evaluation
     ) -> None:
-        """The report: its pictures, per-class accuracy, the confusion matrix and the worst mistakes."""
-        self._safely(lambda: self._log_report(pictures, mistakes, labels, evaluation))
+        """The report: its pictures (name → PNG file), per-class accuracy, the confusion matrix, the worst mistakes."""
+        self._safely(lambda: self._run.log(_report_values(pictures, mistakes, labels, evaluation)))
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """Final values, which W&B's tables show."""
+        """Final values, which W&B's tables show and its sweeps compare."""
         self._safely(lambda: self._run.summary.update(dict(values)))
 
     def finish(self, exit_code: int, error: str | None = None) -> None:
@@ -47,96 +50,136 @@ class Tracker:
             self.summary({"error": error})
         self._safely(lambda: self._run.finish(exit_code=exit_code))
 
-    def _log_report(
-        self, pictures: Mapping[str, Path], mistakes: Sequence[Mistake], labels: Sequence[str], evaluation: Evaluation
-    ) -> None:
-        import wandb
-
-        confusion = wandb.Table(columns=["truth", *labels])
-        for label, row in zip(labels, evaluation.confusion.tolist(), strict=True):
-            confusion.add_data(label, *row)
-        classes = wandb.Table(columns=["class", "images", "accuracy", "precision"])
-        for label, row, recall, precision in zip(
-            labels, evaluation.confusion, evaluation.recall.tolist(), evaluation.precision.tolist(), strict=True
-        ):
-            classes.add_data(label, int(row.sum()), recall, precision)
-        worst = wandb.Table(columns=["image", "truth", "prediction", "probability"])
-        for mistake in mistakes:
-            image = mistake.image[:, :, 0] if mistake.image.shape[2] == 1 else mistake.image
-            worst.add_data(
-                wandb.Image(image), labels[mistake.true], labels[mistake.predicted], float(mistake.probability)
-            )
-        images = {f"report/{name}": wandb.Image(str(path)) for name, path in pictures.items()}
-        tables = {"confusion_matrix": confusion, "per_class_accuracy": classes, "worst_mistakes": worst}
-        self._run.log({**tables, **images})
-
     def _safely(self, action: Callable[[], Any]) -> None:
         if self._run is None:
             return
         try:
             action()
+        except TrainerError:  # raised by a signal while W&B worked
+            raise
         except Exception as error:  # whatever W&B raises: the run is worth more than its record
             if not self._warned:
+                log.warning("W&B failed, the run goes on: %s; %s", _line(error), _how_to_sync(self._run))
                 self._warned = True
-                log.warning("W&B failed and is ignored from here on: %s", error)
 
 
 def start(
     mode: str, *, config: Mapping[str, Any], run_dir: Path, name: str, run_id: str | None, resume: bool
 ) -> Tracker:
-    """Start (or with `resume` go on with) a run in `mode`: auto, online, offline or disabled.
+    """Start (or with `resume` continue) the run `run_id` in `mode`: auto, online, offline or disabled.
 
-    `auto` is $WANDB_MODE where it is set, else online where there is an API key, else offline. Online falls back to
-    offline where the server does not answer.
+    `auto` is what W&B's own settings say ($WANDB_MODE first), and without an API key offline. Online falls back to
+    offline where there is no key or the server does not answer. A `run_id` of None leaves the choice to W&B.
     """
-    identifier = run_id or "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
-    if mode == "auto":
-        mode = os.environ.get("WANDB_MODE") or "auto"
-    if mode == "disabled":
-        return Tracker(identifier)
+    if mode == "disabled" or (mode == "auto" and os.environ.get("WANDB_MODE") == "disabled"):
+        return Tracker(run_id)
     try:
-        import wandb
-
-        resolved = ("online" if _has_key() else "offline") if mode == "auto" else mode
-        settings = wandb.Settings(
-            init_timeout=INIT_TIMEOUT_S, console="off", silent=True, disable_git=True, save_code=False
-        )
-        folder = os.environ.get("WANDB_DIR") or str(run_dir)
-        Path(folder).mkdir(parents=True, exist_ok=True)
-
-        def init(how: Any) -> Any:
-            return wandb.init(
-                project=os.environ.get("WANDB_PROJECT", PROJECT),
-                dir=folder,
-                id=identifier,
-                name=name,
-                mode=how,
-                resume="allow" if resume or run_id else None,
-                settings=settings,
-            )
-
-        try:
-            run = init(resolved)
-        except Exception as error:
-            if resolved != "online":
-                raise
-            log.warning("W&B does not answer, tracking offline: %s", error)
-            wandb.teardown()
-            run = init("offline")
-        if run.settings.mode == "offline" or run.offline:
-            log.info("tracked offline; `wandb sync %s` uploads it", Path(run.dir).parent)
-        else:
-            log.info("tracked at %s", run.url)
+        run = _start(mode, run_dir=run_dir, name=name, run_id=run_id, resume=resume)
+        # In a sweep these keys have the agent's values, which the command line has passed on to us.
         run.config.update(dict(config), allow_val_change=True)
-        run.define_metric("val_accuracy", summary="max")
+        # Curves over epochs: steps of different batch sizes do not compare. No `summary=`: it would turn
+        # `val_accuracy`, which sweeps compare, from a number into a dict.
+        run.define_metric("*", step_metric="epoch")
+    except TrainerError:  # raised by a signal while W&B worked
+        raise
     except Exception as error:
-        log.warning("W&B cannot be used, the run is not tracked: %s", error)
-        return Tracker(identifier)
-    return Tracker(identifier, run)
+        log.warning("W&B cannot be used, the run is not tracked: %s", _line(error))
+        return Tracker(run_id)
+    return Tracker(run.id, run)
 
 
-def _has_key() -> bool:
-    """Whether W&B has an API key, from the environment or a login; asks no server."""
+def _start(mode: str, *, run_dir: Path, name: str, run_id: str | None, resume: bool) -> Any:
     import wandb
 
-    return bool(wandb.login(prompt=False, verify=False))
+    settings = wandb.Settings(
+        silent=True,
+        console="off",
+        save_code=False,
+        disable_git=True,  # it would upload the uncommitted changes of whatever checkout we run in
+        init_timeout=INIT_TIMEOUT_S,
+        finish_timeout=FINISH_TIMEOUT_S,
+        finish_timeout_raises=True,
+    )
+    if mode != "auto":
+        settings.mode = mode
+    folder = Path(os.environ.get("WANDB_DIR") or run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def init(how: str) -> Any:
+        return wandb.init(
+            project=os.environ.get("WANDB_PROJECT") or PROJECT,
+            dir=folder,
+            id=run_id,
+            name=name,
+            mode=how,
+            resume="allow" if resume else None,
+        )
+
+    wandb.setup(settings)
+    if mode != "offline":
+        try:
+            # Looks for a key, asks no server; False also where W&B's own settings say offline.
+            if wandb.login(prompt=False, verify=False):
+                run = init("online")
+                log.info("tracked at %s", run.url)
+                return run
+            if mode == "online":
+                log.warning("--wandb online: there is no API key, so offline; `wandb login` stores one")
+        except TrainerError:
+            raise
+        except Exception as error:
+            log.warning("no online tracking, so offline: %s", _line(error))
+            with suppress(SystemExit):  # how teardown reports a service that failed
+                wandb.teardown()  # the failed start holds on to the run's id
+            wandb.setup(settings)
+    run = init("offline")
+    log.info("tracked offline; %s", _how_to_sync(run))
+    return run
+
+
+def _report_values(
+    pictures: Mapping[str, Path], mistakes: Sequence[Mistake], labels: Sequence[str], evaluation: Evaluation
+) -> dict[str, Any]:
+    import wandb
+
+    confusion = wandb.Table(
+        columns=["Actual", "Predicted", "nPredictions"],
+        data=[
+            [labels[truth], labels[answer], int(evaluation.confusion[truth, answer])]
+            for truth, answer in zip(*evaluation.confusion.nonzero(), strict=True)
+        ],
+    )
+    per_class = wandb.Table(
+        columns=["class", "images", "accuracy", "precision"],
+        data=[
+            [label, int(images), float(recall), float(precision)]
+            for label, images, recall, precision in zip(
+                labels, evaluation.confusion.sum(1), evaluation.recall, evaluation.precision, strict=True
+            )
+        ],
+    )
+    worst = wandb.Table(
+        columns=["image", "truth", "prediction", "probability"],
+        data=[
+            [wandb.Image(mistake.image), labels[mistake.true], labels[mistake.predicted], mistake.probability]
+            for mistake in mistakes
+        ],
+    )
+    return {
+        # W&B's own chart of a confusion matrix, fed with counts instead of every single prediction.
+        "confusion_matrix": wandb.plot_table(
+            "wandb/confusion_matrix/v1", confusion, {column: column for column in confusion.columns}
+        ),
+        "per_class_accuracy": per_class,
+        "worst_mistakes": worst,
+        **{f"report/{name}": wandb.Image(str(path)) for name, path in pictures.items()},
+    }
+
+
+def _how_to_sync(run: Any) -> str:
+    return f"`wandb sync {Path(run.dir).parent}` uploads it"
+
+
+def _line(error: Exception) -> str:
+    """The first line of W&B's message: the rest is advice that does not apply here."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from pictures import picture, picture_folder
 
+from trainer.config import RunError
 from trainer.data import decoding
 from trainer.data.folder import FolderSource
 from trainer.data.source import Example
@@ -55,3 +58,10 @@ def test_the_first_sound_image_tells_the_size(tmp_path: Path) -> None:
 def test_workers_do_not_import_tensorflow() -> None:
     code = "import sys, trainer.data.decoding; sys.exit('tensorflow' in sys.modules or 'sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_killed_worker_is_an_error_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = list(FolderSource(picture_folder(tmp_path, {"cat": 1, "dog": 1})).examples())
+    monkeypatch.setattr(decoding, "_start_worker", os.abort)
+    with pytest.raises(RunError, match="was killed"):
+        list(decoding.decode_all(examples, PIXELS, 2))

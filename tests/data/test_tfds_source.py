@@ -169,6 +169,12 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         list(TfdsSource("animals", tmp_path).examples())
 
 
+def test_a_class_may_have_no_examples(tmp_path: Path) -> None:
+    prepare(tmp_path, "animals", {"train": [0, 2] * 10})
+    dataset = load("tfds:animals", data_dir=tmp_path)
+    assert dataset.train.counts.tolist() == [8, 0, 8]
+
+
 @pytest.mark.skipif(not MNIST.exists(), reason="needs the shared TFDS MNIST beside the checkout")
 def test_mnist_is_found_without_reading_it() -> None:
     source = TfdsSource("mnist", MNIST)

@@ -12,6 +12,7 @@ a reader sees all of it or none. One entry tells the native sizes, and so what e
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -49,6 +50,7 @@ AUTO_SIZE = (64, 64)
 MIN_SIDE = 8
 MNIST_SIZE = (28, 28)
 PARTIAL = ".tmp"
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,9 @@ def open_or_build(source: Source, request: Request, progress: bool | None = None
         with _locked(place):
             # Another process may have made it in the meantime.
             return _find(place, request) or _build(place, source, request, progress)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
         raise InputError(
             f"{place.parent}: decoded images cannot be kept there ({error.strerror}); "
             "set TRAINER_CACHE_DIR to a folder that can be written"

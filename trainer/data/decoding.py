@@ -9,11 +9,13 @@ import signal
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.config import RunError
 from trainer.data.source import Example
 from trainer.serving.pixels import ImageError, PixelSpec, probe_and_decode
 
@@ -41,7 +43,7 @@ def decode_all(
 
     Only a few chunks are in flight at a time, so that memory stays flat. Workers are spawned: a fork of a
     process in which TensorFlow runs its threads may hang. A script that gets here therefore needs Python's
-    usual `if __name__ == "__main__":`.
+    usual `if __name__ == "__main__":`. Raises RunError where a worker is killed.
     """
     if processes == 1:
         for chunk in _chunks(examples):
@@ -59,6 +61,8 @@ def decode_all(
                 yield done, future.result()
         for done, future in pending:
             yield done, future.result()
+    except BrokenProcessPool as error:
+        raise RunError("a process that decoded images was killed, perhaps for want of memory; run it again") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
