@@ -59,7 +59,7 @@ class Tracker:
             raise
         except Exception as error:  # whatever W&B raises: the run is worth more than its record
             if not self._warned:
-                log.warning("W&B failed, the run goes on: %s; %s", _line(error), _how_to_sync(self._run))
+                log.warning("W&B failed and the run goes on: %s; %s", _line(error), _how_to_sync(self._run))
                 self._warned = True
 
 
@@ -124,11 +124,11 @@ def _start(mode: str, *, run_dir: Path, name: str, run_id: str | None, resume: b
                 log.info("tracked at %s", run.url)
                 return run
             if mode == "online":
-                log.warning("--wandb online: there is no API key, so offline; `wandb login` stores one")
+                log.warning("--wandb online: there is no API key (`wandb login` stores one), tracking offline")
         except TrainerError:
             raise
         except Exception as error:
-            log.warning("no online tracking, so offline: %s", _line(error))
+            log.warning("W&B cannot be reached, tracking offline: %s", _line(error))
             with suppress(SystemExit):  # how teardown reports a service that failed
                 wandb.teardown()  # the failed start holds on to the run's id
             wandb.setup(settings)
