@@ -312,7 +312,8 @@ def test_real_mnist_in_one_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.skipif(not (DATA / "cifar10_folder").is_dir(), reason="the CIFAR-10 folder is not beside the checkout")
 def test_a_real_colour_folder(capsys: pytest.CaptureFixture[str]) -> None:
     spec = f"folder:{DATA / 'cifar10_folder'}"
-    command = ["fit", "--dataset", spec, "--model=compact_resnet", "--epochs=20", "--wandb=disabled", "--json"]
+    command = ["fit", "--dataset", spec, "--model=compact_resnet", "--epochs=15", "--wandb=disabled", "--json"]
+    command += ["--batch-size=32", "--learning-rate=2e-3"]
     begin = time.monotonic()
     code, (fitted,), _ = call(*command, capsys=capsys)
     assert code == 0

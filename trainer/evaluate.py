@@ -51,12 +51,7 @@ def evaluate(
         "test_accuracy": test.accuracy,
         "test_loss": test.loss,
         "calibration_error": test.calibration_error,
-        "classes": {
-            label: {"images": int(count), "precision": float(precision), "recall": float(recall)}
-            for label, count, precision, recall in zip(
-                dataset.labels, test.confusion.sum(1), test.precision, test.recall, strict=True
-            )
-        },
+        "classes": test.to_dict(dataset.labels)["classes"],
         "report_dir": str(folder),
     }
 

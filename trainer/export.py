@@ -33,7 +33,10 @@ class Gate:
 
     @property
     def passed(self) -> bool:
-        return self.agreement >= MIN_AGREEMENT and abs(self.accuracy_float32 - self.accuracy_int8) <= MAX_ACCURACY_LOSS + 1e-9
+        return (
+            self.agreement >= MIN_AGREEMENT
+            and abs(self.accuracy_float32 - self.accuracy_int8) <= MAX_ACCURACY_LOSS + 1e-9
+        )
 
 
 def export(model: Any, val: Split, folder: Path) -> tuple[str, Gate]:

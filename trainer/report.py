@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GRAY = "#0072B2", "#D55E00", "#999999"
 MAX_CELLS_WITH_NUMBERS = 20  # classes, up to which the confusion matrix has room for figures
+MAX_LETTERS = 24  # of a class name
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,27 @@ def write(
     mistakes: Sequence[Mistake],
 ) -> dict[str, Path]:
     """Write the pictures as PNG files into `folder`; name → path. Learning curves need a `history` of epochs."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {
-        "confusion": _confusion(labels, evaluation),
-        "per_class": _per_class(labels, evaluation),
-        "calibration": _calibration(evaluation),
-        "mistakes": _mistakes(labels, mistakes),
-    }
-    if history:
-        figures["learning_curves"] = _learning_curves(history)
+    fonts, names = _drawable(labels)
     paths = {}
-    for name, figure in figures.items():
-        paths[name] = folder / f"{name}.png"
-        figure.savefig(paths[name], dpi=110)
+    with matplotlib.rc_context({"font.family": fonts}):
+        figures = {
+            "confusion": _confusion(names, evaluation),
+            "per_class": _per_class(names, evaluation),
+            "calibration": _calibration(evaluation),
+            "mistakes": _mistakes(names, mistakes),
+        }
+        if history:
+            figures["learning_curves"] = _learning_curves(history)
+        for name, figure in figures.items():
+            paths[name] = folder / f"{name}.png"
+            canvas: Any = FigureCanvasAgg(figure)
+            canvas.draw()  # not `savefig`, which lays out and draws everything twice
+            Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(paths[name])
     return paths
 
 
@@ -59,7 +68,7 @@ def _figure(width: float, height: float) -> Figure:
     # Not pyplot: it keeps every figure alive and looks for a screen.
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
 def _learning_curves(history: Sequence[Mapping[str, float]]) -> Figure:
@@ -77,18 +86,21 @@ def _learning_curves(history: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def _confusion(labels: Sequence[str], evaluation: Evaluation) -> Figure:
+    from matplotlib.colors import PowerNorm
+
     side = float(np.clip(2 + 0.5 * len(labels), 5, 14))
     figure = _figure(side + 1, side)
     axes = figure.subplots()
     shares = evaluation.confusion / np.maximum(evaluation.confusion.sum(1, keepdims=True), 1)
-    image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
+    # Not a linear scale: mistakes are rare, and one in a hundred should show.
+    image = axes.imshow(100 * shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=100))
     axes.set(title="Which class is taken for which", xlabel="prediction", ylabel="truth")
     _name_ticks(axes, labels, x=True)
     _name_ticks(axes, labels, x=False)
     if len(labels) <= MAX_CELLS_WITH_NUMBERS:
         for (row, column), count in np.ndenumerate(evaluation.confusion):
             if count:
-                colour = "white" if shares[row, column] > 0.5 else "black"
+                colour = "white" if shares[row, column] > 0.3 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8)
     return figure
@@ -100,7 +112,7 @@ def _per_class(labels: Sequence[str], evaluation: Evaluation) -> Figure:
     places = np.arange(len(labels))
     axes.bar(places - 0.2, 100 * evaluation.precision, 0.4, color=BLUE, label="precision (right, when it says so)")
     axes.bar(places + 0.2, 100 * evaluation.recall, 0.4, color=ORANGE, label="recall (found, of those there are)")
-    axes.set(title="Per class", xlabel="class", ylabel="%", ylim=(0, 100))
+    axes.set(title="Per class", xlabel="class", ylabel="%", ylim=(0, 100), xlim=(-1, len(labels)))
     _name_ticks(axes, labels, x=True)
     axes.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2)
@@ -146,26 +158,52 @@ def _mistakes(labels: Sequence[str], mistakes: Sequence[Mistake]) -> Figure:
     for axes, mistake in zip(figure.axes, mistakes, strict=False):
         image = mistake.image[:, :, 0] if mistake.image.shape[2] == 1 else mistake.image
         axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-        truth, answer = (_drawable(labels[index])[:18] for index in (mistake.true, mistake.predicted))
-        axes.set_title(f"is {truth}\n{100 * mistake.probability:.0f} % {answer}", fontsize=9)
+        truth, answer = labels[mistake.true], labels[mistake.predicted]
+        axes.set_title(f"{truth}, taken for\n{answer} ({100 * mistake.probability:.0f} %)", fontsize=8)
     return figure
 
 
 def _name_ticks(axes: Axes, labels: Sequence[str], *, x: bool) -> None:
-    """Class names at the ticks: every one where there is room, else some."""
-    every = max(1, len(labels) // 40)
+    """Class names at the ticks: every one of up to 100 (small ones above 40), else some."""
+    every = -(-len(labels) // 100)
+    size = 10 if len(labels) <= 40 else 7
     places = list(range(0, len(labels), every))
-    names = [_drawable(labels[place])[:24] for place in places]
+    names = [labels[place] for place in places]
     long = max(map(len, names)) > 3
     if x:
-        axes.set_xticks(places, names, rotation=60 if long else 0, ha="right" if long else "center")
+        axes.set_xticks(places, names, rotation=60 if long else 0, ha="right" if long else "center", fontsize=size)
     else:
-        axes.set_yticks(places, names)
+        axes.set_yticks(places, names, fontsize=size)
 
 
-def _drawable(text: str) -> str:
-    """`text` with what the font lacks, or what matplotlib would read as mathematics, replaced."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
+def _drawable(labels: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Font families that between them have the letters of `labels`, and the labels as they can be drawn.
 
-    known: Any = get_font(findfont(FontProperties())).get_charmap()
-    return "".join(letter if ord(letter) in known else "?" for letter in text).replace("$", r"\$")
+    A label with a letter that no installed font has (a Chinese one, for example) shows `?` for it and begins with
+    the label's index, to be told from others; a long one is cut; `$` is no mathematics.
+    """
+    from matplotlib.font_manager import fontManager, get_font
+
+    fonts = ["DejaVu Sans"]  # comes with matplotlib, and has Latin, Greek, Cyrillic and Arabic letters
+    missing = set("".join(labels))
+    regular = [font for font in fontManager.ttflist if font.style == "normal" and font.weight == 400]
+    for entry in sorted(regular, key=lambda font: (font.name not in fonts, font.name)):
+        font = get_font(entry.fname)
+        letters = font.get_charmap()
+        found = {letter for letter in missing if ord(letter) in letters}
+        # Coloured pictures cannot be drawn; the last resort has every letter, as an empty box.
+        if found and font.scalable and not entry.name.startswith("Last Resort"):
+            missing -= found
+            if entry.name not in fonts:
+                fonts.append(entry.name)
+        if not missing:
+            break
+    names = []
+    for index, label in enumerate(labels):
+        name = "".join("?" if letter in missing else letter for letter in label)
+        if name != label:
+            name = f"{index}: {name}"
+        if len(name) > MAX_LETTERS:
+            name = f"{name[: MAX_LETTERS - 1]}…"
+        names.append(name.replace("$", r"\$"))
+    return fonts, names

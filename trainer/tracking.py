@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.config import TrainerError
 
@@ -105,7 +105,7 @@ def _start(mode: str, *, run_dir: Path, name: str, run_id: str | None, resume: b
     folder = Path(os.environ.get("WANDB_DIR") or run_dir)
     folder.mkdir(parents=True, exist_ok=True)
 
-    def init(how: str) -> Any:
+    def init(how: Literal["online", "offline"]) -> Any:
         return wandb.init(
             project=os.environ.get("WANDB_PROJECT") or PROJECT,
             dir=folder,

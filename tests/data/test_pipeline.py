@@ -163,5 +163,6 @@ def test_memory_stays_flat_however_large_the_data(tmp_path: Path) -> None:
     )
     grown = json.loads(done.stdout)
     assert grown["data"] > 230
-    assert grown["streaming"] < 30, grown
-    assert grown["in_memory"] > 200, grown  # the measurement does see what is held
+    assert grown["streaming"] < 60, grown
+    # The measurement does see what is held, and it is held once.
+    assert 0.7 < grown["in_memory"] / grown["data"] < 1.6, grown

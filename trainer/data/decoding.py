@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
 import signal
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
@@ -41,17 +40,19 @@ def decode_all(
 ) -> Generator[tuple[list[Example], Decoded], None, None]:
     """Decode in order, chunk by chunk; `processes` = 1 decodes in this one.
 
-    Only a few chunks are in flight at a time, so that memory stays flat. Workers are spawned: a fork of a
-    process in which TensorFlow runs its threads may hang. A script that gets here therefore needs Python's
-    usual `if __name__ == "__main__":`. Raises RunError where a worker is killed.
+    Only a few chunks are in flight at a time, so that memory stays flat. Raises RunError where a worker is
+    killed.
     """
     if processes == 1:
         for chunk in _chunks(examples):
             yield chunk, _decode_chunk([(e.data, e.size_bytes) for e in chunk], pixels)
         return
     pending: deque[tuple[list[Example], Future[Decoded]]] = deque()
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_start_worker)
+    # joblib's: a fork of a process in which TensorFlow runs its threads may hang, and the standard library's
+    # spawn runs the caller's script again in each worker, with whatever it imports.
+    from joblib.externals.loky import ProcessPoolExecutor  # type: ignore[import-untyped]
+
+    pool = ProcessPoolExecutor(processes, initializer=_start_worker)
     try:
         for chunk in _chunks(examples):
             data = [(e.data, e.size_bytes) for e in chunk]
@@ -64,7 +65,9 @@ def decode_all(
     except BrokenProcessPool as error:
         raise RunError("a process that decoded images was killed, perhaps for want of memory; run it again") from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        for _, future in pending:
+            future.cancel()
+        pool.shutdown()
 
 
 def first_size(examples: Iterable[Example]) -> set[Size]:

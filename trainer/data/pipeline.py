@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainer.data.augment import DRAWS
 
@@ -54,7 +55,8 @@ def make_for_train(
     mine = slice(index * share, (index + 1) * share)
     seed = tf.constant(seed, tf.int64)
     budget_bytes = memory_budget() if memory_budget_bytes is None else memory_budget_bytes
-    gather = _gather_from_memory(split) if split.size_bytes <= budget_bytes else _gather_from_file(split)
+    in_memory = split.size_bytes <= budget_bytes
+    gather = _gather(split, split.read(np.arange(len(split))).__getitem__ if in_memory else split.read)
 
     def positions(step: tf.Tensor) -> tf.Tensor:
         """Positions within `split`, int64 [b], of this shard's part of a batch in its epoch's permutation."""
@@ -90,27 +92,22 @@ def make_for_eval(split: Split, *, batch_size: int) -> tf.data.Dataset:
     import tensorflow as tf
 
     positions = tf.data.Dataset.range(len(split)).batch(batch_size)
-    batches = positions.map(_gather_from_file(split), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    batches = positions.map(_gather(split, split.read), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return batches.prefetch(PREFETCH)
 
 
-def _gather_from_memory(split: Split) -> Gather:
+def _gather(split: Split, read: Callable[[NDArray[np.int64]], NDArray[np.uint8]]) -> Gather:
+    """`read` as a graph function that adds the labels.
+
+    NumPy gathers: images in a tf.constant would lie in memory four times while the pipeline starts.
+    """
     import tensorflow as tf
 
-    with tf.device("CPU:0"):  # on a GPU they would take the network's memory, and tf.data would copy them back
-        images = tf.constant(split.read(np.arange(len(split))))
-        labels = tf.constant(split.labels)
-    return lambda positions: (tf.gather(images, positions), tf.gather(labels, positions))
-
-
-def _gather_from_file(split: Split) -> Gather:
-    import tensorflow as tf
-
-    with tf.device("CPU:0"):
+    with tf.device("CPU:0"):  # where tf.data runs
         labels = tf.constant(split.labels)
 
     def gather(positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images = tf.numpy_function(split.read, [positions], tf.uint8, stateful=False)
+        images = tf.numpy_function(read, [positions], tf.uint8, stateful=False)
         images.set_shape([positions.shape[0], *split.shape])
         return images, tf.gather(labels, positions)
 

@@ -28,9 +28,7 @@ def build_compact_resnet(
         )
 
     def normed(x: Any) -> Any:
-        # Group normalisation: no running statistics, so nothing differs between training, evaluation,
-        # one device and many.
-        return layers.Activation("relu")(layers.GroupNormalization(groups=8)(x))
+        return layers.Activation("relu")(layers.BatchNormalization(momentum=0.9)(x))
 
     def block(x: Any, filters: int, strides: int) -> Any:
         y = normed(x)
@@ -41,7 +39,8 @@ def build_compact_resnet(
 
     images = keras.Input(input_shape, dtype="uint8", name="images")
     x = layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(images)
-    x = conv(WIDTHS[0])(x)
+    # Half the height and width from here on: most of the work would be done on the full picture.
+    x = layers.MaxPooling2D(2)(conv(WIDTHS[0])(x))
     for stage, filters in enumerate(WIDTHS):
         for index in range(BLOCKS):
             x = block(x, filters, strides=2 if stage > 0 and index == 0 else 1)
