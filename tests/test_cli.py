@@ -293,6 +293,7 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @pytest.mark.skipif(not (DATA / "tfds").is_dir(), reason="the real MNIST is not beside the checkout")
 def test_real_mnist_in_one_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.environ["TFDS_DATA_DIR"] = str(DATA / "tfds")
@@ -309,6 +310,7 @@ def test_real_mnist_in_one_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @pytest.mark.skipif(not (DATA / "cifar10_folder").is_dir(), reason="the CIFAR-10 folder is not beside the checkout")
 def test_a_real_colour_folder(capsys: pytest.CaptureFixture[str]) -> None:
     spec = f"folder:{DATA / 'cifar10_folder'}"

@@ -159,6 +159,7 @@ class Estimator:
             except Interrupted:
                 self._save(checkpoints, progress)
                 raise
+        self._wait_for_all_workers()  # the chief may still be writing what the others read now
         checkpoints.restore_best(progress)
         return progress
 
@@ -199,6 +200,16 @@ class Estimator:
     def _save(self, checkpoints: Checkpoints, progress: Progress) -> None:
         if self.chief:
             checkpoints.save(progress)
+
+    def _wait_for_all_workers(self) -> None:
+        import tensorflow as tf
+
+        @tf.function
+        def meet() -> tf.Tensor:
+            ones = self.strategy.run(lambda: tf.ones([]))
+            return self.strategy.reduce(tf.distribute.ReduceOp.SUM, ones, axis=None)
+
+        meet()
 
     def _distribute(self, first_step: int) -> Any:
         """The training batches of this worker, one element for each of its devices in turn."""
