@@ -316,8 +316,6 @@ def test_a_real_colour_folder(capsys: pytest.CaptureFixture[str]) -> None:
     spec = f"folder:{DATA / 'cifar10_folder'}"
     command = ["fit", "--dataset", spec, "--model=compact_resnet", "--epochs=15", "--wandb=disabled", "--json"]
     command += ["--batch-size=32", "--learning-rate=2e-3"]
-    begin = time.monotonic()
     code, (fitted,), _ = call(*command, capsys=capsys)
     assert code == 0
     assert fitted["test_accuracy"] >= 0.40
-    assert time.monotonic() - begin <= 300
