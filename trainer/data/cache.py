@@ -80,10 +80,12 @@ class ImageCache:
         self._shape = (self.pixels.height, self.pixels.width, self.pixels.channels)
         self._row_bytes = int(np.prod(self._shape))
         rows = sum(map(len, self.splits.values()))
+        self.file = path / "images.bin"
+        self.size_bytes = rows * self._row_bytes  # of all images
         # Read with pread, not mapped: mapped pages would count as this process's memory.
-        self._file = os.open(path / "images.bin", os.O_RDONLY)
-        weakref.finalize(self, os.close, self._file)
-        if (self.labels.shape, os.fstat(self._file).st_size) != ((rows,), rows * self._row_bytes):
+        self._descriptor = os.open(self.file, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+        if (self.labels.shape, os.fstat(self._descriptor).st_size) != ((rows,), self.size_bytes):
             raise ValueError(f"{path} does not hold the {rows} images that its index names")
 
     def __len__(self) -> int:
@@ -102,7 +104,7 @@ class ImageCache:
 
     def _fill(self, buffer: memoryview, offset: int) -> None:
         while buffer:
-            count = os.preadv(self._file, [buffer], offset)
+            count = os.preadv(self._descriptor, [buffer], offset)
             if count == 0:
                 raise RunError("the decoded images were truncated while they were read; run it again")
             buffer, offset = buffer[count:], offset + count

@@ -44,11 +44,6 @@ class Split:
         pixels = self.cache.pixels
         return pixels.height, pixels.width, pixels.channels
 
-    @property
-    def size_bytes(self) -> int:
-        """Of the decoded images."""
-        return len(self) * int(np.prod(self.shape))
-
     def read(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The images at `positions` [n] of this split → uint8 [n,H,W,C]."""
         return self.cache.read(self.indices[positions])

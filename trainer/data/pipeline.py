@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trainer.data.augment import DRAWS
+from trainer.data.threads import until_exit
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -55,8 +55,8 @@ def make_for_train(
     mine = slice(index * share, (index + 1) * share)
     seed = tf.constant(seed, tf.int64)
     budget_bytes = memory_budget() if memory_budget_bytes is None else memory_budget_bytes
-    in_memory = split.size_bytes <= budget_bytes
-    gather = _gather(split, split.read(np.arange(len(split))).__getitem__ if in_memory else split.read)
+    in_memory = split.cache.size_bytes <= budget_bytes
+    gather = _gather_from_memory(split) if in_memory else _gather_from_file(split)
 
     def positions(step: tf.Tensor) -> tf.Tensor:
         """Positions within `split`, int64 [b], of this shard's part of a batch in its epoch's permutation."""
@@ -80,8 +80,11 @@ def make_for_train(
     # be the first; whole batches are gathered and augmented, one call for each; the prefetch comes last, so that
     # all of it runs beside the training step.
     steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
-    batches = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return batches.prefetch(PREFETCH)
+    batches = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(PREFETCH)
+    options = tf.data.Options()
+    # They have nothing to rewrite here, and would copy the images that are held in memory.
+    options.experimental_optimization.apply_default_optimizations = False
+    return batches.with_options(options)
 
 
 def make_for_eval(split: Split, *, batch_size: int) -> tf.data.Dataset:
@@ -92,19 +95,27 @@ def make_for_eval(split: Split, *, batch_size: int) -> tf.data.Dataset:
     import tensorflow as tf
 
     positions = tf.data.Dataset.range(len(split)).batch(batch_size)
-    batches = positions.map(_gather(split, split.read), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    batches = positions.map(_gather_from_file(split), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return batches.prefetch(PREFETCH)
 
 
-def _gather(split: Split, read: Callable[[NDArray[np.int64]], NDArray[np.uint8]]) -> Gather:
-    """`read` as a graph function that adds the labels.
-
-    NumPy gathers: images in a tf.constant would lie in memory four times while the pipeline starts.
-    """
+def _gather_from_memory(split: Split) -> Gather:
     import tensorflow as tf
 
-    with tf.device("CPU:0"):  # where tf.data runs
+    with tf.device("CPU:0"):  # on a GPU they would take the network's memory, and tf.data would copy them back
+        # Read by TensorFlow: a NumPy array given to tf.constant would lie in memory three times for a moment.
+        images = tf.io.decode_raw(tf.io.read_file(str(split.cache.file)), tf.uint8)
+        images = tf.reshape(images, [len(split.cache), *split.shape])
+        rows, labels = tf.constant(split.indices), tf.constant(split.labels)
+    return lambda positions: (tf.gather(images, tf.gather(rows, positions)), tf.gather(labels, positions))
+
+
+def _gather_from_file(split: Split) -> Gather:
+    import tensorflow as tf
+
+    with tf.device("CPU:0"):
         labels = tf.constant(split.labels)
+    read = until_exit(split.read)
 
     def gather(positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images = tf.numpy_function(read, [positions], tf.uint8, stateful=False)
