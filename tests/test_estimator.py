@@ -55,9 +55,7 @@ def config(**options: Any) -> FitConfig:
 
 def train(folder: Path, dataset: Dataset, settings: FitConfig, watcher: Watcher | None = None) -> Estimator:
     estimator = Estimator(settings, dataset)
-    estimator.progress = estimator.train_and_evaluate(  # type: ignore[attr-defined]
-        Checkpoints(folder, estimator.checkpoint), watcher or Watcher()
-    )
+    estimator.train_and_evaluate(Checkpoints(folder, estimator.checkpoint), watcher or Watcher())
     return estimator
 
 

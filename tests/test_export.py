@@ -28,8 +28,8 @@ def network() -> Any:
 
 def test_all_three_forms_give_the_same_answers(tmp_path: Path, digits: Dataset) -> None:
     model = network()
-    quantization, gate = export(model, digits.val, tmp_path / "export")
-    assert quantization == ("int8" if gate.passed else "float32")
+    exported = export(model, digits.val, tmp_path / "export")
+    assert exported.quantization == ("int8" if exported.gate.passed else "float32")
     images = digits.val.read(np.arange(32))
     expected = tf.nn.softmax(model(images, training=False)).numpy()
     litert = LiteRTEngine(tmp_path / "export" / "model.tflite").predict(images)
@@ -50,8 +50,8 @@ def test_the_gate_falls_back_to_float32(
     monkeypatch.setattr(
         export_module, "convert", lambda frozen, quantize: spoiled if quantize else original(frozen, quantize=False)
     )
-    quantization, gate = export(model, digits.val, tmp_path / "export")
-    assert (quantization, gate.passed) == ("float32", False)
+    exported = export(model, digits.val, tmp_path / "export")
+    assert (exported.quantization, exported.gate.passed) == ("float32", False)
     assert "float32 is served" in caplog.text
     images = digits.val.read(np.arange(32))
     litert = LiteRTEngine(tmp_path / "export" / "model.tflite").predict(images)

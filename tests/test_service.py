@@ -56,6 +56,12 @@ def environment(home: Path) -> dict[str, str]:
     return ours | {"BENTOML_HOME": str(home)}
 
 
+def serve_in_vain(variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`bentoml serve` where it should end by itself."""
+    command = [str(BENTOML), "serve", "--host", "127.0.0.1", "--port", "0", *arguments]
+    return subprocess.run(command, cwd=PROJECT, env=variables, capture_output=True, text=True, timeout=60, check=False)
+
+
 @pytest.fixture(scope="module")
 def server(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """`bentoml serve` with one stored model; ends with SIGTERM."""
@@ -208,15 +214,7 @@ def test_sigterm_ends_it(server: Server) -> None:
     ],
 )
 def test_serving_nothing_ends_with_an_error(arguments: list[str], message: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [BENTOML, "serve", "--host", "127.0.0.1", "--port", "0", *arguments],
-        cwd=PROJECT,
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = serve_in_vain(environment(tmp_path), *arguments)
     assert done.returncode not in (0, 124)
     assert message in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -229,15 +227,7 @@ def test_serving_a_changed_model_ends_with_an_error(tiny_artifact: Path, tmp_pat
         store.publish(tiny_artifact, "tiny")
         with (store.find("tiny").path / "model.tflite").open("ab") as stream:
             stream.write(b"!")
-    done = subprocess.run(
-        [BENTOML, "serve", "--host", "127.0.0.1", "--port", "0"],
-        cwd=PROJECT,
-        env=environment(home) | {"TRAINER_MODEL": "tiny:latest"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = serve_in_vain(environment(home) | {"TRAINER_MODEL": "tiny:latest"})
     assert done.returncode == 2
     assert "its sha256 differs" in done.stdout + done.stderr
 

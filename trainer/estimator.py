@@ -22,6 +22,8 @@ from trainer import metrics
 from trainer.checkpoints import Checkpoints, Progress
 from trainer.config import FitConfig, InputError, Interrupted, RunError
 from trainer.data import augment_for, make_for_eval, make_for_train
+from trainer.evaluate import BATCH
+from trainer.export import Exported, export
 from trainer.models import build
 from trainer.optimizers import make_optimizer
 
@@ -34,7 +36,6 @@ log = logging.getLogger("trainer")
 
 # A call into the graph cannot be interrupted: short enough to answer a signal well within its 30 s.
 MAX_CALL_SECONDS = 5.0
-EVAL_BATCH = 256
 
 
 class Observer(Protocol):
@@ -169,8 +170,12 @@ class Estimator:
 
     def predict(self, split: Split) -> NDArray[np.float32]:
         """Probabilities float32 [len(split), K], in order."""
-        batches = [self._predict_step(images).numpy() for images, _ in make_for_eval(split, batch_size=EVAL_BATCH)]
+        batches = [self._predict_step(images).numpy() for images, _ in make_for_eval(split, batch_size=BATCH)]
         return np.concatenate(batches)
+
+    def export(self, folder: Path) -> Exported:
+        """Freeze and quantise the network into `folder`, behind the gate; see `trainer.export`."""
+        return export(self.float32_model(), self.dataset.val, folder)
 
     def float32_model(self) -> Any:
         """The network in float32 with the trained weights, on one device: what is exported."""

@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.config import RunError
+from trainer.evaluate import BATCH, predict_split
+from trainer.serving.artifact import MODEL_FILE, SAVED_MODEL
+from trainer.serving.engine import LiteRTEngine
 
 if TYPE_CHECKING:
     from trainer.data import Split
@@ -20,59 +23,67 @@ log = logging.getLogger("trainer")
 
 MIN_AGREEMENT = 0.999  # of the top-1 answers, int8 against float32
 MAX_ACCURACY_LOSS = 0.001  # 0.1 point
-BATCH = 256
 
 
 @dataclass(frozen=True)
 class Gate:
-    """How the quantised network compares with float32 on the validation set."""
+    """How a LiteRT network compares with TensorFlow's in float32 on the validation set."""
 
     agreement: float  # share of equal top-1 answers
-    accuracy_float32: float
-    accuracy_int8: float
+    reference_accuracy: float
+    accuracy: float
 
     @property
     def passed(self) -> bool:
         return (
-            self.agreement >= MIN_AGREEMENT
-            and abs(self.accuracy_float32 - self.accuracy_int8) <= MAX_ACCURACY_LOSS + 1e-9
+            self.agreement >= MIN_AGREEMENT and abs(self.reference_accuracy - self.accuracy) <= MAX_ACCURACY_LOSS + 1e-9
         )
 
 
-def export(model: Any, val: Split, folder: Path) -> tuple[str, Gate]:
+@dataclass(frozen=True)
+class Exported:
+    """What `model.tflite` is, and why."""
+
+    quantization: str  # int8, or float32 where the gate failed
+    gate: Gate
+    val_accuracy: float  # of model.tflite
+
+
+def export(model: Any, val: Split, folder: Path) -> Exported:
     """Write `saved_model/` and `model.tflite` of a float32 `model` into `folder`, which is replaced.
 
-    Both take `images` uint8 [N,H,W,C] and give `probabilities` float32 [N,K]. Returns the quantization of
-    `model.tflite` (`int8`, or `float32` where the gate failed) and the gate's figures.
+    Both take `images` uint8 [N,H,W,C] and give `probabilities` float32 [N,K].
     Raises RunError where any output of either is not finite, or LiteRT's float32 file answers differently.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     frozen = freeze(model)
-    save_frozen(frozen, folder / "saved_model")
+    save_frozen(frozen, folder / SAVED_MODEL)
     reference = _finite(_run_frozen(frozen, val), "the frozen network")
-    served = folder / "model.tflite"
+    served = folder / MODEL_FILE
     served.write_bytes(convert(frozen, quantize=True))
-    gate = compare(reference, _finite(_run_litert(served, val), "the int8 network"), val.labels)
+    gate = compare(reference, _finite(predict_split(LiteRTEngine(served), val), "the int8 network"), val.labels)
     if gate.passed:
         log.info("int8 is served: %.2f %% of its answers are those of float32", 100 * gate.agreement)
-        return "int8", gate
+        return Exported("int8", gate, gate.accuracy)
     log.warning(
         "float32 is served: only %.2f %% of the int8 answers are those of float32 (at least %.1f %% needed), "
         "validation accuracy %.2f %% instead of %.2f %%",
         100 * gate.agreement,
         100 * MIN_AGREEMENT,
-        100 * gate.accuracy_int8,
-        100 * gate.accuracy_float32,
+        100 * gate.accuracy,
+        100 * gate.reference_accuracy,
     )
     served.write_bytes(convert(frozen, quantize=False))
-    converted = compare(reference, _finite(_run_litert(served, val), "the float32 LiteRT network"), val.labels)
+    converted = compare(
+        reference, _finite(predict_split(LiteRTEngine(served), val), "the float32 LiteRT network"), val.labels
+    )
     if not converted.passed:
         raise RunError(
             f"export: LiteRT's float32 network gives {100 * converted.agreement:.2f} % of TensorFlow's answers; "
             "nothing is published"
         )
-    return "float32", gate
+    return Exported("float32", gate, converted.accuracy)
 
 
 def freeze(model: Any) -> Any:
@@ -90,8 +101,7 @@ def save_frozen(frozen: Any, folder: Path) -> None:
     import tensorflow as tf
 
     module = tf.Module()
-    spec = tf.TensorSpec(frozen.inputs[0].shape, tf.uint8, name="images")
-    module.answer = tf.function(lambda images: {"probabilities": frozen(images)[0]}, input_signature=[spec])
+    module.answer = _signature(frozen)
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.answer})
 
 
@@ -99,10 +109,8 @@ def convert(frozen: Any, *, quantize: bool) -> bytes:
     """The LiteRT file; `quantize` stores the weights in int8 (dynamic range: activations at run time)."""
     import tensorflow as tf
 
-    module = tf.Module()
-    spec = tf.TensorSpec(frozen.inputs[0].shape, tf.uint8, name="images")
-    answer = tf.function(lambda images: {"probabilities": frozen(images)[0]}, input_signature=[spec])
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([answer.get_concrete_function()], module)
+    answer = _signature(frozen).get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([answer], tf.Module())
     if quantize:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     return bytes(converter.convert())
@@ -113,9 +121,17 @@ def compare(reference: NDArray[np.float32], quantized: NDArray[np.float32], labe
     expected, got = reference.argmax(1), quantized.argmax(1)
     return Gate(
         agreement=float((expected == got).mean()),
-        accuracy_float32=float((expected == labels).mean()),
-        accuracy_int8=float((got == labels).mean()),
+        reference_accuracy=float((expected == labels).mean()),
+        accuracy=float((got == labels).mean()),
     )
+
+
+def _signature(frozen: Any) -> Any:
+    """`frozen` with the names of the contract: `images` → `probabilities`."""
+    import tensorflow as tf
+
+    spec = tf.TensorSpec(frozen.inputs[0].shape, tf.uint8, name="images")
+    return tf.function(lambda images: {"probabilities": frozen(images)[0]}, input_signature=[spec])
 
 
 def _run_frozen(frozen: Any, split: Split) -> NDArray[np.float32]:
@@ -123,13 +139,6 @@ def _run_frozen(frozen: Any, split: Split) -> NDArray[np.float32]:
 
     batches = [frozen(tf.constant(images))[0].numpy() for images in split.batches(BATCH)]
     return np.concatenate(batches)
-
-
-def _run_litert(file: Path, split: Split) -> NDArray[np.float32]:
-    from trainer.serving.engine import LiteRTEngine
-
-    engine = LiteRTEngine(file)
-    return np.concatenate([engine.predict(images) for images in split.batches(BATCH)])
 
 
 def _finite(probabilities: NDArray[np.float32], what: str) -> NDArray[np.float32]:

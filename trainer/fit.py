@@ -9,9 +9,8 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from trainer import metrics, report, store, tracking
 from trainer.checkpoints import Checkpoints, Progress
@@ -21,7 +20,10 @@ from trainer.evaluate import predict_split, worst_mistakes
 from trainer.models import check_name
 from trainer.run_folder import RunFolder, open_run
 from trainer.serving import artifact
-from trainer.serving.engine import load_engine, quiet_stderr
+from trainer.serving.engine import LiteRTEngine, quiet_stderr
+
+if TYPE_CHECKING:
+    from trainer.estimator import Estimator
 
 log = logging.getLogger("trainer")
 
@@ -85,7 +87,7 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
             "images_per_second": progress.history[-1]["images_per_second"],
         }
         if chief:
-            result |= _finish(config, estimator.float32_model(), dataset, run, progress, tracker)
+            result |= _finish(estimator, run, progress, tracker)
             result["tag"] = store.publish(run.export, name) if config.save else None
             run.update(state="finished")
             tracker.summary(result)
@@ -145,33 +147,11 @@ class _Observer:
         self._display.on_epoch(entry, self._epochs)
 
 
-def _finish(
-    config: FitConfig,
-    model: Any,
-    dataset: Dataset,
-    run: RunFolder,
-    progress: Progress,
-    tracker: tracking.Tracker,
-) -> dict[str, Any]:
-    """Export, measure what will be served on validation and (once) on test, write report and spec."""
-    from trainer.export import export
-
-    quantization, gate = export(model, dataset.val, run.export)
-    write_spec = partial(
-        artifact.write_spec,
-        run.export,
-        labels=dataset.labels,
-        pixels=dataset.pixels,
-        dataset=dataset.spec,
-        config=config.decisive(),
-        quantization=quantization,
-        versions=library_versions(),
-        git_revision=git_revision(),
-    )
-    write_spec(metrics={})
-    engine = load_engine(artifact.load(run.export))
-    val_accuracy = metrics.evaluate(dataset.val.labels, predict_split(engine, dataset.val)).accuracy
-    probabilities = predict_split(engine, dataset.test)
+def _finish(estimator: Estimator, run: RunFolder, progress: Progress, tracker: tracking.Tracker) -> dict[str, Any]:
+    """Export, measure what will be served on test (once), write report and spec."""
+    dataset = estimator.dataset
+    exported = estimator.export(run.export)
+    probabilities = predict_split(LiteRTEngine(run.export / artifact.MODEL_FILE), dataset.test)
     test = metrics.evaluate(dataset.test.labels, probabilities)
     if not math.isfinite(test.loss):
         raise RunError("export: the test answers are not finite; nothing is published")
@@ -182,14 +162,24 @@ def _finish(
     shutil.copytree(run.report, run.export / "report", dirs_exist_ok=True)
     tracker.log_report(pictures, mistakes, dataset.labels, test)
     figures = {
-        "val_accuracy": val_accuracy,
+        "val_accuracy": exported.val_accuracy,
         "test_accuracy": test.accuracy,
         "test_loss": test.loss,
         "calibration_error": test.calibration_error,
-        "int8_agreement": gate.agreement,
-        "quantization": quantization,
+        "int8_agreement": exported.gate.agreement,
+        "quantization": exported.quantization,
     }
-    write_spec(metrics=figures)
+    artifact.write_spec(
+        run.export,
+        labels=dataset.labels,
+        pixels=dataset.pixels,
+        dataset=dataset.spec,
+        config=estimator.config.decisive(),
+        metrics=figures,
+        quantization=exported.quantization,
+        versions=library_versions(),
+        git_revision=git_revision(),
+    )
     return figures
 
 
