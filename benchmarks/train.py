@@ -33,7 +33,8 @@ data = load("tfds:mnist", limit=limit)
 def arrays(split): return split.read(np.arange(len(split))), split.labels
 x, y = arrays(data.train)
 model = build("branched_cnn", input_shape=(28, 28, 1), classes=10, dropout=0.4, kernel_size=3)
-model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"])
+loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+model.compile(keras.optimizers.Adam(1e-3), loss=loss, metrics=["accuracy"])
 seconds, accuracies = [], []
 for _ in range(epochs):
     start = time.perf_counter()
@@ -88,11 +89,12 @@ def python(code: str, *arguments: object, plain: bool = False, **environment: st
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         env=variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    if done.returncode:
+        raise SystemExit(done.stderr)
     result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 
@@ -113,11 +115,12 @@ def fit(*options: str) -> dict[str, float]:
         start = time.perf_counter()
         done = subprocess.run(
             [*map(str, command), "--run-dir", f"{folder}/run", *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            capture_output=True,
             text=True,
-            check=True,
+            check=False,
         )
+        if done.returncode:
+            raise SystemExit(done.stderr)
         result: dict[str, float] = json.loads(done.stdout)
         return result | {"command_seconds": time.perf_counter() - start}
 

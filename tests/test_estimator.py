@@ -14,7 +14,7 @@ import tensorflow as tf
 from trainer.checkpoints import Checkpoints, Progress
 from trainer.config import FitConfig, InputError, Interrupted, RunError
 from trainer.data import Dataset, load
-from trainer.estimator import Estimator, balanced_weights, resolve_precision
+from trainer.estimator import Estimator, balanced_weights, count_workers, resolve_precision
 
 
 class Watcher:
@@ -226,3 +226,10 @@ def test_a_batch_that_devices_cannot_share(digits: Dataset) -> None:
 
     with pytest.raises(InputError, match="64 images cannot be shared evenly by 3 devices"):
         Estimator(config(), digits, ThreeDevices())
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"cluster": {"worker": 2}}'])
+def test_a_tf_config_that_is_none_is_wrong_input(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(InputError, match="TF_CONFIG: a JSON object"):
+        count_workers()

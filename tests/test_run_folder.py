@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from trainer.config import FitConfig, InputError
-from trainer.run_folder import open_run, read_run
+from trainer.run_folder import open_run, read_run, refuse_private_folder
 
 IDENTITY = {"dataset": "builtin:digits", "labels": ["0", "1"], "model": "branched_cnn"}
 
@@ -75,3 +75,22 @@ def test_no_run_folder(tmp_path: Path) -> None:
         read_run(tmp_path)
     with pytest.raises(InputError, match="no run folder"):
         open_run(config(resume=str(tmp_path / "absent")), "digits", IDENTITY)
+
+
+def test_several_workers_need_a_named_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_private_folder(config(), 1)
+    with pytest.raises(InputError, match="--run-dir: 2 workers need one folder"):
+        refuse_private_folder(config(), 2)
+    refuse_private_folder(config(run_dir=tmp_path), 2)
+    refuse_private_folder(config(resume=str(tmp_path)), 2)
+    monkeypatch.setenv("WANDB_RUN_ID", "abc")
+    refuse_private_folder(config(), 2)
+
+
+def test_only_the_chief_refuses_a_folder_that_it_may_have_made_itself(tmp_path: Path) -> None:
+    fresh = config(run_dir=tmp_path / "run", resume="never")
+    chief = open_run(fresh, "digits", IDENTITY)
+    assert open_run(fresh, "digits", IDENTITY, shared=True).path == chief.path
+    chief.close()
+    with pytest.raises(InputError, match="already holds a run"):
+        open_run(fresh, "digits", IDENTITY)

@@ -53,14 +53,30 @@ def make_strategy() -> tf.distribute.Strategy:
     """Several workers where TF_CONFIG names them, else all GPUs of this machine, else its one device.
 
     Must run before any other TensorFlow operation: several workers are set up at program start-up.
+    Raises InputError for a TF_CONFIG that cannot be used.
     """
     import tensorflow as tf
 
-    if len(json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {}).get("worker", [])) > 1:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+    if count_workers() > 1:
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"TF_CONFIG: cannot be used: {error}") from error
     if len(tf.config.list_physical_devices("GPU")) > 1:
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
+
+
+def count_workers() -> int:
+    """How many workers TF_CONFIG names, at least 1. Raises InputError where it is not what TensorFlow reads."""
+    try:
+        config = json.loads(os.environ.get("TF_CONFIG") or "{}")
+        return max(1, len(config.get("cluster", {}).get("worker", [])))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            'TF_CONFIG: a JSON object {"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", '
+            f'"index": 0}}}} is expected: {error}'
+        ) from error
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:

@@ -18,7 +18,7 @@ from trainer.config import FitConfig, RunError, slug
 from trainer.data import Dataset, load
 from trainer.evaluate import predict_split, worst_mistakes
 from trainer.models import check_name
-from trainer.run_folder import RunFolder, open_run
+from trainer.run_folder import RunFolder, open_run, refuse_private_folder
 from trainer.serving import artifact
 from trainer.serving.engine import LiteRTEngine, quiet_stderr
 
@@ -48,8 +48,9 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
     Raises InputError, RunError (the run can be resumed) and, after a signal, Interrupted.
     """
     check_name(config.model)
-    from trainer.estimator import Estimator, is_chief, make_strategy
+    from trainer.estimator import Estimator, count_workers, is_chief, make_strategy
 
+    refuse_private_folder(config, count_workers())
     with quiet_stderr():  # TensorFlow warns of missing CUDA drivers before any setting of its own is read
         strategy = make_strategy()  # before anything else asks TensorFlow for something
     chief = is_chief(strategy)

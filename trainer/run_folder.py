@@ -73,7 +73,7 @@ def open_run(config: FitConfig, name: str, identity: Mapping[str, Any], *, share
     resumed = (path / RUN_FILE).exists()
     if resumed:
         run = read_run(path)
-        if config.resume == "never":
+        if config.resume == "never" and not shared:  # the chief may just have made it
             raise InputError(f"--resume never: {path} already holds a run; name another --run-dir")
         _refuse_other(path, run["identity"], json.loads(json.dumps(dict(identity))))
     else:
@@ -88,6 +88,13 @@ def open_run(config: FitConfig, name: str, identity: Mapping[str, Any], *, share
     if not shared:
         _write(path, run)
     return RunFolder(path, resumed, run, lock)
+
+
+def refuse_private_folder(config: FitConfig, workers: int) -> None:
+    """Raise InputError where each of several workers would choose a run folder of its own."""
+    named = config.run_dir is not None or config.resume not in ("auto", "never") or "WANDB_RUN_ID" in os.environ
+    if workers > 1 and not named:
+        raise InputError(f"--run-dir: {workers} workers need one folder that all of them reach; name it")
 
 
 def read_run(path: Path) -> dict[str, Any]:
