@@ -1,43 +1,44 @@
-"""The BentoML service: an image in, a label with its probability out. `bentoml serve` starts it."""
+"""The BentoML service: an image in, a label with its probability out. `bentoml serve` starts it.
+
+The endpoints are `trainer.serving.api`, which answers over HTTP before BentoML's own code does. What is declared here
+with `@bentoml.api` is for BentoML's client and for calls within Python.
+"""
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
-from typing import Any, cast
-
-import numpy as np
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, cast
 
 # Read once, when BentoML is imported: nothing is sent to its makers unless someone asks for it.
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 import bentoml
-from pydantic import BaseModel, ConfigDict
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
+from bentoml.exceptions import InvalidArgument
+from bentoml.validators import ContentType
+from pydantic import BaseModel
 
 from trainer import store
 from trainer.config import InputError
 from trainer.serving import artifact
-from trainer.serving.engine import load_engine
-from trainer.serving.http import RawBody, error_response
-from trainer.serving.pixels import ImageError, decode
-from trainer.serving.prediction import prediction
+from trainer.serving.api import Api
+from trainer.serving.engine import available_cpus, load_engine
+from trainer.serving.http import Contract, Outermost, Routes
+from trainer.serving.metrics import Metrics
+from trainer.serving.settings import read_settings
 
 log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
 
-# Set by the supervisor for its workers: they all serve one version, also when a newer one is published meanwhile.
+# Set by the supervisor for its workers. They all serve one version, also when a newer one is published meanwhile,
+# and add their metrics up in one folder.
 SERVED_MODEL = "TRAINER_SERVED_MODEL"
-
-
-class Settings(BaseModel):
-    """What `bentoml serve --arg NAME=VALUE` takes, and TRAINER_NAME in the environment."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: str | None = os.environ.get("TRAINER_MODEL") or None  # NAME or NAME:VERSION; None: the newest
+METRICS_DIR = "TRAINER_METRICS_DIR"
 
 
 class Score(BaseModel):
@@ -51,21 +52,20 @@ class Prediction(Score):
     model: str  # NAME:VERSION
 
 
-settings = bentoml.use_arguments(Settings)
-
-
-async def model_view(request: Request) -> JSONResponse:
-    """GET /model: what is served."""
-    return JSONResponse(bentoml.get_current_service().describe())
+try:
+    settings = read_settings(vars(bentoml.use_arguments()), os.environ)
+except ValueError as error:
+    raise InvalidArgument(str(error)) from None
 
 
 @bentoml.service(
     name="classifier",
-    workers=1,
+    workers=settings.workers,
     logging={"access": {"enabled": False}},
+    # Our own, in `trainer.serving.metrics`: BentoML's have a series for each path that a client invents.
+    metrics={"enabled": False},
     tracing={"excluded_urls": [".*"]},  # OpenTelemetry's spans would cost more than the network
 )
-@bentoml.asgi_app(Starlette(routes=[Route("/model", model_view)]))
 class Classifier:
     """Classifies images with a model that `trainer fit` made."""
 
@@ -80,45 +80,47 @@ class Classifier:
             log.error("%s", error)
             raise SystemExit(2) from error
         os.environ[SERVED_MODEL] = stored.tag
+        if settings.workers > 1:
+            os.environ[METRICS_DIR] = tempfile.mkdtemp(prefix="trainer-metrics-")
+            atexit.register(shutil.rmtree, os.environ[METRICS_DIR], ignore_errors=True)
 
     def __init__(self) -> None:
         stored = store.find(os.environ.get(SERVED_MODEL, settings.model))
-        self.tag = stored.tag
-        self.artifact = artifact.load(stored.path)
-        self.engine = load_engine(self.artifact)
-        pixels = self.artifact.pixels
-        self.engine.predict(np.zeros((1, pixels.height, pixels.width, pixels.channels), np.uint8))
-        log.info("serving %s", self.tag)
+        loaded = artifact.load(stored.path)
+        threads = settings.threads or max(1, available_cpus() // settings.workers)
+        engine = load_engine(loaded, settings.engine, threads)
+        metrics = Metrics(stored.tag, os.environ.get(METRICS_DIR))
+        self.api = Api(stored.tag, loaded, engine, settings, metrics)
+        self.api.warm_up()
+        # What is there now stays: the garbage collector need not look through it again, which takes 100 ms and more.
+        gc.collect()
+        gc.freeze()
+        self.backend: tuple[Routes, Callable[[str, int, float], None]] = (self.api.routes, metrics.on_request)
+        log.info("serving %s on %s with %d threads", stored.tag, settings.engine, threads)
 
     @bentoml.api(output_spec=Prediction)
-    def predict(self, image: bytes, /) -> Prediction | JSONResponse:
+    async def predict(self, image: bytes, /) -> dict[str, Any]:
         """Classify one image: the body is its bytes (JPEG, PNG, WebP, BMP or GIF), whatever the Content-Type."""
-        try:
-            pixels = decode(image, self.artifact.pixels)
-        except ImageError as error:
-            return error_response(error.code, str(error))
-        try:
-            answer = prediction(self.engine.predict(pixels[None])[0], self.artifact.labels)
-        except FloatingPointError as error:
-            log.error("%s", error)
-            return error_response("internal", "the model gave no answer")
-        return Prediction(**answer, model=self.tag)
+        return await self.api.predict(image)
 
-    def describe(self) -> dict[str, object]:
-        """The answer of GET /model."""
-        pixels = self.artifact.pixels
-        return {
-            "model": self.tag,
-            "labels": list(self.artifact.labels),
-            "input": {
-                "height": pixels.height,
-                "width": pixels.width,
-                "channels": pixels.channels,
-                "normalize": pixels.normalize,
-            },
-            "metrics": self.artifact.metrics,
-        }
+    @bentoml.api
+    async def predict_batch(self, images: list[Path]) -> dict[str, Any]:
+        """Classify 1 to 256 images; one that is at fault has an error in its place."""
+        return await self.api.predict_batch([file.read_bytes() for file in images])
+
+    @bentoml.api
+    async def preview(self, image: bytes, /) -> Annotated[bytes, ContentType("image/png")]:
+        """The picture that the model sees."""
+        return await self.api.preview(image)
+
+    async def __is_ready__(self) -> bool:
+        return settings.drain_file is None or not settings.drain_file.exists()
+
+
+def backend() -> tuple[Routes, Callable[[str, int, float], None]]:
+    """What `Contract` answers with, once the service exists."""
+    return cast(Classifier, bentoml.get_current_service()).backend
 
 
 # A class decorator's result has the class's type for the type checker; it is a bentoml.Service.
-cast(Any, Classifier).add_asgi_middleware(RawBody, paths=("/predict",))
+cast(Any, Classifier).add_asgi_middleware(Outermost, wrap=lambda app: Contract(app, backend))

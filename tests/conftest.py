@@ -36,3 +36,11 @@ def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_model import export_tiny_model
 
     return export_tiny_model(tmp_path_factory.mktemp("tiny") / "export")
+
+
+@pytest.fixture(scope="session")
+def infinite_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact whose answers are finite for a black image and for no other."""
+    from tiny_model import export_tiny_model
+
+    return export_tiny_model(tmp_path_factory.mktemp("infinite") / "export", pixel_scale=1, logit_scale=1e38)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -290,23 +289,6 @@ def test_light_commands_never_import_tensorflow() -> None:
 
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-@pytest.mark.skipif(not (DATA / "tfds").is_dir(), reason="the real MNIST is not beside the checkout")
-def test_real_mnist_in_one_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    os.environ["TFDS_DATA_DIR"] = str(DATA / "tfds")
-    command = ["fit", "--dataset=tfds:mnist", "--epochs=1", "--augment=none", "--wandb=disabled", "--json"]
-    code, (fitted,), _ = call(*command, capsys=capsys)
-    assert code == 0
-    assert fitted["test_accuracy"] >= 0.987
-    accuracies = {}
-    for engine in ("litert", "tensorflow"):
-        command = ["evaluate", "mnist", "--dataset=tfds:mnist", f"--engine={engine}", "--json"]
-        accuracies[engine] = call(*command, capsys=capsys)[1][0]["test_accuracy"]
-    assert accuracies["litert"] == fitted["test_accuracy"]
-    assert accuracies["tensorflow"] == pytest.approx(accuracies["litert"], abs=0.001)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ LABELS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "drei Punkte … é")
 PIXELS = PixelSpec(28, 28, 1)
 
 
-def export_tiny_model(folder: Path) -> Path:
+def export_tiny_model(folder: Path, pixel_scale: float = 1 / 255, logit_scale: float = 30) -> Path:
     """Write an artifact of an untrained network, 28×28×1 → 10, whose answers differ from image to image."""
     import keras
 
@@ -22,11 +22,11 @@ def export_tiny_model(folder: Path) -> Path:
     model = keras.Sequential(
         [
             keras.Input((28, 28, 1), dtype="uint8"),
-            layers.Rescaling(1 / 255),
+            layers.Rescaling(pixel_scale),
             layers.Conv2D(4, 5, strides=3, activation="relu"),
             layers.Flatten(),
             layers.Dense(10, kernel_initializer="random_normal"),
-            layers.Rescaling(30),  # far from undecided
+            layers.Rescaling(logit_scale),  # 30: far from undecided
         ]
     )
     frozen = freeze(model)

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from trainer.serving.pixels import ImageError, ImageInfo, PixelSpec, decode, normalize_mnist, probe
+from trainer.serving.pixels import EncodedImage, ImageError, ImageInfo, PixelSpec, decode, normalize_mnist
 
 MNIST = Path(__file__).parents[2] / "../shared/data/tfds/mnist/3.0.1"
 GRAY = PixelSpec(4, 6, 1)
@@ -67,14 +67,14 @@ def test_lossless_formats_give_the_exact_pixels(format: str) -> None:
     image = gradient()
     data = encode(image, format, **({"lossless": True} if format == "WebP" else {}))
     np.testing.assert_array_equal(decode(data, COLOUR), np.asarray(image))
-    assert probe(data) == ImageInfo(format, 6, 4, 3)
+    assert EncodedImage(data).info == ImageInfo(format, 6, 4, 3)
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
 def test_jpeg_is_what_pillow_decodes(options: dict[str, Any]) -> None:
     data = encode(gradient(), "JPEG", quality=95, **options)
     np.testing.assert_array_equal(decode(data, COLOUR), np.asarray(Image.open(io.BytesIO(data))))
-    assert probe(data) == ImageInfo("JPEG", 6, 4, 3)
+    assert EncodedImage(data).info == ImageInfo("JPEG", 6, 4, 3)
 
 
 def test_result_is_uint8_of_the_spec_s_shape() -> None:
@@ -89,12 +89,12 @@ def test_gray_of_colour_is_luma_and_colour_of_gray_is_repeated() -> None:
     assert (decode(red, GRAY) == 76).all()
     gray = gradient("L")
     for format in ("PNG", "BMP", "GIF"):
-        assert probe(encode(gray, format)).channels == (3 if format == "GIF" else 1)  # a palette is colour
+        assert EncodedImage(encode(gray, format)).info.channels == (3 if format == "GIF" else 1)  # a palette is colour
         assert (decode(encode(gray, format), COLOUR) == np.asarray(gray)[:, :, None]).all()
 
 
 def test_a_colour_file_with_gray_pixels_is_colour() -> None:
-    assert probe(encode(gradient("L").convert("RGB"), "PNG")).channels == 3
+    assert EncodedImage(encode(gradient("L").convert("RGB"), "PNG")).info.channels == 3
 
 
 def test_alpha_is_laid_over_white() -> None:
@@ -111,7 +111,7 @@ def test_alpha_is_laid_over_white() -> None:
     pixels = decode(encode(gray, "PNG"), GRAY)
     assert pixels[1, 2, 0] == 50
     assert (np.delete(pixels.ravel(), 8) == 255).all()
-    assert probe(encode(gray, "PNG")).channels == 1
+    assert EncodedImage(encode(gray, "PNG")).info.channels == 1
 
 
 def test_transparent_palette_and_colour_keys_are_laid_over_white() -> None:
@@ -131,13 +131,13 @@ def test_transparent_palette_and_colour_keys_are_laid_over_white() -> None:
 def test_one_bit_and_sixteen_bits() -> None:
     one = png(8, 1, 1, 0, b"\0\xa0")
     assert decode(one, PixelSpec(1, 8, 1)).ravel().tolist() == [255, 0, 255, 0, 0, 0, 0, 0]
-    assert probe(one).channels == 1
+    assert EncodedImage(one).info.channels == 1
     bitmap = gradient("L").point(lambda value: 255 * (value > 60)).convert("1")
     for format in ("PNG", "BMP"):
         np.testing.assert_array_equal(decode(encode(bitmap, format), GRAY)[:, :, 0], np.asarray(bitmap) * 255)
     deep = png(2, 1, 16, 0, b"\0" + struct.pack(">2H", 0x12FF, 0xFE01))
     assert decode(deep, PixelSpec(1, 2, 1)).ravel().tolist() == [0x12, 0xFE]
-    assert probe(deep).channels == 1
+    assert EncodedImage(deep).info.channels == 1
     colour = png(1, 1, 16, 2, b"\0" + struct.pack(">3H", 0x12FF, 0x3400, 0xFEFF))
     assert decode(colour, PixelSpec(1, 1, 3)).ravel().tolist() == [0x12, 0x34, 0xFE]
 
@@ -145,7 +145,7 @@ def test_one_bit_and_sixteen_bits() -> None:
 def test_cmyk_is_converted_without_a_profile() -> None:
     data = encode(Image.new("CMYK", (6, 4), (255, 0, 0, 0)), "JPEG", quality=100)
     np.testing.assert_allclose(decode(data, COLOUR)[0, 0], [0, 255, 255], atol=3)
-    assert probe(data).channels == 3
+    assert EncodedImage(data).info.channels == 3
 
 
 def test_first_frame_of_an_animation() -> None:
@@ -201,7 +201,7 @@ def test_exif_orientation(orientation: int, format: str) -> None:
         "WebP": {"lossless": True},
     }
     data = encode(stored, format, exif=exif, **lossless[format])
-    info = probe(data)
+    info = EncodedImage(data).info
     assert (info.width, info.height) == (48, 32)
     expected = np.asarray(upright.resize((12, 8), Image.Resampling.BILINEAR), np.int16)
     np.testing.assert_allclose(decode(data, PixelSpec(8, 12, 3)), expected, atol=3)
@@ -277,7 +277,7 @@ def test_a_gif_frame_larger_than_its_screen_counts() -> None:
 
 
 def test_exactly_the_limit_is_read() -> None:
-    assert probe(png(5000, 5000, 8, 0, b"")).width == 5000
+    assert EncodedImage(png(5000, 5000, 8, 0, b"")).info.width == 5000
 
 
 def test_pillow_s_own_limit_is_left_alone() -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trainer.config import RunError
 from trainer.data.source import Example
-from trainer.serving.pixels import ImageError, PixelSpec, probe_and_decode
+from trainer.serving.pixels import EncodedImage, ImageError, PixelSpec
 
 # A chunk is large enough that handing it over costs little, and small enough that progress is seen.
 CHUNK_IMAGES = 256
@@ -99,13 +99,14 @@ def _decode_chunk(chunk: list[tuple[str | bytes, int]], pixels: PixelSpec) -> De
     good = 0
     for position, (source, size_bytes) in enumerate(chunk):
         try:
-            info, images[good] = probe_and_decode(_read(source, size_bytes), pixels)
+            image = EncodedImage(_read(source, size_bytes))
+            images[good] = image.decode(pixels)
         except ImageError as error:
             rejected[position] = str(error)
         except OSError as error:
             rejected[position] = f"cannot be read: {error.strerror or error}"
         else:
-            sizes[info.height, info.width, info.channels] += 1
+            sizes[image.info.height, image.info.width, image.info.channels] += 1
             good += 1
     return Decoded(images[:good], sizes, rejected)
 

@@ -114,48 +114,59 @@ class ImageInfo(NamedTuple):
     channels: int  # 1 where the file is gray by its mode, else 3; a palette is colour
 
 
-def probe(data: bytes) -> ImageInfo:
-    """Read the header of an encoded image; no pixel is decoded. Raises ImageError as `decode` does."""
-    name = _format(data)
-    image = _open(data, name)
-    return _info(name, image, _orientation(image))
+class EncodedImage:
+    """An image whose header has been read, and nothing decoded yet.
+
+    Raises ImageError: `empty_body`, `unsupported_type`, `too_many_pixels`, or `corrupt_image`.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._image = _open(data, _format(data))
+        self._orientation = _orientation(self._image)
+        self.info = _info(_format(data), self._image, self._orientation)
+
+    def decode(self, spec: PixelSpec) -> NDArray[np.uint8]:
+        """uint8 [spec.height, spec.width, spec.channels], read-only. Once only: it consumes what was opened.
+
+        Raises ImageError `corrupt_image` for whatever does not decode to its end (a truncated file, a wrong
+        checksum).
+        """
+        image, orientation = self._image, self._orientation
+        size = (spec.width, spec.height) if orientation < 5 else (spec.height, spec.width)
+        mnist = spec.normalize == "mnist"
+        try:
+            if self.info.format == "PNG":
+                _check_png(self._data)
+            if self.info.format == "JPEG":
+                image.draft(None, (2 * MNIST_WORKING_SIDE,) * 2 if mnist else (2 * size[0], 2 * size[1]))
+            image.load()
+            flat = _flatten(image, gray=spec.channels == 1)
+        except Exception as error:
+            raise _corrupt(self.info.format, error) from error
+        if not mnist and flat.size != size:
+            flat = flat.resize(size, Image.Resampling.BILINEAR)
+        if orientation in UPRIGHT:
+            flat = flat.transpose(UPRIGHT[orientation])
+        if mnist:
+            return normalize_mnist(np.asarray(flat))[:, :, None]
+        if spec.channels == 3 and flat.mode == "L":
+            flat = flat.convert("RGB")
+        return np.asarray(flat).reshape(spec.height, spec.width, spec.channels)
+
+
+def is_image(data: bytes) -> bool:
+    """Whether the bytes begin as an image of a supported type does."""
+    try:
+        _format(data)
+    except ImageError:
+        return False
+    return True
 
 
 def decode(data: bytes, spec: PixelSpec) -> NDArray[np.uint8]:
-    """Encoded image → uint8 [spec.height, spec.width, spec.channels], read-only.
-
-    Raises ImageError: `empty_body`, `unsupported_type`, `too_many_pixels`, or `corrupt_image` for whatever
-    does not decode to its end (a truncated file, a wrong checksum).
-    """
-    return probe_and_decode(data, spec)[1]
-
-
-def probe_and_decode(data: bytes, spec: PixelSpec) -> tuple[ImageInfo, NDArray[np.uint8]]:
-    """Both at the cost of one: of a small file, reading the header is a third of the work."""
-    name = _format(data)
-    opened = _open(data, name)
-    orientation = _orientation(opened)
-    info = _info(name, opened, orientation)
-    size = (spec.width, spec.height) if orientation < 5 else (spec.height, spec.width)
-    mnist = spec.normalize == "mnist"
-    try:
-        if name == "PNG":
-            _check_png(data)
-        if name == "JPEG":
-            opened.draft(None, (2 * MNIST_WORKING_SIDE,) * 2 if mnist else (2 * size[0], 2 * size[1]))
-        opened.load()
-        image = _flatten(opened, gray=spec.channels == 1)
-    except Exception as error:
-        raise _corrupt(name, error) from error
-    if not mnist and image.size != size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    if orientation in UPRIGHT:
-        image = image.transpose(UPRIGHT[orientation])
-    if mnist:
-        return info, normalize_mnist(np.asarray(image))[:, :, None]
-    if spec.channels == 3 and image.mode == "L":
-        image = image.convert("RGB")
-    return info, np.asarray(image).reshape(spec.height, spec.width, spec.channels)
+    """Encoded image → uint8 [spec.height, spec.width, spec.channels], read-only. Raises ImageError."""
+    return EncodedImage(data).decode(spec)
 
 
 def normalize_mnist(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:

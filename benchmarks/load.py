@@ -1,0 +1,192 @@
+"""A load generator for HTTP on loopback: a closed loop of keep-alive connections, or an open loop at a fixed rate.
+
+It writes one prepared request and reads no more of an answer than its status and length, so that it takes little of
+the machine that it shares with the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import cast
+
+import uvloop
+
+
+@dataclass
+class Load:
+    """What happened. Latencies in seconds, of answers with status 200."""
+
+    seconds: float = 0.0
+    statuses: Counter[int] = field(default_factory=Counter)  # 0: the connection failed
+    latencies: list[float] = field(default_factory=list)
+    wrong: int = 0  # answers with status 200 that lack `expected`
+
+    @property
+    def rate(self) -> float:
+        """Good answers for each second."""
+        return self.statuses[200] / self.seconds
+
+    @property
+    def errors(self) -> int:
+        return self.statuses.total() - self.statuses[200] + self.wrong
+
+    def percentile(self, fraction: float) -> float:
+        ordered = sorted(self.latencies)
+        return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))] if ordered else float("nan")
+
+
+def request_bytes(path: str, body: bytes, content_type: str) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+    return head.encode() + b"\r\n" + body
+
+
+def closed_loop(
+    port: int,
+    request: bytes,
+    *,
+    connections: int,
+    requests: int | None = None,
+    seconds: float | None = None,
+    expected: bytes = b"",
+) -> Load:
+    """Each connection sends the next request when it has its answer, and waits as long as Retry-After says.
+
+    Ends after `requests` in all, or after `seconds`.
+    """
+
+    async def run() -> Load:
+        load, left, start = Load(), requests, 0.0
+
+        def more() -> bool:
+            nonlocal left
+            if seconds is not None and time.perf_counter() - start > seconds:
+                return False
+            if left is not None:
+                left -= 1
+                return left >= 0
+            return True
+
+        async def client(connection: Connection | None) -> None:
+            while more():
+                connection, retry_after = await _ask(connection, port, request, expected, load)
+                if retry_after:
+                    await asyncio.sleep(retry_after)
+            if connection:
+                connection.close()
+
+        # Connected first: else the early ones keep the late ones waiting, whatever the server does.
+        opened = [await _connect(port) for _ in range(connections)]
+        start = time.perf_counter()
+        await asyncio.gather(*(client(connection) for connection in opened))
+        load.seconds = time.perf_counter() - start
+        return load
+
+    return uvloop.run(run())
+
+
+def open_loop(port: int, request: bytes, *, rate: float, seconds: float, connections: int) -> Load:
+    """`rate` requests each second, whether or not earlier ones are answered; up to `connections` at once.
+
+    What finds no free connection is counted as status -1: the machine could not offer that much.
+    """
+
+    async def run() -> Load:
+        load, start = Load(), time.perf_counter()
+        idle: list[Connection | None] = [None] * connections
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def one(connection: Connection | None) -> None:
+            connection, _ = await _ask(connection, port, request, b"", load)
+            idle.append(connection)
+
+        sent = 0
+        while (now := time.perf_counter() - start) < seconds:
+            while sent < now * rate:
+                sent += 1
+                if not idle:
+                    load.statuses[-1] += 1
+                    continue
+                task = asyncio.create_task(one(idle.pop()))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+            await asyncio.sleep(0.002)
+        load.seconds = time.perf_counter() - start
+        await asyncio.gather(*tasks)
+        for connection in idle:
+            if connection:
+                connection.close()
+        return load
+
+    return uvloop.run(run())
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection with at most one request under way."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._answer: asyncio.Future[tuple[bytes, bytes]] | None = None
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0 or self._answer is None or self._answer.done():
+            return
+        head = self._buffer[:end].lower()
+        length = int(_header(head, b"content-length") or 0)
+        if len(self._buffer) >= end + 4 + length:
+            body = self._buffer[end + 4 : end + 4 + length]
+            self._buffer = b""
+            self._answer.set_result((head, body))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._answer and not self._answer.done():
+            self._answer.set_exception(ConnectionResetError())
+
+    async def ask(self, request: bytes) -> tuple[bytes, bytes]:
+        assert self._transport
+        if self._transport.is_closing():
+            raise ConnectionResetError
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return await self._answer
+
+    def close(self) -> None:
+        if self._transport:
+            self._transport.close()
+
+
+async def _connect(port: int) -> Connection:
+    _, connection = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", port)
+    return connection
+
+
+async def _ask(
+    connection: Connection | None, port: int, request: bytes, expected: bytes, load: Load
+) -> tuple[Connection | None, float]:
+    """Send the request, note the answer in `load`; the connection to go on with and the seconds to wait."""
+    start = time.perf_counter()
+    try:
+        connection = connection or await _connect(port)
+        head, body = await connection.ask(request)
+    except OSError:
+        load.statuses[0] += 1
+        return None, 0.0
+    status = int(head.split(b" ", 2)[1])
+    load.statuses[status] += 1
+    if status == 200:
+        load.latencies.append(time.perf_counter() - start)
+        load.wrong += expected not in body
+    return connection, float(_header(head, b"retry-after") or 0)
+
+
+def _header(head: bytes, name: bytes) -> bytes | None:
+    start = head.find(b"\r\n" + name + b":")
+    return None if start < 0 else head[start + len(name) + 3 :].split(b"\r\n", 1)[0].strip()

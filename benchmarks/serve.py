@@ -1,0 +1,203 @@
+"""Serving, measured beside other ways to serve the same model; prints one table.
+
+    python benchmarks/serve.py MODEL IMAGE [--runs 3] [--requests 3000] [--only trainer,litserve,...] [--overload]
+
+Each server is started by itself, one after the other, and answers a fixed number of requests for one image at 1, 8, 32
+and 128 connections over loopback; figures are medians of the runs. The load generator shares the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import platform
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from load import Load, closed_loop, open_loop, request_bytes
+
+from trainer import store
+
+PROJECT = Path(__file__).parents[1]
+SERVERS = PROJECT / "benchmarks" / "servers"
+BIN = Path(sys.executable).parent
+CONNECTIONS = (1, 8, 32, 128)
+UVICORN = [str(BIN / "uvicorn"), "--host", "127.0.0.1", "--no-access-log", "--log-level", "warning", "--port", "{port}"]
+BENTOML = [str(BIN / "bentoml"), "serve", "--host", "127.0.0.1", "--port", "{port}"]
+COMMANDS = {
+    "trainer": [*BENTOML, "--arg", "model={model}"],
+    "trainer, workers = cores": [*BENTOML, "--arg", "model={model}", "--arg", f"workers={os.cpu_count()}"],
+    "ceiling": [*UVICORN, "ceiling:app"],
+    "bentoml_dispatcher": [*UVICORN, "bentoml_dispatcher:app"],
+    "litserve": [sys.executable, "litserve_batching.py", "{port}"],
+    "stock_bentoml": [*BENTOML, "stock_bentoml:Stock"],
+    "fastapi_tensorflow": [*UVICORN, "fastapi_tensorflow:app"],
+}
+READY_TIMEOUT_S = 120
+
+
+@dataclass
+class Server:
+    port: int
+    process: subprocess.Popen[bytes]
+    seconds_to_ready: float
+
+    def largest_worker(self) -> float:
+        """Resident megabytes of the largest process."""
+        parent = psutil.Process(self.process.pid)
+        return max(one.memory_info().rss for one in [parent, *parent.children(recursive=True)]) / 1e6
+
+
+@contextmanager
+def serving(name: str, model: store.StoredModel) -> Iterator[Server]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    command = [part.format(port=port, model=model.tag) for part in COMMANDS[name]]
+    folder = PROJECT if name.startswith("trainer") else SERVERS
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | {"ARTIFACT": str(model.path), "PYTHONPATH": str(folder), "BENTOML_DO_NOT_TRACK": "True"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        while not is_ready(port):
+            if process.poll() is not None or time.perf_counter() - start > READY_TIMEOUT_S:
+                raise SystemExit(f"{name} does not start: {' '.join(command)}")
+            time.sleep(0.05)
+        yield Server(port, process, time.perf_counter() - start)
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # its own session: no other process is in it
+
+
+def is_ready(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def make_request(name: str, image: bytes) -> bytes:
+    if name == "litserve":
+        return request_bytes(
+            "/predict", json.dumps({"image": base64.b64encode(image).decode()}).encode(), "application/json"
+        )
+    if name != "stock_bentoml":
+        return request_bytes("/predict", image, "application/octet-stream")
+    head = b'--frame\r\nContent-Disposition: form-data; name="image"; filename="a"\r\nContent-Type: image/png\r\n\r\n'
+    return request_bytes("/predict", head + image + b"\r\n--frame--\r\n", "multipart/form-data; boundary=frame")
+
+
+def compare(names: list[str], model: store.StoredModel, image: bytes, runs: int, requests: int) -> None:
+    loads: dict[tuple[str, int], list[Load]] = {}
+    ready: dict[str, list[float]] = {name: [] for name in names}
+    memory: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(runs):
+        for name in names:
+            with serving(name, model) as server:
+                request = make_request(name, image)
+                closed_loop(server.port, request, connections=8, requests=200)
+                for connections in CONNECTIONS:
+                    # One connection is slow and steady; it needs fewer requests for its figures.
+                    count = requests // 4 if connections == 1 else requests
+                    load = closed_loop(
+                        server.port, request, connections=connections, requests=count, expected=b'"probability"'
+                    )
+                    loads.setdefault((name, connections), []).append(load)
+                ready[name].append(server.seconds_to_ready)
+                memory[name].append(server.largest_worker())
+    print(
+        "| server | connections | answers/s | p50 ms | p99 ms | errors | MB | ready s |",
+        "|---|---|---|---|---|---|---|---|",
+        sep="\n",
+    )
+    for (name, connections), results in loads.items():
+        figures = [
+            statistics.median(load.rate for load in results),
+            statistics.median(1000 * load.percentile(0.5) for load in results),
+            statistics.median(1000 * load.percentile(0.99) for load in results),
+        ]
+        rest = [sum(load.errors for load in results), statistics.median(memory[name])]
+        cells = [f"{figures[0]:.0f}", f"{figures[1]:.1f}", f"{figures[2]:.1f}", f"{rest[0]}", f"{rest[1]:.0f}"]
+        print(f"| {name} | {connections} | {' | '.join(cells)} | {statistics.median(ready[name]):.1f} |", flush=True)
+
+
+def overload(model: store.StoredModel, image: bytes, seconds: float) -> None:
+    """A closed loop of 512 connections, then an open loop at three times the peak rate."""
+    with serving("trainer", model) as server:
+        request = make_request("trainer", image)
+        peak = closed_loop(server.port, request, connections=128, requests=5000).rate
+        load = closed_loop(server.port, request, connections=512, seconds=seconds)
+        print(f"peak {peak:.0f}/s; 512 connections: good {load.rate:.0f}/s ({load.rate / peak:.0%}), {load.statuses}")
+        before = server.largest_worker()
+        load = open_loop(server.port, request, rate=3 * peak, seconds=seconds, connections=2000)
+        time.sleep(5)
+        after = closed_loop(server.port, request, connections=128, requests=3000)
+        print(
+            f"open loop at {3 * peak:.0f}/s: good {load.rate:.0f}/s, {load.statuses}, "
+            f"memory {before:.0f} to {server.largest_worker():.0f} MB, 5 s later {after.rate:.0f}/s, {after.statuses}",
+            flush=True,
+        )
+
+
+def first_requests(model: store.StoredModel, image: bytes, starts: int) -> None:
+    """The first request after a start beside the steady one."""
+    first, steady = [], []
+    request = make_request("trainer", image)
+    for _ in range(starts):
+        with serving("trainer", model) as server:
+            first.append(closed_loop(server.port, request, connections=1, requests=1).latencies[0])
+            steady.append(closed_loop(server.port, request, connections=1, requests=100).percentile(0.5))
+    ratio = statistics.median(first) / statistics.median(steady)
+    print(
+        f"first request {1000 * statistics.median(first):.1f} ms, steady {1000 * statistics.median(steady):.1f} ms, "
+        f"ratio {ratio:.2f}, n={starts}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a tag of the model store, made by trainer fit")
+    parser.add_argument("image", type=Path)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=3000)
+    parser.add_argument("--only", default="", help=f"of {', '.join(COMMANDS)}")
+    parser.add_argument("--overload", type=float, metavar="SECONDS", help="instead: far more load than it can take")
+    parser.add_argument("--starts", type=int, help="instead: the first request after each of this many starts")
+    options = parser.parse_args()
+    model, image = store.find(options.model), options.image.read_bytes()
+    processor = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    print(f"{platform.platform()}, {os.cpu_count()} x {processor[0].split(': ')[1]}, {model.tag}", flush=True)
+    if options.overload:
+        overload(model, image, options.overload)
+    elif options.starts:
+        first_requests(model, image, options.starts)
+    else:
+        names = [name for name in COMMANDS if not options.only or name in options.only.split(",")]
+        compare(names, model, image, options.runs, options.requests)
+
+
+if __name__ == "__main__":
+    main()

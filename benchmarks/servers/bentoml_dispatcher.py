@@ -1,0 +1,49 @@
+"""The ceiling with BentoML's dispatcher in the runner's place: what of the difference is the batching."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from bentoml._internal.marshal.dispatcher import CorkDispatcher
+from numpy.typing import NDArray
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
+
+from trainer.serving import artifact
+from trainer.serving.engine import load_engine
+from trainer.serving.pixels import decode
+from trainer.serving.prediction import prediction
+
+loaded = artifact.load(Path(os.environ["ARTIFACT"]))
+engine = load_engine(loaded)
+thread = ThreadPoolExecutor(1)
+
+
+def full() -> None:
+    raise RuntimeError("overloaded")
+
+
+async def run(images: Sequence[NDArray[np.uint8]]) -> Sequence[NDArray[np.float32]]:
+    batch = np.stack(images)
+    return list(await asyncio.get_running_loop().run_in_executor(thread, engine.predict, batch))
+
+
+dispatcher = CorkDispatcher(1000, 64, fallback=full, get_batch_size=lambda image: 1, batch_dim=(0, 0))
+batched = dispatcher(run)
+
+
+async def predict(request: Request) -> JSONResponse:
+    image = decode(await request.body(), loaded.pixels)
+    return JSONResponse(prediction(await batched(image), loaded.labels))
+
+
+async def readyz(_: Request) -> PlainTextResponse:
+    return PlainTextResponse("ready")
+
+
+app = Starlette(routes=[Route("/predict", predict, methods=["POST"]), Route("/readyz", readyz)])

@@ -1,0 +1,39 @@
+"""Bare uvicorn and Starlette over the same engine, decoder and runner: no contract, the most that can be had."""
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
+
+from trainer.serving import artifact
+from trainer.serving.engine import load_engine
+from trainer.serving.pixels import decode
+from trainer.serving.prediction import prediction
+from trainer.serving.runner import Runner
+
+loaded = artifact.load(Path(os.environ["ARTIFACT"]))
+pixels = loaded.pixels
+runner = Runner(load_engine(loaded), (pixels.height, pixels.width, pixels.channels), queue_length=256)
+
+
+@contextlib.asynccontextmanager
+async def warm(_: Starlette) -> AsyncIterator[None]:
+    runner.warm_up(slowest=1.0)
+    yield
+
+
+async def predict(request: Request) -> JSONResponse:
+    image = decode(await request.body(), pixels)
+    return JSONResponse(prediction(await runner.predict(image), loaded.labels))
+
+
+async def readyz(_: Request) -> PlainTextResponse:
+    return PlainTextResponse("ready")
+
+
+app = Starlette(routes=[Route("/predict", predict, methods=["POST"]), Route("/readyz", readyz)], lifespan=warm)

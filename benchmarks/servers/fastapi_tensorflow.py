@@ -1,0 +1,27 @@
+"""FastAPI with a TensorFlow SavedModel, an image a call: what a first version often is."""
+
+import os
+from pathlib import Path
+
+import tensorflow as tf
+from fastapi import FastAPI, Request
+
+from trainer.serving import artifact
+from trainer.serving.pixels import decode
+from trainer.serving.prediction import prediction
+
+loaded = artifact.load(Path(os.environ["ARTIFACT"]))
+model = tf.saved_model.load(str(loaded.saved_model))
+signature = model.signatures["serving_default"]
+app = FastAPI()
+
+
+@app.post("/predict")
+async def predict(request: Request) -> dict[str, object]:
+    image = decode(await request.body(), loaded.pixels)
+    return prediction(signature(images=tf.constant(image[None]))["probabilities"].numpy()[0], loaded.labels)
+
+
+@app.get("/readyz")
+async def readyz() -> str:
+    return "ready"

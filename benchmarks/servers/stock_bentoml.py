@@ -1,0 +1,26 @@
+"""BentoML as its documentation shows it: a batchable API on a list of images, over the same engine."""
+
+import os
+from pathlib import Path
+
+import bentoml
+import numpy as np
+from PIL.Image import Image
+
+from trainer.serving import artifact
+from trainer.serving.engine import load_engine
+from trainer.serving.prediction import prediction
+
+
+@bentoml.service(workers=1)
+class Stock:
+    def __init__(self) -> None:
+        self.artifact = artifact.load(Path(os.environ["ARTIFACT"]))
+        self.engine = load_engine(self.artifact)
+
+    @bentoml.api(batchable=True, max_batch_size=64, max_latency_ms=1000)
+    def predict(self, image: list[Image]) -> list[dict]:
+        mode = "L" if self.artifact.pixels.channels == 1 else "RGB"
+        size = (self.artifact.pixels.width, self.artifact.pixels.height)
+        arrays = [np.asarray(one.convert(mode).resize(size)).reshape(*size[::-1], -1) for one in image]
+        return [prediction(row, self.artifact.labels) for row in self.engine.predict(np.stack(arrays))]

@@ -1,0 +1,142 @@
+"""`bentoml serve` in a process of its own, on loopback, with a store of its own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer import store
+
+PROJECT = Path(__file__).parents[1]
+BENTOML = Path(sys.executable).parent / "bentoml"
+READY_TIMEOUT_S = 60
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def value(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str | None:
+        """The error's code; None for an answer that is no error."""
+        if self.status < 400:
+            return None
+        assert self.headers["content-type"] == "application/json"
+        assert list(self.value) == ["error"]
+        assert list(self.value["error"]) == ["code", "message"]
+        return str(self.value["error"]["code"])
+
+
+@dataclass
+class Server:
+    port: int
+    tag: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, method: str, path: str, body: bytes | Iterable[bytes] | None = None, content_type: str = "") -> Reply:
+        """One request on a connection of its own; an iterable body is sent chunked."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            headers = {"Content-Type": content_type} if content_type else {}
+            chunked = body is not None and not isinstance(body, bytes)
+            connection.request(method, path, body, headers, encode_chunked=chunked)
+            response = connection.getresponse()
+            names = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, names, response.read())
+        finally:
+            connection.close()
+
+    def predict(self, body: bytes | Iterable[bytes], content_type: str = "application/octet-stream") -> Reply:
+        return self.ask("POST", "/predict", body, content_type)
+
+
+def form(*files: tuple[str, bytes], field: str | None = None) -> tuple[bytes, str]:
+    """A multipart body of (name, contents), and a text field of this name; its Content-Type."""
+    parts = [
+        f'--frame\r\nContent-Disposition: form-data; name="{name}"; filename="f"\r\n\r\n'.encode() + data + b"\r\n"
+        for name, data in files
+    ]
+    if field:
+        parts.append(f'--frame\r\nContent-Disposition: form-data; name="{field}"\r\n\r\ntext\r\n'.encode())
+    return b"".join(parts) + b"--frame--\r\n", "multipart/form-data; boundary=frame"
+
+
+def environment(home: Path) -> dict[str, str]:
+    """As a user has it, not as the tests do: telemetry has to be off without being told."""
+    ours = {key: value for key, value in os.environ.items() if key not in ("BENTOML_DO_NOT_TRACK", "TRAINER_MODEL")}
+    return ours | {"BENTOML_HOME": str(home)}
+
+
+def publish(artifact: Path, home: Path, name: str = "tiny") -> str:
+    """Into the store at `home`; the tag."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(home))
+        return store.publish(artifact, name)
+
+
+@contextmanager
+def serving(artifact: Path, home: Path, *arguments: str, **variables: str) -> Iterator[Server]:
+    """Publish the artifact into a store at `home` and serve it; ends with SIGTERM."""
+    tag = publish(artifact, home)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    log = home / "serve.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [BENTOML, "serve", "--host", "127.0.0.1", "--port", str(port), *arguments],
+            cwd=PROJECT,
+            env=environment(home) | variables,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    server = Server(port, tag, process, log)
+    try:
+        wait_until_ready(server)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wait_until_ready(server: Server) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < deadline:
+        assert server.process.poll() is None, server.log.read_text()
+        try:
+            with urllib.request.urlopen(f"{server.url}/readyz", timeout=2):
+                return
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            time.sleep(0.1)
+    pytest.fail(f"not ready: {server.log.read_text()}")
+
+
+def serve_in_vain(variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`bentoml serve` where it should end by itself."""
+    command = [str(BENTOML), "serve", "--host", "127.0.0.1", "--port", "0", *arguments]
+    return subprocess.run(command, cwd=PROJECT, env=variables, capture_output=True, text=True, timeout=60, check=False)

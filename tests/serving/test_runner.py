@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from trainer.serving.runner import BATCH_SIZES, Runner
+
+TIMEOUT_S = 10
+
+
+class FakeEngine:
+    """Answers an image with its first pixel; can be held up, and notes the size of every batch."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.may_run = threading.Event()
+        self.may_run.set()
+        self.fails = False
+
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        assert self.may_run.wait(TIMEOUT_S)
+        self.sizes.append(len(images))
+        if self.fails:
+            raise RuntimeError("broken")
+        return images[:, 0, 0].astype(np.float32)
+
+
+def image(value: int) -> NDArray[np.uint8]:
+    return np.full((2, 2, 1), value, np.uint8)
+
+
+def run(test: Callable[[FakeEngine, Runner], Coroutine[Any, Any, None]], queue_length: int = 256) -> FakeEngine:
+    engine = FakeEngine()
+    runner = Runner(engine, (2, 2, 1), queue_length=queue_length)
+
+    async def bounded() -> None:
+        async with asyncio.timeout(TIMEOUT_S):
+            await test(engine, runner)
+
+    try:
+        asyncio.run(bounded())
+    finally:
+        engine.may_run.set()
+        runner.close()
+    return engine
+
+
+async def until_busy(runner: Runner) -> None:
+    """Give the runner the time to hand its first batch to the engine."""
+    while runner.waiting:
+        await asyncio.sleep(0)
+
+
+def test_an_image_is_dispatched_at_once_and_those_that_arrive_meanwhile_make_a_batch() -> None:
+    async def test(engine: FakeEngine, runner: Runner) -> None:
+        engine.may_run.clear()
+        first = runner.predict(image(7))
+        await until_busy(runner)
+        rest = [runner.predict(image(value)) for value in range(20)]
+        engine.may_run.set()
+        assert (await first).tolist() == [7]
+        assert [row.tolist() for row in await asyncio.gather(*rest)] == [[value] for value in range(20)]
+
+    assert run(test).sizes == [1, 16, 4]
+
+
+def test_images_that_arrive_together_are_one_batch() -> None:
+    async def test(engine: FakeEngine, runner: Runner) -> None:
+        await asyncio.gather(*(runner.predict(image(value)) for value in range(4)))
+
+    assert run(test).sizes == [4]
+
+
+def test_a_batch_has_a_largest_size() -> None:
+    async def test(engine: FakeEngine, runner: Runner) -> None:
+        await asyncio.gather(*(runner.predict(image(0)) for _ in range(70)))
+
+    assert run(test).sizes == [64, 6]
+
+
+def test_a_full_queue_refuses() -> None:
+    async def test(engine: FakeEngine, runner: Runner) -> None:
+        engine.may_run.clear()
+        futures = [runner.predict(image(0))]
+        await until_busy(runner)
+        futures += [runner.predict(image(0)) for _ in range(3)]
+        assert runner.full
+        with pytest.raises(asyncio.QueueFull):
+            runner.predict(image(0))
+        engine.may_run.set()
+        await asyncio.gather(*futures)
+        assert not runner.full
+
+    run(test, queue_length=3)
+
+
+def test_a_cancelled_image_is_never_computed() -> None:
+    async def test(engine: FakeEngine, runner: Runner) -> None:
+        engine.may_run.clear()
+        first = runner.predict(image(1))
+        await until_busy(runner)
+        waiting = [runner.predict(image(value)) for value in (2, 3, 4)]
+        waiting[1].cancel()
+        with pytest.raises(TimeoutError):  # a deadline cancels what it waits for
+            async with asyncio.timeout(0.01):
+                await waiting[2]
+        engine.may_run.set()
+        assert (await first).tolist() == [1]
+        assert (await waiting[0]).tolist() == [2]
+
+    assert run(test).sizes == [1, 1]
+
+
+def test_an_engine_that_fails_fails_its_batch_and_no_other() -> None:
+    async def test(engine: FakeEngine, runner: Runner) -> None:
+        engine.fails = True
+        with pytest.raises(RuntimeError, match="broken"):
+            await runner.predict(image(1))
+        engine.fails = False
+        assert (await runner.predict(image(1))).tolist() == [1]
+
+    run(test)
+
+
+def test_a_runner_is_told_of_each_batch() -> None:
+    told: list[tuple[int, int]] = []
+    runner = Runner(
+        FakeEngine(), (2, 2, 1), queue_length=9, on_batch=lambda size, seconds, waiting: told.append((size, waiting))
+    )
+
+    async def test() -> None:
+        await asyncio.gather(*(runner.predict(image(0)) for _ in range(3)))
+
+    asyncio.run(test())
+    runner.close()
+    assert told == [(3, 0)]
+
+
+def test_warm_up_runs_every_size_that_will_be_used() -> None:
+    engine = FakeEngine()
+    runner = Runner(engine, (2, 2, 1), queue_length=1)
+    runner.warm_up(slowest=10)
+    assert sorted(set(engine.sizes)) == list(BATCH_SIZES)
+    assert runner.largest_batch == BATCH_SIZES[-1]
+    runner.close()
+
+
+def test_a_batch_that_takes_too_long_is_not_used() -> None:
+    class Slow(FakeEngine):
+        def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+            threading.Event().wait(0.02 * len(images))
+            return super().predict(images)
+
+    runner = Runner(Slow(), (2, 2, 1), queue_length=1)
+    runner.warm_up(slowest=0.06)
+    assert runner.largest_batch == 2
+    runner.close()

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+
+from trainer.serving.settings import Settings, read_settings
+
+
+def test_defaults() -> None:
+    settings = read_settings({}, {})
+    assert settings == Settings()
+    assert (settings.engine, settings.workers, settings.queue_length, settings.deadline_ms) == ("litert", 1, 256, 1000)
+
+
+def test_an_argument_wins_over_the_environment() -> None:
+    environment = {"TRAINER_WORKERS": "3", "TRAINER_DEADLINE_MS": "250", "TRAINER_MODEL": "", "TRAINER_CACHE_DIR": "x"}
+    settings = read_settings({"workers": "2", "model": None}, environment)
+    assert (settings.workers, settings.deadline_ms, settings.model) == (2, 250, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "parts"),
+    [
+        ({"modle": "mnist"}, {}, ["--arg modle", "queue_length"]),
+        ({"workers": "two"}, {}, ["--arg workers: 'two'"]),
+        ({"threads": "0"}, {}, ["--arg threads: '0'", "greater than or equal to 1"]),
+        ({}, {"TRAINER_ENGINE": "onnx"}, ["TRAINER_ENGINE: 'onnx'", "litert"]),
+        ({}, {"TRAINER_DEADLINE_MS": "-1"}, ["TRAINER_DEADLINE_MS: '-1'"]),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(
+    arguments: dict[str, str], environment: dict[str, str], parts: list[str]
+) -> None:
+    with pytest.raises(ValueError, match=parts[0]) as caught:
+        read_settings(arguments, environment)
+    for part in parts:
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,196 @@
+"""The endpoints of the HTTP contract: bytes of images in, predictions out."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trainer.serving.artifact import Artifact
+from trainer.serving.engine import Engine, available_cpus
+from trainer.serving.http import (
+    BATCH_IMAGES,
+    BATCH_LIMIT,
+    FRAMING_LIMIT,
+    IMAGE_LIMIT,
+    MIB,
+    Answer,
+    ApiError,
+    Request,
+    Routes,
+    error_value,
+    json_answer,
+)
+from trainer.serving.metrics import CONTENT_TYPE, Metrics
+from trainer.serving.openapi import describe
+from trainer.serving.pixels import EncodedImage, ImageError, is_image
+from trainer.serving.prediction import prediction
+from trainer.serving.runner import Runner
+from trainer.serving.settings import Settings
+
+# More pixels take about a millisecond to decode: not on the event loop, where all other requests would wait.
+SMALL_PIXELS = 100_000
+SLOWEST_BATCH = 0.25  # of the deadline: a batch that takes longer leaves no room to wait for it
+
+
+class Api:
+    """One worker's endpoints. `warm_up` comes first."""
+
+    def __init__(self, model: str, artifact: Artifact, engine: Engine, settings: Settings, metrics: Metrics) -> None:
+        self._model = model
+        self._artifact = artifact
+        self._pixels = artifact.pixels
+        self._deadline = settings.deadline_ms / 1000
+        self._metrics = metrics
+        self._runner = Runner(
+            engine,
+            (self._pixels.height, self._pixels.width, self._pixels.channels),
+            queue_length=settings.queue_length,
+            on_batch=metrics.on_batch,
+        )
+        self._decoders = ThreadPoolExecutor(available_cpus(), "decode")
+        self.routes: Routes = {
+            "/predict": ("POST", self._post_predict),
+            "/predict_batch": ("POST", self._post_predict_batch),
+            "/preview": ("POST", self._post_preview),
+            "/model": ("GET", self._get_model),
+            "/metrics": ("GET", self._get_metrics),
+            "/docs.json": ("GET", self._get_description),
+        }
+
+    def warm_up(self) -> None:
+        """Run every batch size that will be served, and the decoder."""
+        self._runner.warm_up(slowest=SLOWEST_BATCH * self._deadline)
+        blank = io.BytesIO()
+        Image.new("L", (self._pixels.width, self._pixels.height)).save(blank, "PNG")
+        EncodedImage(blank.getvalue()).decode(self._pixels)
+
+    def close(self) -> None:
+        self._runner.close()
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+
+    async def predict(self, data: bytes) -> dict[str, Any]:
+        """The prediction for one encoded image. Raises ApiError and ImageError."""
+        async with asyncio.timeout(self._deadline):
+            return await self._classify(await self._decode(data))
+
+    async def predict_batch(self, images: Sequence[bytes]) -> dict[str, Any]:
+        """The predictions, in order, of up to 256 encoded images; an error is an item's own."""
+        chunk = self._runner.largest_batch
+        predictions: list[dict[str, Any]] = []
+        async with asyncio.timeout(self._deadline * math.ceil(len(images) / chunk)):
+            # One chunk after the other, so that a large batch leaves room in the queue for other requests.
+            for start in range(0, len(images), chunk):
+                items = (self._classify_item(data) for data in images[start : start + chunk])
+                predictions += await asyncio.gather(*items)
+        return {"model": self._model, "predictions": predictions}
+
+    async def preview(self, data: bytes) -> bytes:
+        """The PNG of what the model sees of an encoded image. Raises ApiError and ImageError."""
+        async with asyncio.timeout(self._deadline):
+            pixels = await self._decode(data)
+        png = io.BytesIO()
+        Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(png, "PNG")
+        return png.getvalue()
+
+    def describe_model(self) -> dict[str, Any]:
+        """The answer of GET /model."""
+        pixels = self._pixels
+        return {
+            "model": self._model,
+            "labels": list(self._artifact.labels),
+            "input": {
+                "height": pixels.height,
+                "width": pixels.width,
+                "channels": pixels.channels,
+                "normalize": pixels.normalize,
+            },
+            "metrics": dict(self._artifact.metrics),
+        }
+
+    async def _post_predict(self, request: Request) -> Answer:
+        data = await self._image(request)
+        async with asyncio.timeout(self._deadline):
+            return json_answer(await self._classify(await self._decode(data), request))
+
+    async def _post_predict_batch(self, request: Request) -> Answer:
+        body = await request.body(BATCH_LIMIT + FRAMING_LIMIT)
+        return json_answer(await self.predict_batch(await request.files(body, "images", BATCH_IMAGES)))
+
+    async def _post_preview(self, request: Request) -> Answer:
+        return Answer(200, await self.preview(await self._image(request)), "image/png")
+
+    async def _get_model(self, _: Request) -> Answer:
+        return json_answer(self.describe_model())
+
+    async def _get_metrics(self, _: Request) -> Answer:
+        return Answer(200, self._metrics.render(), CONTENT_TYPE)
+
+    async def _get_description(self, _: Request) -> Answer:
+        return json_answer(describe(self._model))
+
+    async def _image(self, request: Request) -> bytes:
+        """The image that is the body, or that a multipart form carries; the bytes decide which it is."""
+        body = await request.body(IMAGE_LIMIT + FRAMING_LIMIT)
+        if not is_image(body) and request.headers.get("content-type", "").startswith("multipart/form-data"):
+            files = await request.files(body, "image", 1)
+            body = files[0]
+        return body
+
+    async def _decode(self, data: bytes) -> NDArray[np.uint8]:
+        """Raises ApiError (`too_large`, `overloaded`) and ImageError."""
+        if len(data) > IMAGE_LIMIT:
+            raise ApiError("too_large", f"the image is too large: at most {IMAGE_LIMIT // MIB} MiB are read")
+        if self._runner.full:  # before the work of decoding
+            raise _overloaded()
+        start = time.perf_counter()
+        image = EncodedImage(data)
+        if image.info.width * image.info.height <= SMALL_PIXELS:
+            pixels = image.decode(self._pixels)
+        else:
+            pixels = await asyncio.get_running_loop().run_in_executor(self._decoders, image.decode, self._pixels)
+        self._metrics.decode_seconds.observe(time.perf_counter() - start)
+        return pixels
+
+    async def _classify(self, pixels: NDArray[np.uint8], request: Request | None = None) -> dict[str, Any]:
+        """Given up where the client of `request` goes: then the image is not computed. Raises ApiError."""
+        try:
+            future = self._runner.predict(pixels)
+        except asyncio.QueueFull:
+            raise _overloaded() from None
+        gone = asyncio.ensure_future(request.disconnected()) if request else None
+        if gone:
+            gone.add_done_callback(lambda _: future.cancel())
+        try:
+            probabilities = await future
+        except asyncio.CancelledError:
+            if gone and gone.done():
+                raise ConnectionResetError from None
+            raise
+        finally:
+            if gone:
+                gone.cancel()
+        return {**prediction(probabilities, self._artifact.labels), "model": self._model}
+
+    async def _classify_item(self, data: bytes) -> dict[str, Any]:
+        """A prediction without `model`, or `{"error": …}` where the image is at fault."""
+        try:
+            answer = await self._classify(await self._decode(data))
+        except (ApiError, ImageError) as error:
+            if error.code == "overloaded":  # not the image's fault
+                raise
+            return error_value(error.code, str(error))
+        del answer["model"]
+        return answer
+
+
+def _overloaded() -> ApiError:
+    return ApiError("overloaded", "too many images wait; try again later")

@@ -1,0 +1,53 @@
+"""What /metrics shows, in Prometheus' format. The number of series is fixed: no label comes from a client."""
+
+from __future__ import annotations
+
+import os
+
+MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Metrics:
+    """The metrics of one worker. Several add theirs up through files in `folder`; None: there is only one."""
+
+    def __init__(self, model: str, folder: str | None) -> None:
+        # prometheus_client reads this once, when it is imported. BentoML sets it to a folder that all servers of a
+        # user share, and which each empties when it starts.
+        os.environ.pop(MULTIPROCESS_DIR, None)
+        if folder:
+            os.environ[MULTIPROCESS_DIR] = folder
+        from prometheus_client import Counter, Gauge, Histogram
+
+        self._requests = Counter("trainer_requests", "Requests answered", ["endpoint", "code"])
+        self._latency = Histogram(
+            "trainer_request_seconds", "From the request's head to its answer", ["endpoint"], buckets=SECONDS
+        )
+        self.decode_seconds = Histogram("trainer_decode_seconds", "Decoding one image", buckets=SECONDS)
+        self._engine_seconds = Histogram("trainer_engine_seconds", "The engine's time for a batch", buckets=SECONDS)
+        self._batch_size = Histogram("trainer_batch_size", "Images in a batch", buckets=BATCHES)
+        self._waiting = Gauge("trainer_queue_depth", "Images that wait for the engine", multiprocess_mode="livesum")
+        # A gauge: Prometheus' own info metrics do not work with several processes.
+        Gauge("trainer_model_info", "The model that is served", ["model"], multiprocess_mode="max").labels(model).set(1)
+
+    def on_request(self, endpoint: str, code: int, seconds: float) -> None:
+        self._requests.labels(endpoint, code).inc()
+        self._latency.labels(endpoint).observe(seconds)
+
+    def on_batch(self, size: int, seconds: float, waiting: int) -> None:
+        self._batch_size.observe(size)
+        self._engine_seconds.observe(seconds)
+        self._waiting.set(waiting)
+
+    def render(self) -> bytes:
+        """All workers' metrics as text."""
+        from prometheus_client import CollectorRegistry, generate_latest
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        if MULTIPROCESS_DIR not in os.environ:
+            return generate_latest()
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)

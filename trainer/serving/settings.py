@@ -1,0 +1,49 @@
+"""The settings of the server: `--arg NAME=VALUE` of `bentoml serve`, or TRAINER_NAME in the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PREFIX = "TRAINER_"
+
+
+class Settings(BaseModel):
+    """What can be set, with its default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = None  # NAME or NAME:VERSION; None: the newest
+    engine: Literal["litert", "tensorflow"] = "litert"
+    workers: int = Field(default=1, ge=1, le=256)  # processes, each with the model
+    threads: int | None = Field(default=None, ge=1, le=1024)  # of one worker's engine; None: its share of the CPUs
+    queue_length: int = Field(
+        default=256, ge=1, le=100_000
+    )  # images that wait for one worker's engine; more are refused
+    deadline_ms: float = Field(default=1000, gt=0, le=3_600_000)  # from the whole body to the answer
+    drain_delay_s: float = Field(default=0, ge=0, le=3600)  # how long a stopping server says that it is not ready
+    drain_file: Path | None = None  # while it is there, /readyz says 503
+
+
+def read_settings(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
+    """Arguments win over the environment. Raises ValueError, one line, for an unknown name or a wrong value."""
+    known = Settings.model_fields
+    unknown = sorted(set(arguments) - set(known))
+    if unknown:
+        raise ValueError(f"--arg {unknown[0]}: no such setting; there are {', '.join(known)}")
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name in known:
+        if arguments.get(name) is not None:
+            values[name], sources[name] = arguments[name], f"--arg {name}"
+        elif environment.get(PREFIX + name.upper()):
+            values[name], sources[name] = environment[PREFIX + name.upper()], PREFIX + name.upper()
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise ValueError(f"{sources[name]}: {values[name]!r} is wrong: {first['msg']}") from error
