@@ -22,7 +22,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,10 +85,11 @@ def serving(name: str, model: store.StoredModel) -> Iterator[Server]:
         yield Server(port, process, time.perf_counter() - start)
     finally:
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # its own session: no other process is in it
+        # Some leave children behind. They are alone in this process group: it was made for them.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def is_ready(port: int) -> bool:
@@ -114,7 +115,7 @@ def compare(names: list[str], model: store.StoredModel, image: bytes, runs: int,
     loads: dict[tuple[str, int], list[Load]] = {}
     ready: dict[str, list[float]] = {name: [] for name in names}
     memory: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(runs):
+    for run in range(runs):
         for name in names:
             with serving(name, model) as server:
                 request = make_request(name, image)
@@ -126,6 +127,7 @@ def compare(names: list[str], model: store.StoredModel, image: bytes, runs: int,
                         server.port, request, connections=connections, requests=count, expected=b'"probability"'
                     )
                     loads.setdefault((name, connections), []).append(load)
+                    print(f"run {run + 1}, {name}, {connections}: {load.rate:.0f}/s", file=sys.stderr, flush=True)
                 ready[name].append(server.seconds_to_ready)
                 memory[name].append(server.largest_worker())
     print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import traceback
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from trainer.console import (
 )
 
 DEFAULTS = FitConfig(dataset="")
+
 
 app = typer.Typer(
     name="trainer",
@@ -260,6 +262,37 @@ def save(
         print_json({"tag": tag})
     else:
         typer.echo(f"saved as {tag}; next: bentoml serve")
+
+
+@app.command(epilog="Example: [bold]trainer sweep sweeps/grid.yaml --workers 2 --save-best[/bold]")
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A W&B sweep file, such as sweeps/grid.yaml.")],
+    trials: Annotated[
+        int | None,
+        typer.Option(min=0, help="In all, earlier ones included (default: run_cap, a whole grid, or 20)."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Trainings at once; each has its share of the cores.")] = 1,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="An Optuna storage that machines share (default: a journal file).")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run the points that failed once more.")] = False,
+    save_best: Annotated[
+        bool, typer.Option("--save-best", help="Publish the best trial's model to the store.")
+    ] = False,
+) -> None:
+    """Search hyper-parameters with a W&B sweep file, without W&B. Stop it at any time; the same command goes on."""
+    from trainer.sweep.sweep import run_sweep
+
+    searchable = [name for name in inspect.signature(fit).parameters if name not in ("as_json", "run_dir", "resume")]
+    run_sweep(
+        file,
+        searchable,
+        trials=trials,
+        workers=workers,
+        storage=storage,
+        retry_failed=retry_failed,
+        save_best=save_best,
+    )
 
 
 @data_app.command("inspect", epilog="Example: [bold]trainer data inspect folder:photos[/bold]")

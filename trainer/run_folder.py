@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from trainer.config import FitConfig, InputError
 
 RUN_FILE = "run.json"
+LOCK = "lock"  # held by the training that is at it
 RUNS = Path("runs")
 
 
@@ -67,7 +68,7 @@ def open_run(config: FitConfig, name: str, identity: Mapping[str, Any], *, share
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"--run-dir: {path} cannot be made: {error.strerror}") from error
-    lock = FileLock(path / "lock")
+    lock = FileLock(path / LOCK)
     if not shared:
         _acquire(lock, path)
     resumed = (path / RUN_FILE).exists()
@@ -136,7 +137,7 @@ def _can_continue(path: Path, run_hash: str) -> bool:
         return False
     if run.get("hash") != run_hash or run.get("state") == "finished":
         return False
-    lock = FileLock(path / "lock")
+    lock = FileLock(path / LOCK)
     try:
         lock.acquire(blocking=False)
     except Timeout:

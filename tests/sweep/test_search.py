@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import statistics
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from trainer.config import InputError
+from trainer.sweep.search import POINT, Search
+from trainer.sweep.spec import Hyperband, Parameter, SweepSpec
+
+GRID = {"dropout": Parameter(choices=(0.1, 0.2, 0.3)), "optimizer": Parameter(choices=("sgd", "adam"))}
+
+
+def spec(method: str = "grid", parameters: dict[str, Parameter] | None = None, **values: Any) -> SweepSpec:
+    defaults: dict[str, Any] = {"hyperband": None, "run_cap": None, "command": ("${args}",)}
+    return SweepSpec(Path("sweep.yaml"), method, parameters=parameters or GRID, **(defaults | values))
+
+
+def run_all(search: Search, most: int | None = None) -> list[dict[str, Any]]:
+    points = []
+    while trial := search.claim(most):
+        points.append(dict(trial.point))
+        search.finish(trial, 0.5)
+    return points
+
+
+def test_a_grid_is_run_once_in_the_file_s_order(tmp_path: Path) -> None:
+    points = run_all(Search(spec(), tmp_path))
+    assert points[:3] == [
+        {"dropout": 0.1, "optimizer": "sgd"},
+        {"dropout": 0.1, "optimizer": "adam"},
+        {"dropout": 0.2, "optimizer": "sgd"},
+    ]
+    assert len(points) == 6
+    assert run_all(Search(spec(), tmp_path)) == []  # the journal remembers
+
+
+def test_several_processes_share_a_grid(tmp_path: Path) -> None:
+    points: list[dict[str, Any]] = []
+
+    def work() -> None:
+        points.extend(run_all(Search(spec(), tmp_path)))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(points) == 6
+    assert len({str(point) for point in points}) == 6
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_a_small_space_is_never_run_twice(tmp_path: Path, method: str) -> None:
+    points = run_all(Search(spec(method), tmp_path), most=100)
+    assert sorted(str(point) for point in points) == sorted({str(point) for point in points})
+    assert len(points) == 6
+
+
+def test_most_counts_earlier_trials(tmp_path: Path) -> None:
+    assert len(run_all(Search(spec(), tmp_path), most=2)) == 2
+    assert len(run_all(Search(spec(), tmp_path), most=3)) == 1
+    assert run_all(Search(spec(), tmp_path), most=0) == []
+
+
+def test_a_killed_trial_is_continued_in_its_folder(tmp_path: Path) -> None:
+    killed = Search(spec(), tmp_path).claim(None)
+    assert killed
+    other = Search(spec(), tmp_path)
+    beside = other.claim(None)
+    assert beside
+    assert beside.number != killed.number  # its lock is held: somebody is at it
+    killed.lock.release()  # as the end of its process does
+    again = other.claim(None)
+    assert again
+    assert (again.number, again.point, again.folder) == (killed.number, killed.point, killed.folder)
+
+
+def test_a_failure_is_run_again_only_when_asked_for(tmp_path: Path) -> None:
+    search = Search(spec(), tmp_path)
+    first = search.claim(1)
+    assert first
+    search.finish(first, None, reason="the disk is full")
+    assert search.claim(1) is None
+    again = search.claim(1, retry_failed=True)
+    assert again
+    assert again.point == first.point
+    assert again.folder != first.folder
+    search.finish(again, 0.7)
+    assert search.claim(1, retry_failed=True) is None
+    assert [trial.number for trial in search.leaders()] == [again.number]
+
+
+def test_leaders_are_the_best_first(tmp_path: Path) -> None:
+    search = Search(spec(), tmp_path)
+    for value in (0.3, 0.9, 0.6):
+        trial = search.claim(None)
+        assert trial
+        search.finish(trial, value)
+    assert [trial.value for trial in search.leaders()] == [0.9, 0.6, 0.3]
+
+
+def test_hyperband_stops_what_falls_behind(tmp_path: Path) -> None:
+    search = Search(spec("random", {"dropout": Parameter()}, hyperband=Hyperband(1, 2)), tmp_path)
+    stopped = 0
+    for index in range(12):
+        trial = search.claim(None)
+        assert trial
+        accuracy = 0.9 if index % 3 == 0 else 0.1
+        if any(search.report(trial, epoch, accuracy) for epoch in range(1, 9)):
+            stopped += 1
+            search.finish(trial, None, pruned=True)
+        else:
+            search.finish(trial, accuracy)
+    assert 1 <= stopped <= 8
+    assert max(trial.value or 0 for trial in search.leaders()) == 0.9
+
+
+def test_bayes_beats_the_median_of_random(tmp_path: Path) -> None:
+    space = {"dropout": Parameter(low=0, high=1), "learning_rate": Parameter(low=1e-5, high=1, log=True)}
+
+    def best(method: str, seed: int) -> float:
+        search = Search(spec(method, space, command=("--seed", str(seed), "${args}")), tmp_path / f"{method}{seed}")
+        for _ in range(40):
+            trial = search.claim(None)
+            assert trial
+            dropout, rate = float(trial.point["dropout"]), float(trial.point["learning_rate"])
+            search.finish(trial, 1 - (dropout - 0.3) ** 2 - (rate - 0.01) ** 2 * 100)
+        return max(trial.value or 0 for trial in search.leaders())
+
+    # Seeds come with the trials' numbers: another start of random is another point of its sequence.
+    randoms = sorted(_random_bests(40))
+    assert best("bayes", 0) > statistics.median(randoms)
+
+
+def _random_bests(trials: int) -> list[float]:
+    """The best of so many uniform draws, of nine seeds."""
+    import numpy as np
+
+    bests = []
+    for seed in range(9):
+        random = np.random.default_rng(seed)
+        dropout, rate = random.uniform(0, 1, trials), 10 ** random.uniform(-5, 0, trials)
+        bests.append(float((1 - (dropout - 0.3) ** 2 - (rate - 0.01) ** 2 * 100).max()))
+    return bests
+
+
+def test_a_storage_that_cannot_be_used_is_wrong_input(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--storage"):
+        Search(spec(), tmp_path, "sqlite:////nowhere/at/all.db")
+
+
+def test_another_storage_holds_the_study(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    assert len(run_all(Search(spec(), tmp_path / "one", url), most=2)) == 2
+    states = [trial.state for trial in Search(spec(), tmp_path / "two", url).trials()]
+    assert states == [TrialState.COMPLETE] * 2
+    assert POINT in Search(spec(), tmp_path / "two", url).trials()[0].user_attrs

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from trainer.config import InputError
+from trainer.sweep.spec import Hyperband, SweepSpec, read_spec
+
+OPTIONS = ("dataset", "epochs", "learning_rate", "dropout", "optimizer", "save")
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+
+HEAD = """\
+method: random
+metric: {name: val_accuracy, goal: maximize}
+parameters:
+"""
+
+
+def read(tmp_path: Path, text: str) -> SweepSpec:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(text)
+    return read_spec(file, OPTIONS)
+
+
+def drawn(tmp_path: Path, rules: str, value: float) -> tuple[float, float, float]:
+    """Low, high, and what becomes of a drawn value."""
+    parameter = read(tmp_path, f"{HEAD}  dropout: {rules}\n").parameters["dropout"]
+    return parameter.low, parameter.high, parameter.transform(value)
+
+
+@pytest.mark.parametrize("file", sorted(SWEEPS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_files_that_come_with_the_project(file: Path) -> None:
+    import inspect
+
+    from trainer.cli import fit
+
+    spec = read_spec(file, list(inspect.signature(fit).parameters))
+    assert "--no-save" in spec.command
+    assert {"dataset", "epochs"} <= set(spec.parameters)
+
+
+def test_a_point_becomes_options(tmp_path: Path) -> None:
+    spec = read(
+        tmp_path,
+        HEAD + '  learning-rate: {values: [0.1, 0.01]}\n  save: {value: false}\ncommand: ["${env}", trainer, fit, '
+        '--epochs=1, "${args}"]\n',
+    )
+    assert spec.options({"learning_rate": 0.1, "save": False}) == ["--epochs=1", "--learning_rate=0.1", "--save=false"]
+    assert spec.points() == 2
+
+
+@pytest.mark.parametrize(
+    ("rules", "value", "expected"),
+    [
+        ("{min: 0.1, max: 0.5}", 0.3, (0.1, 0.5, 0.3)),
+        ("{distribution: q_uniform, min: 0, max: 1, q: 0.25}", 0.3, (0, 1, 0.25)),
+        ("{distribution: log_uniform, min: -2, max: 0}", 0.5, (math.exp(-2), 1, 0.5)),
+        ("{distribution: inv_log_uniform, min: 0, max: 2}", 0.5, (math.exp(-2), 1, 0.5)),
+        ("{distribution: q_log_uniform_values, min: 1, max: 9, q: 2}", 4.9, (1, 9, 4)),
+        ("{distribution: inv_log_uniform_values, min: 1, max: 9}", 4.9, (1, 9, 4.9)),
+        ("{distribution: normal, mu: 2, sigma: 3}", 0.5, (1e-6, 1 - 1e-6, 2)),
+        ("{distribution: q_normal, mu: 2.2}", 0.5, (1e-6, 1 - 1e-6, 2)),
+        ("{distribution: log_normal, mu: 1}", 0.5, (1e-6, 1 - 1e-6, math.e)),
+        ("{distribution: beta, a: 2, b: 2}", 0.5, (1e-6, 1 - 1e-6, 0.5)),
+    ],
+)
+def test_distributions(tmp_path: Path, rules: str, value: float, expected: tuple[float, float, float]) -> None:
+    assert drawn(tmp_path, rules, value) == pytest.approx(expected)
+
+
+def test_whole_numbers_make_a_grid(tmp_path: Path) -> None:
+    spec = read(tmp_path, HEAD + "  epochs: {min: 2, max: 4}\n  optimizer: {values: [sgd, adam, sgd]}\n")
+    assert spec.parameters["epochs"].grid() == (2, 3, 4)
+    assert spec.parameters["optimizer"].grid() == ("sgd", "adam")
+    assert spec.points() == 6
+
+
+def test_hyperband(tmp_path: Path) -> None:
+    body = HEAD + "  epochs: {value: 9}\nearly_terminate: "
+    assert read(tmp_path, body + "{type: hyperband, min_iter: 3}").hyperband == Hyperband(3, 3)
+    assert read(tmp_path, body + "{type: hyperband, max_iter: 27, s: 2, eta: 3}").hyperband == Hyperband(3, 3)
+
+
+def test_the_name_changes_with_the_search_and_not_with_a_comment(tmp_path: Path) -> None:
+    first = read(tmp_path, HEAD + "  epochs: {values: [1, 2]}\n")
+    assert read(tmp_path, "# why\n" + HEAD + "  epochs: {values: [1, 2]}\n").name == first.name
+    assert read(tmp_path, HEAD + "  epochs: {values: [1, 3]}\n").name != first.name
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "part"),
+    [
+        (HEAD.replace("random", "randm") + "  epochs: {value: 1}\n", 1, "method: 'randm'"),
+        (HEAD + "  epoch: {value: 1}\n", 4, "no option --epoch"),
+        (HEAD + "  epochs: {values: []}\n", 4, "parameters.epochs.values"),
+        (HEAD + "  epochs:\n    min: 9\n    max: 2\n", 5, "9 is above max, 2"),
+        (HEAD + "  epochs: 3\n", 4, "`value`, `values` or a distribution"),
+        (HEAD + "  dropout: {distribution: uniform, min: 0}\n", 4, "parameters.dropout.max"),
+        (HEAD + "  dropout: {distribution: gamma, min: 0}\n", 4, "'gamma' is not one of"),
+        (HEAD + "  dropout: {distribution: log_uniform_values, min: 0, max: 1}\n", 4, "no logarithm"),
+        (HEAD + "  dropout: {min: 0, max: 1, q: 2}\n", 4, "no q"),
+        (HEAD + "  epochs: {values: [1, 2], probabilities: [0.1, 0.9]}\n", 4, "probabilities are drawn by W&B only"),
+        (HEAD + "  epochs: {parameters: {value: 1}}\n", 4, "nested"),
+        (HEAD + "  epochs: {value: 1}\ncommand: [python, other.py]\n", 5, "only `trainer fit`"),
+        (HEAD + "  epochs: {value: 1}\nearly_terminate: {type: median}\n", 5, "type: hyperband"),
+        (HEAD + "  epochs: {value: 1}\nrun_cap: 0\n", 5, "run_cap"),
+        (HEAD + "  epochs: {value: 1}\nparamters: {}\n", 5, "no such key"),
+        ("method: grid\nparameters:\n  epochs: {value: 1}\n", 1, "metric"),
+        (HEAD.replace("val_acc", "test_acc") + "  epochs: {value: 1}\n", 2, "'test_accuracy' is not val_accuracy"),
+        (HEAD.replace("maximize", "minimize") + "  epochs: {value: 1}\n", 2, "goal: maximize"),
+        (HEAD.replace("random", "grid") + "  dropout: {min: 0.0, max: 1.0}\n", 4, "a grid needs"),
+        (HEAD + "  epochs: {value: 1\n", 5, "not YAML"),
+    ],
+)
+def test_bad_files_are_refused_with_file_line_and_key(tmp_path: Path, text: str, line: int, part: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, text)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'sweep.yaml'}, line {line}")
+    assert part in message
+    assert "\n" not in message

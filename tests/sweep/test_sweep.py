@@ -1,0 +1,118 @@
+"""`trainer sweep` as its user runs it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from trainer import store
+from trainer.sweep.search import POINT, Search
+from trainer.sweep.spec import read_spec
+
+OPTIONS = ("dataset", "epochs", "learning_rate", "dropout", "limit", "model")
+GRID = """\
+method: grid
+metric: {name: val_accuracy, goal: maximize}
+parameters:
+  dataset: {value: "builtin:digits"}
+  epochs: {value: EPOCHS}
+  limit: {value: 320}
+  learning_rate: {values: [0.001, 0.002]}
+  dropout: {values: [0.2, 0.4]}
+command: ["${env}", "trainer", "fit", "--no-save", "${args}"]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write(text: str) -> Path:
+    file = Path("grid.yaml")
+    file.write_text(text)
+    return file
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "trainer", "sweep", *arguments]
+
+
+def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=400, check=False)
+
+
+def trials_of(file: Path) -> Search:
+    (folder,) = Path("runs").glob("sweep-*")
+    return Search(read_spec(file, OPTIONS), folder)
+
+
+def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
+    file = write(GRID.replace("EPOCHS", "1"))
+    done = sweep(str(file), "--workers", "2", "--save-best")
+    assert done.returncode == 0, done.stderr
+    search = trials_of(file)
+    points = [trial.user_attrs[POINT] for trial in search.trials()]
+    assert len(points) == 4
+    assert {(point["learning_rate"], point["dropout"]) for point in points} == {
+        (rate, dropout) for rate in (0.001, 0.002) for dropout in (0.2, 0.4)
+    }
+    best = search.leaders()[0]
+    assert f"{best.value:.2%}" in done.stdout
+    assert f"trial {best.number}: validation accuracy {best.value:.2%}, test accuracy" in done.stdout
+    assert store.find("digits").tag in done.stdout
+    pictures = (search.folder / "sweep.html").read_text()
+    assert "parcoords" in pictures
+    assert '<script src="http' not in pictures
+    assert "decoded 1797 images" not in (search.folder / "trial-0003" / "fit.log").read_text()  # the cache is shared
+    assert list(search.folder.glob("trial-0000/wandb/offline-run-*"))
+    again = sweep(str(file), "--trials", "0", "--save-best")
+    assert again.returncode == 0
+    assert len(store.models()) == 2
+
+
+def test_failures_in_a_row_stop_the_workers_with_the_reason() -> None:
+    file = write(GRID.replace("EPOCHS", "0"))
+    done = sweep(str(file))
+    assert done.returncode == 3
+    assert "3 failures in a row" in done.stderr
+    assert "--epochs: 0 is out of range" in done.stderr.strip().splitlines()[-1]
+    assert len(trials_of(file).trials()) == 3
+
+
+@pytest.mark.slow
+def test_a_sweep_that_was_killed_is_completed() -> None:
+    file = write(GRID.replace("EPOCHS", "6"))
+    process = subprocess.Popen(command(str(file), "--workers", "2"), stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(Path("runs").glob("sweep-*/trial-0001/checkpoints/step-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGKILL)  # its own session: the sweep and its trainings
+    process.wait()
+    done = sweep(str(file), "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    search = trials_of(file)
+    assert [trial.state.name for trial in search.trials()] == ["COMPLETE"] * 4
+    assert "continuing at step" in (search.folder / "trial-0001" / "fit.log").read_text()
+
+
+@pytest.mark.slow
+def test_two_sweeps_share_one_journal_and_a_signal_loses_nothing() -> None:
+    file = write(GRID.replace("EPOCHS", "6"))
+    processes = [subprocess.Popen(command(str(file)), stderr=subprocess.DEVNULL) for _ in range(2)]
+    deadline = time.monotonic() + 120
+    while not list(Path("runs").glob("sweep-*/trial-0001/checkpoints/step-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    processes[0].send_signal(signal.SIGTERM)
+    assert processes[0].wait(60) == 143
+    assert processes[1].wait(300) == 0
+    search = trials_of(file)
+    assert [trial.state.name for trial in search.trials()] == ["COMPLETE"] * 4

@@ -1,0 +1,1 @@
+"""Hyper-parameter search from W&B's sweep files, without W&B."""

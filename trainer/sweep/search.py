@@ -1,0 +1,243 @@
+"""The search: which point comes next. Optuna remembers the trials and proposes; each point is run once.
+
+Several processes, also on several machines, may share one storage. A trial is claimed under a lock beside the journal,
+and a lock in its folder says whether somebody is at it: one that is marked as running and not locked was killed, and is
+continued.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from trainer.config import InputError
+from trainer.run_folder import LOCK as RUN_LOCK
+from trainer.sweep.spec import Parameter, SweepSpec, Value
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+log = logging.getLogger("trainer")
+
+RUN = "run"  # a trial's folder, in its user attributes
+REASON = "reason"  # why it failed
+POINT = "point"  # the options of `trainer fit`, as they were given
+LOCK = "sweep.lock"  # of a trial: held by the sweep that runs it
+STARTUP_TRIALS = 8  # at random, before TPE has something to go by
+# A point that was run already is proposed again only where few are left.
+ATTEMPTS = 200
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A claimed trial: to be run in `folder`, until `Search.finish`."""
+
+    number: int
+    point: Mapping[str, Value]
+    folder: Path
+    lock: FileLock
+
+
+class Search:
+    """The trials of one sweep. Raises InputError for a storage that cannot be used."""
+
+    def __init__(self, spec: SweepSpec, folder: Path, storage: str | None = None) -> None:
+        self.spec = spec
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._claims = FileLock(folder / "claims.lock")
+        with self._claims:
+            try:
+                self.study = optuna.create_study(
+                    storage=storage or _journal(folder / "journal.log"),
+                    study_name=spec.name,
+                    direction="maximize",
+                    pruner=_pruner(spec),
+                    load_if_exists=True,
+                )
+            except Exception as error:
+                raise InputError(f"--storage: {storage or folder}: cannot be used: {error}") from error
+
+    def claim(self, most: int | None, *, retry_failed: bool = False) -> Trial | None:
+        """The next trial; None where `most` trials exist (those that failed included), or no point is left.
+
+        First come trials that were interrupted, then with `retry_failed` those that failed, then new points.
+        """
+        with self._claims:
+            trials = self.study.get_trials(deepcopy=False)
+            for old in trials:
+                again = old.state == TrialState.RUNNING or (retry_failed and self._is_open_failure(old, trials))
+                if again and (trial := self._reclaim(old)):
+                    return trial
+            if most is not None and len([one for one in trials if _counts(one)]) >= most:
+                return None
+            return self._propose(trials)
+
+    def report(self, trial: Trial, epoch: int, value: float) -> bool:
+        """Note the metric after an epoch; whether the trial should be stopped early."""
+        live = optuna.Trial(self.study, self._id(trial))
+        live.report(value, epoch)
+        return self.spec.hyperband is not None and live.should_prune()
+
+    def finish(self, trial: Trial, value: float | None, *, pruned: bool = False, reason: str | None = None) -> None:
+        """End a trial: with its metric, stopped early, or failed for `reason`."""
+        with self._claims:
+            if reason is not None:
+                self.study._storage.set_trial_user_attr(self._id(trial), REASON, reason)
+            state = TrialState.FAIL if reason is not None else TrialState.PRUNED if pruned else TrialState.COMPLETE
+            self.study.tell(trial.number, value if state == TrialState.COMPLETE else None, state=state)
+        trial.lock.release()
+
+    def has_orphans(self) -> bool:
+        """Whether a training goes on whose sweep was killed: it can be claimed when it has ended."""
+        running = [one for one in self.trials() if one.state == TrialState.RUNNING]
+        return any(_is_free(Path(one.user_attrs[RUN]) / LOCK) for one in running)
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials that took a point, by number."""
+        return [trial for trial in self.study.get_trials(deepcopy=False) if _counts(trial)]
+
+    def leaders(self) -> list[FrozenTrial]:
+        """The finished trials, the best first."""
+        done = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
+        return sorted(done, key=lambda trial: trial.value or 0.0, reverse=True)
+
+    def _id(self, trial: Trial) -> int:
+        return self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, trial.number)
+
+    def _is_open_failure(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
+        """Failed, and its point has not been run again since."""
+        if trial.state != TrialState.FAIL or not _counts(trial):
+            return False
+        point = trial.user_attrs[POINT]
+        return not any(
+            later.user_attrs.get(POINT) == point and later.number > trial.number and _counts(later) for later in trials
+        )
+
+    def _reclaim(self, old: FrozenTrial) -> Trial | None:
+        """Take over an interrupted trial, or begin a failed one again; None where somebody is at it."""
+        if RUN not in old.user_attrs:  # killed between the proposal and its note: nothing was run
+            if old.state == TrialState.RUNNING:
+                self.study.tell(old.number, state=TrialState.FAIL)
+            return None
+        folder = Path(old.user_attrs[RUN])
+        lock = _try_lock(folder)
+        if lock is None:
+            return None
+        if not _is_free(folder / RUN_LOCK):  # its sweep was killed, the training itself was not
+            lock.release()
+            return None
+        if old.state == TrialState.RUNNING:
+            return Trial(old.number, old.user_attrs[POINT], folder, lock)
+        lock.release()
+        self.study.enqueue_trial(old.params)
+        return self._start(self.study.ask(_distributions(self.spec)))
+
+    def _propose(self, trials: list[FrozenTrial]) -> Trial | None:
+        taken = [trial.user_attrs[POINT] for trial in trials if _counts(trial)]
+        if self.spec.method == "grid":
+            for drawn, point in _grid(self.spec):
+                if point not in taken:
+                    self.study.enqueue_trial(drawn)
+                    return self._start(self.study.ask(_distributions(self.spec)))
+            return None
+        if self.spec.points() is not None and len(taken) >= (self.spec.points() or 0):
+            return None
+        for attempt in range(ATTEMPTS):
+            self.study.sampler = _sampler(self.spec, seed=len(trials) + attempt)
+            asked = self.study.ask(_distributions(self.spec))
+            if _point(self.spec, asked.params) not in taken:
+                return self._start(asked)
+            self.study.tell(asked, state=TrialState.FAIL)
+        log.warning("no point was found in %d attempts that has not been run", ATTEMPTS)
+        return None
+
+    def _start(self, asked: optuna.Trial) -> Trial:
+        folder = self.folder / f"trial-{asked.number:04d}"
+        point = _point(self.spec, asked.params)
+        asked.set_user_attr(POINT, point)
+        asked.set_user_attr(RUN, str(folder))
+        lock = _try_lock(folder)
+        assert lock is not None  # a new number
+        return Trial(asked.number, point, folder, lock)
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    """Whether it took a point: a proposal that was given up took none."""
+    return RUN in trial.user_attrs
+
+
+def _try_lock(folder: Path) -> FileLock | None:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    return lock
+
+
+def _is_free(file: Path) -> bool:
+    lock = FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    lock.release()
+    return True
+
+
+def _journal(file: Path) -> optuna.storages.BaseStorage:
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
+
+    return JournalStorage(JournalFileBackend(str(file), JournalFileOpenLock(str(file))))
+
+
+def _sampler(spec: SweepSpec, seed: int) -> optuna.samplers.BaseSampler:
+    """Seeded by the trial, so that a sweep draws the same points however often it is started again."""
+    if spec.method == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    # The constant liar: trials that are running count as bad ones, so that workers do not all go to one place.
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, constant_liar=True)
+
+
+def _pruner(spec: SweepSpec) -> optuna.pruners.BasePruner:
+    if spec.hyperband is None:
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.HyperbandPruner(min_resource=spec.hyperband.min_epochs, reduction_factor=spec.hyperband.eta)
+
+
+def _distributions(spec: SweepSpec) -> dict[str, BaseDistribution]:
+    return {name: _distribution(parameter) for name, parameter in spec.parameters.items()}
+
+
+def _distribution(parameter: Parameter) -> BaseDistribution:
+    if parameter.choices:
+        return CategoricalDistribution(parameter.choices)
+    if parameter.integer:
+        return IntDistribution(int(parameter.low), int(parameter.high))
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+
+
+def _point(spec: SweepSpec, drawn: Mapping[str, Any]) -> dict[str, Value]:
+    """The options' values for what was drawn."""
+    point: dict[str, Value] = {}
+    for name, parameter in spec.parameters.items():
+        exact = parameter.choices or parameter.integer
+        point[name] = drawn[name] if exact else parameter.transform(drawn[name])
+    return point
+
+
+def _grid(spec: SweepSpec) -> Iterator[tuple[dict[str, Value], dict[str, Value]]]:
+    """What to draw, and its point, for each point of a grid in the file's order."""
+    names = list(spec.parameters)
+    for values in itertools.product(*(spec.parameters[name].grid() or () for name in names)):
+        drawn = dict(zip(names, values, strict=True))
+        yield drawn, _point(spec, drawn)

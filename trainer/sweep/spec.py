@@ -1,0 +1,328 @@
+"""A W&B sweep file, read and checked: https://docs.wandb.ai/guides/sweeps/define-sweep-configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, NoReturn
+
+import yaml
+
+from trainer.config import InputError
+
+METRIC = "val_accuracy"  # never test accuracy: what chooses must not be what judges
+METHODS = ("grid", "random", "bayes")
+TOP_KEYS = (
+    *("program", "command", "method", "metric", "parameters", "early_terminate"),
+    *("name", "description", "project", "entity", "run_cap"),
+)
+ARGS = "${args}"
+# The part of a command that names the program, in the spellings that W&B's files have.
+PROGRAM = (["trainer", "fit"], ["${program}", "fit"], ["python", "-m", "trainer", "fit"])
+
+UNIFORM = ("min", "max")
+SPREAD = ("mu", "sigma")
+# Distribution → the keys that it needs. With `q_` in front, all but the first three take `q`, the step.
+DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
+    "constant": ("value",),
+    "categorical": ("values",),
+    "int_uniform": UNIFORM,
+    "uniform": UNIFORM,
+    "log_uniform": UNIFORM,
+    "log_uniform_values": UNIFORM,
+    "inv_log_uniform": UNIFORM,
+    "inv_log_uniform_values": UNIFORM,
+    "normal": SPREAD,
+    "log_normal": SPREAD,
+    "beta": ("a", "b"),
+}
+QUANTIZED = ("uniform", "log_uniform", "log_uniform_values", "normal", "log_normal", "beta")
+BY_QUANTILE = ("normal", "log_normal", "beta")
+TAIL = 1e-6
+DEFAULTS = {"mu": 0.0, "sigma": 1.0, "q": 1.0, "a": 1.0, "b": 1.0}
+
+Value = str | int | float | bool
+# (file, line number from 1, key) of what is being read
+Where = tuple[Path, int, str]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One hyper-parameter: one value, a list of them, or a number from `low` to `high`.
+
+    A search draws from [low, high], evenly or (`log`) evenly in the logarithm; `transform` makes the parameter's value
+    of what it drew.
+    """
+
+    choices: tuple[Value, ...] = ()
+    low: float = 0.0
+    high: float = 1.0
+    log: bool = False
+    integer: bool = False
+    transform: Callable[[float], float] = lambda drawn: drawn
+
+    def grid(self) -> tuple[Value, ...] | None:
+        """All values; None where they cannot be counted."""
+        if self.choices:
+            return self.choices
+        return tuple(range(int(self.low), int(self.high) + 1)) if self.integer else None
+
+
+@dataclass(frozen=True)
+class Hyperband:
+    """Stop a trial early, by its place after `min_epochs`, `min_epochs`·eta, … epochs."""
+
+    min_epochs: int
+    eta: int
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """What a sweep file asks for."""
+
+    path: Path
+    method: str
+    parameters: Mapping[str, Parameter]
+    command: tuple[str, ...]  # options of `trainer fit` around `ARGS`
+    hyperband: Hyperband | None
+    run_cap: int | None
+
+    @property
+    def name(self) -> str:
+        """Changes with whatever changes the search."""
+        described = {
+            name: [p.choices, p.low, p.high, p.log, p.integer, p.transform(0.3)] for name, p in self.parameters.items()
+        }
+        content = json.dumps([self.method, described, self.command], sort_keys=True)
+        return f"{self.path.stem}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+    def points(self) -> int | None:
+        """How many points there are; None where they cannot be counted."""
+        counts = [len(grid) if (grid := p.grid()) is not None else math.inf for p in self.parameters.values()]
+        product = math.prod(counts)
+        return None if product == math.inf else int(product)
+
+    def options(self, point: Mapping[str, Value]) -> list[str]:
+        """The options of `trainer fit` for a point."""
+        values = [f"--{name}={_spelled(value)}" for name, value in point.items()]
+        return [part for word in self.command for part in (values if word == ARGS else [word])]
+
+
+def read_spec(path: Path, known_options: Sequence[str]) -> SweepSpec:
+    """Read and check a sweep file. `known_options`: those of `trainer fit` that may be searched.
+
+    Raises InputError, with file, line and key, for whatever W&B would refuse and for what only W&B can do.
+    """
+    return _Reader(path, known_options).read()
+
+
+class _Reader:
+    def __init__(self, path: Path, known_options: Sequence[str]) -> None:
+        self._path = path
+        self._options = {option.replace("-", "_") for option in known_options}
+        self._lines: dict[str, int] = {}
+
+    def read(self) -> SweepSpec:
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{self._path}: cannot be read: {error}") from error
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            content = yaml.safe_load(text)
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise InputError(f"{self._path}, line {line}: not YAML: {error.problem}") from error
+        if not isinstance(content, dict):
+            raise InputError(f"{self._path}: a mapping with method, metric and parameters is expected")
+        self._note_lines(node, "")
+        for key in content:
+            if key not in TOP_KEYS:
+                self._fail(str(key), f"no such key; there are {', '.join(TOP_KEYS)}")
+        method = content.get("method")
+        if method not in METHODS:
+            self._fail("method", f"{method!r} is not one of {', '.join(METHODS)}")
+        self._check_metric(content.get("metric"))
+        parameters = self._parameters(content.get("parameters"))
+        if method == "grid":
+            for name, parameter in parameters.items():
+                if parameter.grid() is None:
+                    self._fail(f"parameters.{name}", "a grid needs `values`, `value` or whole numbers from min to max")
+        cap = content.get("run_cap")
+        if cap is not None and not (isinstance(cap, int) and cap > 0):
+            self._fail("run_cap", f"{cap!r} is no positive whole number")
+        return SweepSpec(
+            path=self._path,
+            method=method,
+            parameters=parameters,
+            command=self._command(content.get("command")),
+            hyperband=self._hyperband(content.get("early_terminate")),
+            run_cap=cap,
+        )
+
+    def _note_lines(self, node: Any, prefix: str) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                name = f"{prefix}{key.value}"
+                self._lines[name] = key.start_mark.line + 1
+                self._note_lines(value, f"{name}.")
+
+    def _fail(self, key: str, what: str) -> NoReturn:
+        known = key
+        while known and known not in self._lines:
+            known = known.rpartition(".")[0]
+        raise InputError(f"{self._path}, line {self._lines.get(known, 1)}, {key}: {what}")
+
+    def _check_metric(self, metric: Any) -> None:
+        if not isinstance(metric, dict):
+            self._fail("metric", f"`name: {METRIC}` and `goal: maximize` are expected")
+        if metric.get("name") != METRIC:
+            self._fail("metric.name", f"{metric.get('name')!r} is not {METRIC}, the metric that is searched by")
+        if metric.get("goal", "minimize") != "maximize":  # W&B minimizes where the file does not say
+            self._fail("metric.goal", f"`goal: maximize` is expected for {METRIC}")
+
+    def _command(self, command: Any) -> tuple[str, ...]:
+        """What follows `trainer fit`."""
+        if command is None:
+            return ("--no-save", ARGS)
+        if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+            self._fail("command", "a list of words is expected")
+        words = [word for word in command if word not in ("${env}", "/usr/bin/env", "${interpreter}")]
+        for program in PROGRAM:
+            if words[: len(program)] == program:
+                rest = tuple(words[len(program) :])
+                break
+        else:
+            self._fail("command", "only `trainer fit` is run: ${env}, trainer, fit, --no-save, ${args} is expected")
+        if rest.count(ARGS) != 1:
+            self._fail("command", f"{ARGS} is expected once")
+        for word in rest:
+            if word.startswith("${") and word != ARGS:
+                self._fail("command", f"{word} is not known here; {ARGS} is")
+        return rest
+
+    def _hyperband(self, rules: Any) -> Hyperband | None:
+        if rules is None:
+            return None
+        if not isinstance(rules, dict) or rules.get("type") != "hyperband":
+            self._fail("early_terminate", "`type: hyperband` is expected")
+        eta = rules.get("eta", 3)
+        if not isinstance(eta, int) or eta < 2:
+            self._fail("early_terminate.eta", f"{eta!r} is no whole number from 2 on")
+        minimum = rules.get("min_iter")
+        if minimum is None:
+            if not isinstance(rules.get("max_iter"), int) or not isinstance(rules.get("s"), int):
+                self._fail("early_terminate", "min_iter, or max_iter and s, are expected")
+            minimum = max(1, rules["max_iter"] // eta ** rules["s"])
+        if not isinstance(minimum, int) or minimum < 1:
+            self._fail("early_terminate.min_iter", f"{minimum!r} is no positive whole number")
+        return Hyperband(minimum, eta)
+
+    def _parameters(self, parameters: Any) -> dict[str, Parameter]:
+        if not isinstance(parameters, dict) or not parameters:
+            self._fail("parameters", "at least one parameter is expected")
+        read = {}
+        for name, rules in parameters.items():
+            key = f"parameters.{name}"
+            option = str(name).replace("-", "_")
+            if option not in self._options:
+                self._fail(key, f"`trainer fit` has no option --{str(name).replace('_', '-')}")
+            if not isinstance(rules, dict):
+                self._fail(key, "`value`, `values` or a distribution is expected")
+            read[option] = self._parameter(key, rules)
+        return read
+
+    def _parameter(self, key: str, rules: dict[str, Any]) -> Parameter:
+        if "parameters" in rules:
+            self._fail(key, "nested parameters are not options of `trainer fit`")
+        if "probabilities" in rules or rules.get("distribution") == "categorical_w_probabilities":
+            self._fail(key, "values with probabilities are drawn by W&B only; repeat no value and leave them out")
+        name = rules.get("distribution") or self._default_distribution(key, rules)
+        quantized = name.startswith("q_")
+        base = name.removeprefix("q_")
+        if base not in DISTRIBUTIONS or (quantized and base not in QUANTIZED):
+            self._fail(f"{key}.distribution", f"{name!r} is not one of {', '.join(DISTRIBUTIONS)}, or with q_ in front")
+        needed = (*DISTRIBUTIONS[base], *(("q",) if quantized else ()))
+        for one in rules:
+            if one not in (*needed, "distribution"):
+                self._fail(f"{key}.{one}", f"{name} takes {', '.join(needed)} and no {one}")
+        if base == "constant":
+            return Parameter(choices=(self._scalar(f"{key}.value", rules.get("value")),))
+        if base == "categorical":
+            values = rules.get("values")
+            if not isinstance(values, list) or not values:
+                self._fail(f"{key}.values", "at least one value is expected")
+            scalars = [self._scalar(f"{key}.values", value) for value in values]
+            return Parameter(choices=tuple(dict.fromkeys(scalars)))
+        numbers = {}
+        for one in needed:
+            number = rules.get(one, DEFAULTS.get(one))
+            if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+                self._fail(f"{key}.{one}", f"{number!r} is no number")
+            numbers[one] = number
+        return self._numeric(key, base, numbers)
+
+    def _default_distribution(self, key: str, rules: dict[str, Any]) -> str:
+        if "value" in rules:
+            return "constant"
+        if "values" in rules:
+            return "categorical"
+        if {"min", "max"} <= set(rules):
+            whole = all(isinstance(rules[end], int) for end in UNIFORM)
+            return "int_uniform" if whole else "uniform"
+        self._fail(key, "`value`, `values`, or `min` and `max` are expected")
+
+    def _scalar(self, key: str, value: Any) -> Value:
+        if not isinstance(value, str | int | float | bool):
+            self._fail(key, f"{value!r} is no word and no number")
+        return value
+
+    def _numeric(self, key: str, base: str, numbers: dict[str, float]) -> Parameter:
+        low, high = numbers.get("min", 0.0), numbers.get("max", 1.0)
+        if low > high:
+            self._fail(f"{key}.min", f"{low:g} is above max, {high:g}")
+        if base.endswith("_values") and low <= 0:
+            self._fail(f"{key}.min", f"{low:g} has no logarithm; more than 0 is expected")
+        if numbers.get("sigma", 1) <= 0 or min(numbers.get("a", 1), numbers.get("b", 1)) <= 0:
+            self._fail(key, "sigma, a and b are more than 0")
+        step = numbers.get("q")
+        if step is not None and step <= 0:
+            self._fail(f"{key}.q", f"{step:g} is no step; more than 0 is expected")
+
+        def rounded(value: float) -> float:
+            return value if step is None else round(value / step) * step
+
+        if base == "int_uniform":
+            if int(low) != low or int(high) != high:
+                self._fail(key, "whole numbers are expected")
+            return Parameter(low=low, high=high, integer=True)
+        if base in BY_QUANTILE:
+            return _by_quantile(base, numbers, rounded)
+        if base == "log_uniform":  # of exponents to the base e
+            low, high = math.exp(low), math.exp(high)
+        elif base == "inv_log_uniform":  # 1/x is log-uniform
+            low, high = math.exp(-high), math.exp(-low)
+        return Parameter(low=low, high=high, log=base != "uniform", transform=rounded)
+
+
+def _by_quantile(base: str, numbers: Mapping[str, float], rounded: Callable[[float], float]) -> Parameter:
+    """A distribution that is drawn by its quantile, which stays off the ends: there it may be infinite."""
+    if base == "beta":
+        from scipy.stats import beta
+
+        distribution = beta(numbers["a"], numbers["b"])
+        inverse: Callable[[float], float] = lambda quantile: float(distribution.ppf(quantile))  # noqa: E731
+    else:
+        inverse = NormalDist(numbers["mu"], numbers["sigma"]).inv_cdf
+    if base == "log_normal":
+        return Parameter(low=TAIL, high=1 - TAIL, transform=lambda quantile: rounded(math.exp(inverse(quantile))))
+    return Parameter(low=TAIL, high=1 - TAIL, transform=lambda quantile: rounded(inverse(quantile)))
+
+
+def _spelled(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,92 @@
+"""`trainer sweep`: a sweep file, its trials, the leaderboard and the winner, top to bottom."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from trainer.config import InputError, Interrupted
+from trainer.console import print_table
+from trainer.publish import publish_run
+from trainer.run_folder import RUNS
+from trainer.sweep.agents import Agents
+from trainer.sweep.board import Board, leaderboard, write_pictures
+from trainer.sweep.search import RUN, Search
+from trainer.sweep.spec import METRIC, read_spec
+
+log = logging.getLogger("trainer")
+
+DEFAULT_TRIALS = 20
+PICTURES = "sweep.html"
+
+
+def run_sweep(
+    file: Path,
+    options: Sequence[str],
+    *,
+    trials: int | None,
+    workers: int,
+    storage: str | None,
+    retry_failed: bool,
+    save_best: bool,
+) -> None:
+    """Run the trials of a sweep file, show the best, and publish its model.
+
+    `options` are those of `trainer fit` that may be searched. Raises InputError for a file that is wrong, RunError
+    where the trials fail, and Interrupted after a signal.
+    """
+    spec = read_spec(file, options)
+    search = Search(spec, RUNS / f"sweep-{spec.name}", storage)
+    most = trials if trials is not None else spec.run_cap
+    if most is None and spec.method != "grid":
+        most = DEFAULT_TRIALS
+    log.info("sweep in %s: %s, %s trials", search.folder, spec.method, most if most is not None else spec.points())
+    agents = Agents(search, workers=workers, most=most, retry_failed=retry_failed)
+    board = Board(search, agents, most)
+    previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with board.shown():
+            agents.run(board.refresh)
+            board.refresh()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        _show(search)
+    if save_best:
+        _save_best(search)
+    elif search.leaders():
+        typer.echo(f"next: trainer sweep {file} --trials 0 --save-best")
+
+
+def _interrupt(number: int, _: FrameType | None) -> NoReturn:
+    name = signal.Signals(number).name
+    raise Interrupted(f"{name}: stopped; run the same command again to continue", 128 + number)
+
+
+def _show(search: Search) -> None:
+    rows = leaderboard(search)
+    if rows:
+        print_table(f"{search.spec.name}: the best trials", ("trial", METRIC, "parameters"), rows)
+    if write_pictures(search, search.folder / PICTURES):
+        typer.echo(f"pictures in {search.folder / PICTURES}")
+
+
+def _save_best(search: Search) -> None:
+    leaders = search.leaders()
+    if not leaders:
+        raise InputError(f"{search.folder}: no trial has finished; there is no best one to save")
+    folder = Path(leaders[0].user_attrs[RUN])
+    metrics = json.loads((folder / "export" / "spec.json").read_text())["metrics"]
+    tag = publish_run(folder, None)
+    typer.echo(
+        f"trial {leaders[0].number}: validation accuracy {metrics['val_accuracy']:.2%}, "
+        f"test accuracy {metrics['test_accuracy']:.2%}"
+    )
+    typer.echo(f"saved as {tag}; next: bentoml serve")
