@@ -19,6 +19,7 @@ from server import PROJECT, Server, environment, form, publish, serve_in_vain, s
 from tiny_model import LABELS, PIXELS
 
 from trainer import store
+from trainer.data import load
 from trainer.serving import artifact
 from trainer.serving.engine import load_engine
 from trainer.serving.pixels import decode
@@ -194,6 +195,58 @@ def test_preview_is_what_the_model_sees(server: Server) -> None:
     assert (reply.status, reply.headers["content-type"]) == (200, "image/png")
     seen = np.asarray(Image.open(io.BytesIO(reply.body)))
     np.testing.assert_array_equal(seen, decode(buffer.getvalue(), PIXELS)[:, :, 0])
+
+
+def pictures_of_every_kind() -> dict[str, bytes]:
+    """File name → an encoded image, for every format, mode and orientation that has a rule of its own."""
+    y, x = np.mgrid[:90, :120] / 120
+    colour = Image.fromarray((np.stack([x, y, (x + y) / 2], -1) * 255).astype(np.uint8))
+    clear = colour.convert("RGBA")
+    clear.putalpha(Image.fromarray((x * 255).astype(np.uint8)))
+    deep = Image.fromarray((x * 65535).astype(np.uint16))
+    files: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+        "gray.jpg": (colour.convert("L"), {}),
+        "colour.jpg": (colour, {}),
+        "cmyk.jpg": (colour.convert("CMYK"), {}),
+        "progressive.jpg": (colour, {"progressive": True}),
+        "gray.png": (colour.convert("L"), {}),
+        "colour.png": (colour, {}),
+        "alpha.png": (clear, {}),
+        "palette.png": (colour.quantize(16), {"transparency": 3}),
+        "one-bit.png": (colour.convert("1"), {}),
+        "deep.png": (deep, {}),
+        "colour.webp": (colour, {}),
+        "colour.bmp": (colour, {}),
+        "palette.gif": (colour.quantize(64), {}),
+    }
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        files[f"turned-{orientation}.jpg"] = (colour, {"exif": exif})
+    encoded = {}
+    for name, (image, options) in files.items():
+        buffer = io.BytesIO()
+        suffix = name.rpartition(".")[2].upper()
+        image.save(buffer, "JPEG" if suffix == "JPG" else suffix, **options)
+        encoded[name] = buffer.getvalue()
+    return encoded
+
+
+def test_the_model_is_fed_what_training_cached(server: Server, tmp_path: Path) -> None:
+    """The same file through `trainer.data` and through the server: the same array."""
+    pictures = pictures_of_every_kind()
+    for split in ("train", "val", "test"):
+        for name, data in pictures.items():
+            file = tmp_path / "data" / split / name.replace(".", "-") / name
+            file.parent.mkdir(parents=True)
+            file.write_bytes(data)
+    dataset = load(f"folder:{tmp_path / 'data'}", pixels=PIXELS)
+    cached = dict(zip(dataset.test.labels.tolist(), dataset.test.read(np.arange(len(dataset.test))), strict=True))
+    assert len(cached) == len(pictures) == 21
+    for name, data in pictures.items():
+        fed = np.asarray(Image.open(io.BytesIO(server.ask("POST", "/preview", data).body)))
+        trained = cached[dataset.labels.index(name.replace(".", "-"))]
+        np.testing.assert_array_equal(fed, trained[:, :, 0], err_msg=name)
 
 
 def test_what_is_not_there_and_what_is_not_allowed(server: Server) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import math
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from starlette.types import Message
 
 from trainer.serving.artifact import Artifact
 from trainer.serving.engine import Engine, available_cpus
@@ -38,6 +40,7 @@ from trainer.serving.settings import Settings
 
 # More pixels take about a millisecond to decode: not on the event loop, where all other requests would wait.
 SMALL_PIXELS = 100_000
+WARM_UP_REQUESTS = 50
 SLOWEST_BATCH = 0.25  # of the deadline: a batch that takes longer leaves no room to wait for it
 
 
@@ -66,12 +69,21 @@ class Api:
             "/docs.json": ("GET", self._get_description),
         }
 
-    def warm_up(self) -> None:
-        """Run every batch size that will be served, and the decoder."""
+    async def warm_up(self) -> None:
+        """Run every batch size that will be served, and the way of a request from its body to its answer."""
         self._runner.warm_up(slowest=SLOWEST_BATCH * self._deadline)
         blank = io.BytesIO()
         Image.new("L", (self._pixels.width, self._pixels.height)).save(blank, "PNG")
-        EncodedImage(blank.getvalue()).decode(self._pixels)
+        body = {"type": "http.request", "body": blank.getvalue(), "more_body": False}
+        _, predict = self.routes["/predict"]
+        for _ in range(WARM_UP_REQUESTS):
+            messages: list[Message] = [body]
+
+            async def receive(messages: list[Message] = messages) -> Message:
+                return messages.pop() if messages else await asyncio.Future()
+
+            with contextlib.suppress(TimeoutError):  # a short deadline, and nothing is warm yet
+                await predict(Request({"type": "http", "headers": []}, receive))
 
     def close(self) -> None:
         self._runner.close()

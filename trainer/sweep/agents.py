@@ -16,7 +16,7 @@ from typing import Any
 
 from trainer.config import RunError
 from trainer.sweep.search import Search, Trial
-from trainer.sweep.spec import METRIC, Value
+from trainer.sweep.sweep_file import METRIC, Value
 
 POLL_S = 0.5
 PATIENCE = 3  # failures in a row that stop a worker

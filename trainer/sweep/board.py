@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from trainer.sweep.agents import Agents
 from trainer.sweep.search import POINT, REASON, Search
-from trainer.sweep.spec import METRIC
+from trainer.sweep.sweep_file import METRIC
 
 log = logging.getLogger("trainer")
 

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from trainer.config import InputError
 from trainer.run_folder import LOCK as RUN_LOCK
-from trainer.sweep.spec import Parameter, SweepSpec, Value
+from trainer.sweep.sweep_file import Parameter, SweepSpec, Value
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 log = logging.getLogger("trainer")

@@ -19,7 +19,7 @@ from trainer.run_folder import RUNS
 from trainer.sweep.agents import Agents
 from trainer.sweep.board import Board, leaderboard, write_pictures
 from trainer.sweep.search import RUN, Search
-from trainer.sweep.spec import METRIC, read_spec
+from trainer.sweep.sweep_file import METRIC, read_spec
 
 log = logging.getLogger("trainer")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trainer.config import InputError
-from trainer.sweep.spec import Hyperband, SweepSpec, read_spec
+from trainer.sweep.sweep_file import Hyperband, SweepSpec, read_spec
 
 OPTIONS = ("dataset", "epochs", "learning_rate", "dropout", "optimizer", "save")
 SWEEPS = Path(__file__).parents[2] / "sweeps"
