@@ -6,14 +6,17 @@ with `@bentoml.api` is for BentoML's client and for calls within Python.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import gc
 import logging
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, cast
 
 # Read once, when BentoML is imported: nothing is sent to its makers unless someone asks for it.
@@ -85,6 +88,7 @@ class Classifier:
             atexit.register(shutil.rmtree, os.environ[METRICS_DIR], ignore_errors=True)
 
     def __init__(self) -> None:
+        self.draining = False
         stored = store.find(os.environ.get(SERVED_MODEL, settings.model))
         loaded = artifact.load(stored.path)
         threads = settings.threads or max(1, available_cpus() // settings.workers)
@@ -101,6 +105,23 @@ class Classifier:
         # What is there now stays: the garbage collector need not look through it again, which takes 100 ms and more.
         gc.collect()
         gc.freeze()
+        if settings.drain_delay_s:
+            self.drain_before_stop()
+
+    def drain_before_stop(self) -> None:
+        """From now on SIGTERM turns /readyz off at once, and stops the server `drain_delay_s` later.
+
+        BentoML by itself closes its port at once, while a proxy still sends requests.
+        """
+        stop = cast(Callable[[int, None], None], signal.getsignal(signal.SIGTERM))  # uvicorn's
+        loop = asyncio.get_running_loop()
+
+        def drain(number: int, _: FrameType | None) -> None:
+            log.info("stopping in %g s; not ready from now on", settings.drain_delay_s)
+            self.draining = True
+            loop.call_soon_threadsafe(loop.call_later, settings.drain_delay_s, stop, number, None)
+
+        signal.signal(signal.SIGTERM, drain)
 
     @bentoml.api(output_spec=Prediction)
     async def predict(self, image: bytes, /) -> dict[str, Any]:
@@ -118,7 +139,7 @@ class Classifier:
         return await self.api.preview(image)
 
     async def __is_ready__(self) -> bool:
-        return settings.drain_file is None or not settings.drain_file.exists()
+        return not self.draining and not (settings.drain_file and settings.drain_file.exists())
 
 
 def backend() -> tuple[Routes, Callable[[str, int, float], None]]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import json
 import subprocess
 import sys
 import threading
@@ -314,12 +315,20 @@ def test_metrics_count_without_a_series_for_each_path(server: Server) -> None:
         assert line in text
 
 
-def test_the_log_names_the_model_and_no_request(server: Server) -> None:
+def test_the_log_has_a_line_for_the_model_and_for_each_error_and_none_for_a_success(server: Server) -> None:
+    assert f"serving {server.tag} on litert" in server.log.read_text()
+    before = len(server.log.read_text())
     server.predict(encoded())
-    log = server.log.read_text()
-    assert f"serving {server.tag} on litert" in log
-    assert "/predict" not in log
-    assert "trace" not in log.lower()
+    server.predict(b"hello")
+    server.ask("GET", "/nothing")
+    time.sleep(0.2)  # a line is written after its answer
+    lines = server.log.read_text()[before:].splitlines()
+    errors = [json.loads(line[line.index("{") :]) for line in lines]
+    assert [(error["path"], error["status"], error["code"]) for error in errors] == [
+        ("/predict", 415, "unsupported_type"),
+        ("/nothing", 404, "not_found"),
+    ]
+    assert errors[0]["ms"] > 0
 
 
 def test_a_client_that_leaves_disturbs_nobody(server: Server) -> None:
@@ -403,6 +412,19 @@ def test_an_answer_that_is_not_finite_is_an_internal_error(infinite_artifact: Pa
         buffer = io.BytesIO()
         Image.new("L", (28, 28)).save(buffer, "PNG")
         assert server.predict(buffer.getvalue()).status == 200
+
+
+def test_sigterm_drains_first(tiny_artifact: Path, tmp_path: Path) -> None:
+    with serving(tiny_artifact, tmp_path, "--arg", "drain_delay_s=3") as server:
+        begin = time.monotonic()
+        server.process.terminate()
+        while server.ask("GET", "/readyz").status == 200:
+            assert time.monotonic() < begin + 1
+        while time.monotonic() < begin + 2:
+            assert server.predict(encoded()).status == 200
+            assert server.ask("GET", "/readyz").code == "not_ready"
+        assert server.process.wait(20) == 0
+        assert 2.9 < time.monotonic() - begin < 8
 
 
 def test_several_workers_and_tensorflow(tiny_artifact: Path, tmp_path: Path) -> None:

@@ -63,11 +63,11 @@ class Answer:
     body: bytes
     media_type: str = "application/json"
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    error: Mapping[str, str] | None = None  # code and message
 
 
-def json_answer(value: Any, status: int = 200, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Answer:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Answer(status, text.encode(), headers=headers)
+def json_answer(value: Any) -> Answer:
+    return Answer(200, _json(value))
 
 
 def error_value(code: str, message: str) -> dict[str, dict[str, str]]:
@@ -78,7 +78,8 @@ def error_value(code: str, message: str) -> dict[str, dict[str, str]]:
 def error_answer(code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Answer:
     if code == "overloaded":
         headers = (*headers, (b"retry-after", str(RETRY_AFTER_S).encode()))
-    return json_answer(error_value(code, message), STATUS[code], headers)
+    value = error_value(code, message)
+    return Answer(STATUS[code], _json(value), headers=headers, error=value["error"])
 
 
 class Request:
@@ -98,8 +99,8 @@ class Request:
             raise _too_large(limit)
         first = await self._receive()
         if first["type"] == "http.request" and not first.get("more_body"):
-            self._hold(len(first["body"]), limit)
-            body: bytes = first["body"]
+            self._hold(len(first.get("body", b"")), limit)
+            body: bytes = first.get("body", b"")
         else:
             try:
                 async with asyncio.timeout(READ_TIMEOUT_S):
@@ -148,8 +149,8 @@ class Request:
         while True:
             if message["type"] == "http.disconnect":
                 raise ConnectionResetError
-            self._hold(len(message["body"]), limit)
-            body += message["body"]
+            self._hold(len(message.get("body", b"")), limit)
+            body += message.get("body", b"")
             if not message.get("more_body"):
                 return bytes(body)
             message = await self._receive()
@@ -201,7 +202,10 @@ class Contract:
         finally:
             request.release()
         await _send(send, answer)
-        on_request(path, answer.status, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        on_request(path, answer.status, seconds)
+        if answer.error:
+            _log_error(path, answer, seconds)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Let BentoML answer; its error, if it is one, in the contract's form. The status."""
@@ -213,7 +217,9 @@ class Contract:
                 status = message["status"]
                 if status >= 400:
                     allow = tuple(pair for pair in message.get("headers", ()) if pair[0].lower() == b"allow")
-                    await _send(send, _framework_error(status, scope["path"], allow))
+                    answer = _framework_error(status, scope["path"], allow)
+                    await _send(send, answer)
+                    _log_error(scope["path"], answer)
             if status < 400:
                 await send(message)
 
@@ -270,6 +276,18 @@ def _framework_error(status: int, path: str, headers: tuple[tuple[bytes, bytes],
     if status == 503:
         return error_answer("not_ready", "the server is starting or stopping")
     return error_answer("internal", "an internal error; the server's log says more")
+
+
+def _log_error(path: str, answer: Answer, seconds: float | None = None) -> None:
+    """One line of JSON for each answer that is an error; others leave none."""
+    line = {"path": path[:100], "status": answer.status, **(answer.error or {})}
+    if seconds is not None:
+        line["ms"] = round(1000 * seconds, 1)
+    log.log(logging.ERROR if answer.status == STATUS["internal"] else logging.WARNING, "%s", _json(line).decode())
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _too_large(limit: int) -> ApiError:
