@@ -270,6 +270,14 @@ def test_model_view(server: Server) -> None:
     assert server.ask("HEAD", "/model").body == b""
 
 
+def test_the_page_needs_nothing_from_elsewhere(server: Server) -> None:
+    reply = server.ask("GET", "/ui")
+    assert (reply.status, reply.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'self'" in reply.headers["content-security-policy"]
+    assert b"http://" not in reply.body
+    assert b"https://" not in reply.body
+
+
 def test_bentoml_s_own_client(server: Server, tmp_path: Path) -> None:
     """In a process of its own: the client warns when it is imported and when it is collected."""
     (tmp_path / "image.png").write_bytes(encoded())

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,9 @@ from trainer.serving.settings import Settings
 # More pixels take about a millisecond to decode: not on the event loop, where all other requests would wait.
 SMALL_PIXELS = 100_000
 WARM_UP_REQUESTS = 50
+PAGE = Path(__file__).with_name("ui.html")
+# It holds all that it needs, and asks nobody but this server.
+PAGE_POLICY = b"default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 SLOWEST_BATCH = 0.25  # of the deadline: a batch that takes longer leaves no room to wait for it
 
 
@@ -59,12 +63,14 @@ class Api:
             queue_length=settings.queue_length,
             on_batch=metrics.on_batch,
         )
+        self._page = PAGE.read_bytes()
         self._decoders = ThreadPoolExecutor(available_cpus(), "decode")
         self.routes: Routes = {
             "/predict": ("POST", self._post_predict),
             "/predict_batch": ("POST", self._post_predict_batch),
             "/preview": ("POST", self._post_preview),
             "/model": ("GET", self._get_model),
+            "/ui": ("GET", self._get_page),
             "/metrics": ("GET", self._get_metrics),
             "/docs.json": ("GET", self._get_description),
         }
@@ -142,6 +148,9 @@ class Api:
 
     async def _get_model(self, _: Request) -> Answer:
         return json_answer(self.describe_model())
+
+    async def _get_page(self, _: Request) -> Answer:
+        return Answer(200, self._page, "text/html; charset=utf-8", ((b"content-security-policy", PAGE_POLICY),))
 
     async def _get_metrics(self, _: Request) -> Answer:
         return Answer(200, self._metrics.render(), CONTENT_TYPE)

@@ -55,6 +55,7 @@ def describe(model: str) -> dict[str, Any]:
                 )
             },
             "/model": {"get": _operation("The model that is served", _json("Model"), VIEW_ERRORS)},
+            "/ui": {"get": _operation("The page", {"text/html": {"schema": NAME}}, VIEW_ERRORS)},
             "/metrics": {"get": _operation("Prometheus metrics", {"text/plain": {"schema": NAME}}, VIEW_ERRORS)},
             "/livez": {"get": _operation("Alive", {"text/plain": {"schema": NAME}}, VIEW_ERRORS)},
             "/readyz": {

@@ -83,7 +83,9 @@ class Search:
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
         """Note the metric after an epoch; whether the trial should be stopped early."""
         live = optuna.Trial(self.study, self._id(trial))
-        live.report(value, epoch)
+        # A trial that was interrupted has told of its first epochs before.
+        if epoch not in self.study._storage.get_trial(self._id(trial)).intermediate_values:
+            live.report(value, epoch)
         return self.spec.hyperband is not None and live.should_prune()
 
     def finish(self, trial: Trial, value: float | None, *, pruned: bool = False, reason: str | None = None) -> None:
