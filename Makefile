@@ -36,7 +36,9 @@ lint: $(READY)  ## style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## the measured tables of the README (an hour or more on two cores)
+bench: $(READY)  ## the README's tables: serving the newest model, a sweep, training (two hours on two cores)
+	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/train.py
 
 lock: $(READY)  ## resolve the newest versions that pyproject.toml allows

@@ -1,6 +1,6 @@
 """Serving, measured beside other ways to serve the same model; prints one table.
 
-    python benchmarks/serve.py MODEL IMAGE [--runs 3] [--requests 3000] [--only trainer,litserve,...] [--overload]
+    python benchmarks/serve.py [--model TAG] [--image FILE] [--runs 3] [--requests 3000] [--only trainer,litserve,...]
 
 Each server is started by itself, one after the other, and answers a fixed number of requests for one image at 1, 8, 32
 and 128 connections over loopback; figures are medians of the runs. The load generator shares the machine.
@@ -30,6 +30,7 @@ import psutil
 from load import Load, closed_loop, open_loop, request_bytes
 
 from trainer import store
+from trainer.data.digits import DigitsSource
 
 PROJECT = Path(__file__).parents[1]
 SERVERS = PROJECT / "benchmarks" / "servers"
@@ -179,17 +180,24 @@ def first_requests(model: store.StoredModel, image: bytes, starts: int) -> None:
     )
 
 
+def one_digit() -> bytes:
+    data = next(DigitsSource().examples()).data
+    assert isinstance(data, bytes)  # not the path of a file
+    return data
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a tag of the model store, made by trainer fit")
-    parser.add_argument("image", type=Path)
+    parser.add_argument("--model", help="a tag of the model store (default: the newest)")
+    parser.add_argument("--image", type=Path, help="default: one of the built-in digits, 8x8")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--requests", type=int, default=3000)
     parser.add_argument("--only", default="", help=f"of {', '.join(COMMANDS)}")
     parser.add_argument("--overload", type=float, metavar="SECONDS", help="instead: far more load than it can take")
     parser.add_argument("--starts", type=int, help="instead: the first request after each of this many starts")
     options = parser.parse_args()
-    model, image = store.find(options.model), options.image.read_bytes()
+    model = store.find(options.model)
+    image = options.image.read_bytes() if options.image else one_digit()
     processor = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     print(f"{platform.platform()}, {os.cpu_count()} x {processor[0].split(': ')[1]}, {model.tag}", flush=True)
     if options.overload:
