@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import Page, expect, sync_playwright
 from server import Server, serving
 
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 CHROMIUM = shutil.which("chromium")
 
 pytestmark = [
@@ -43,17 +43,17 @@ def digits_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def page(server: Server) -> Iterator[playwright.Page]:
+def page(server: Server) -> Iterator[Page]:
     """The page, once it has asked for the model; fails on an error of a script and on requests elsewhere."""
     problems: list[str] = []
-    with playwright.sync_playwright() as driver:
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:
             opened = browser.new_page(viewport={"width": 900, "height": 760})
             opened.on("pageerror", lambda error: problems.append(str(error)))
             opened.on("request", lambda request: _note_elsewhere(request.url, server.url, problems))
             opened.goto(f"{server.url}/ui")
-            playwright.expect(opened.locator("#model")).to_contain_text(server.tag)
+            expect(opened.locator("#model")).to_contain_text(server.tag)
             yield opened
         finally:
             browser.close()
@@ -65,7 +65,7 @@ def _note_elsewhere(url: str, home: str, problems: list[str]) -> None:
         problems.append(f"a request to {url}")
 
 
-def draw(page: playwright.Page, *points: tuple[float, float]) -> None:
+def draw(page: Page, *points: tuple[float, float]) -> None:
     """A line through points of the canvas, from (0, 0) to (1, 1)."""
     box = page.locator("#canvas").bounding_box()
     assert box
@@ -77,40 +77,43 @@ def draw(page: playwright.Page, *points: tuple[float, float]) -> None:
     page.mouse.up()
 
 
-def test_a_seven_is_drawn_and_read(page: playwright.Page, tmp_path: Path) -> None:
+def choose(page: Page, data: bytes) -> None:
+    page.locator("#file").set_input_files({"name": "picture.png", "mimeType": "image/png", "buffer": data})
+
+
+def test_a_seven_is_drawn_and_read(page: Page, tmp_path: Path) -> None:
     draw(page, (0.2, 0.12), (0.8, 0.12), (0.45, 0.9))
-    playwright.expect(page.locator("#label")).to_have_text("7")
-    playwright.expect(page.locator("#top tr")).to_have_count(5)
-    playwright.expect(page.locator("#latency")).to_contain_text("ms")
+    expect(page.locator("#label")).to_have_text("7")
+    expect(page.locator("#top tr")).to_have_count(5)
+    expect(page.locator("#latency")).to_contain_text("ms")
     assert page.locator("#preview").evaluate("image => image.decode().then(() => image.naturalWidth)") == 8
     page.screenshot(path=tmp_path / "page.png")
     assert np.asarray(Image.open(tmp_path / "page.png")).std() > 5
     page.locator("#clear").click()
-    playwright.expect(page.locator("#result")).to_be_hidden()
+    expect(page.locator("#result")).to_be_hidden()
 
 
-def test_the_keyboard_is_enough(page: playwright.Page) -> None:
+def test_the_keyboard_is_enough(page: Page) -> None:
     page.locator("#canvas").focus()
     for key, times in (("ArrowLeft", 8), ("ArrowUp", 10), (" ", 1), ("ArrowRight", 16), ("ArrowDown", 20), (" ", 1)):
         for _ in range(times):
             page.keyboard.press(key)
-    playwright.expect(page.locator("#label")).not_to_be_empty()
+    expect(page.locator("#label")).not_to_be_empty()
     page.keyboard.press("Escape")
-    playwright.expect(page.locator("#result")).to_be_hidden()
+    expect(page.locator("#result")).to_be_hidden()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "clear"
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "file"
 
 
-def test_a_picture_is_chosen_and_a_bad_one_explained(page: playwright.Page) -> None:
+def test_a_picture_is_chosen_and_a_bad_one_explained(page: Page) -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(buffer, "PNG")
-    files = {"name": "picture.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
-    page.locator("#file").set_input_files(files)  # type: ignore[arg-type]
-    playwright.expect(page.locator("#label")).not_to_be_empty()
-    page.locator("#file").set_input_files(files | {"buffer": buffer.getvalue()[:-15]})  # type: ignore[arg-type]
-    playwright.expect(page.locator("#error")).to_contain_text("damaged")
-    playwright.expect(page.locator("#result")).to_be_hidden()
-    page.locator("#file").set_input_files(files | {"buffer": b"hello"})  # type: ignore[arg-type]
-    playwright.expect(page.locator("#error")).to_contain_text("no picture that can be read")
+    choose(page, buffer.getvalue())
+    expect(page.locator("#label")).not_to_be_empty()
+    choose(page, buffer.getvalue()[:-15])
+    expect(page.locator("#error")).to_contain_text("damaged")
+    expect(page.locator("#result")).to_be_hidden()
+    choose(page, b"hello")
+    expect(page.locator("#error")).to_contain_text("no picture that can be read")
