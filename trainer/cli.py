@@ -25,7 +25,6 @@ from trainer.console import (
 
 DEFAULTS = FitConfig(dataset="")
 
-
 app = typer.Typer(
     name="trainer",
     no_args_is_help=True,

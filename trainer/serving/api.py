@@ -91,14 +91,14 @@ class Api:
             with contextlib.suppress(TimeoutError):  # a short deadline, and nothing is warm yet
                 await predict(Request({"type": "http", "headers": []}, receive))
 
-    def close(self) -> None:
-        self._runner.close()
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+    async def predict(self, data: bytes, request: Request | None = None) -> dict[str, Any]:
+        """The prediction for one encoded image; given up where the client of `request` goes.
 
-    async def predict(self, data: bytes) -> dict[str, Any]:
-        """The prediction for one encoded image. Raises ApiError and ImageError."""
+        Raises ApiError, ImageError, and TimeoutError after the deadline.
+        """
         async with asyncio.timeout(self._deadline):
-            return await self._classify(await self._decode(data))
+            answer = await self._classify(await self._decode(data), request)
+        return answer | {"model": self._model}
 
     async def predict_batch(self, images: Sequence[bytes]) -> dict[str, Any]:
         """The predictions, in order, of up to 256 encoded images; an error is an item's own."""
@@ -135,9 +135,7 @@ class Api:
         }
 
     async def _post_predict(self, request: Request) -> Answer:
-        data = await self._image(request)
-        async with asyncio.timeout(self._deadline):
-            return json_answer(await self._classify(await self._decode(data), request))
+        return json_answer(await self.predict(await self._image(request), request))
 
     async def _post_predict_batch(self, request: Request) -> Answer:
         body = await request.body(BATCH_LIMIT + FRAMING_LIMIT)
@@ -182,7 +180,10 @@ class Api:
         return pixels
 
     async def _classify(self, pixels: NDArray[np.uint8], request: Request | None = None) -> dict[str, Any]:
-        """Given up where the client of `request` goes: then the image is not computed. Raises ApiError."""
+        """A prediction without `model`. Where the client of `request` goes, the image is not computed.
+
+        Raises ApiError, and ConnectionResetError for a client that has gone.
+        """
         try:
             future = self._runner.predict(pixels)
         except asyncio.QueueFull:
@@ -199,18 +200,16 @@ class Api:
         finally:
             if gone:
                 gone.cancel()
-        return {**prediction(probabilities, self._artifact.labels), "model": self._model}
+        return prediction(probabilities, self._artifact.labels)
 
     async def _classify_item(self, data: bytes) -> dict[str, Any]:
         """A prediction without `model`, or `{"error": …}` where the image is at fault."""
         try:
-            answer = await self._classify(await self._decode(data))
+            return await self._classify(await self._decode(data))
         except (ApiError, ImageError) as error:
             if error.code == "overloaded":  # not the image's fault
                 raise
             return error_value(error.code, str(error))
-        del answer["model"]
-        return answer
 
 
 def _overloaded() -> ApiError:

@@ -20,9 +20,7 @@ class Settings(BaseModel):
     engine: Literal["litert", "tensorflow"] = "litert"
     workers: int = Field(default=1, ge=1, le=256)  # processes, each with the model
     threads: int | None = Field(default=None, ge=1, le=1024)  # of one worker's engine; None: its share of the CPUs
-    queue_length: int = Field(
-        default=256, ge=1, le=100_000
-    )  # images that wait for one worker's engine; more are refused
+    queue_length: int = Field(default=256, ge=1, le=100_000)  # images that wait for one worker; more are refused
     deadline_ms: float = Field(default=1000, gt=0, le=3_600_000)  # from the whole body to the answer
     drain_delay_s: float = Field(default=0, ge=0, le=3600)  # how long a stopping server says that it is not ready
     drain_file: Path | None = None  # while it is there, /readyz says 503

@@ -82,9 +82,10 @@ class Search:
 
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
         """Note the metric after an epoch; whether the trial should be stopped early."""
-        live = optuna.Trial(self.study, self._id(trial))
+        trial_id = self._id(trial)
+        live = optuna.Trial(self.study, trial_id)
         # A trial that was interrupted has told of its first epochs before.
-        if epoch not in self.study._storage.get_trial(self._id(trial)).intermediate_values:
+        if epoch not in self.study._storage.get_trial(trial_id).intermediate_values:
             live.report(value, epoch)
         return self.spec.hyperband is not None and live.should_prune()
 

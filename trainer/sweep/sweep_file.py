@@ -27,7 +27,7 @@ PROGRAM = (["trainer", "fit"], ["${program}", "fit"], ["python", "-m", "trainer"
 
 UNIFORM = ("min", "max")
 SPREAD = ("mu", "sigma")
-# Distribution → the keys that it needs. With `q_` in front, all but the first three take `q`, the step.
+# Distribution → the keys that it needs; those in QUANTIZED also exist with `q_` in front and `q`, the step.
 DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "constant": ("value",),
     "categorical": ("values",),
