@@ -1,8 +1,8 @@
 """Adaptive batching: single images in, one call of the engine for all that wait.
 
-While the engine is idle an image is dispatched at once; while it is busy images collect for the next batch. So batches
-grow with the load, and no image waits on a timer. (Clipper, Crankshaw et al., NSDI 2017, calls batches whose size follows
-the load adaptive; a delay to fill them, which it and most servers have, is left out.)
+While the engine is idle an image is dispatched at once; while it is busy images collect for the next batch. So
+batches grow with the load, and no image waits on a timer. (Clipper, Crankshaw et al., NSDI 2017, calls batches whose
+size follows the load adaptive; a delay to fill them, which it and most servers have, is left out.)
 """
 
 from __future__ import annotations
