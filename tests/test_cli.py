@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from trainer import store
 from trainer.cli import run
+from trainer.serving import artifact
 
 BIN = Path(sys.executable).parent
 FIT = ["fit", "--dataset", "builtin:digits", "--precision", "float32", "--json"]
@@ -51,7 +53,13 @@ def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.Capture
     assert fitted["tag"].startswith("digits:")
     assert fitted["val_accuracy"] >= 0.9
     assert fitted["test_accuracy"] >= 0.9
-    assert {path.name for path in Path(fitted["run_dir"], "report").iterdir()} >= {"confusion.png", "mistakes.png"}
+    pictures = ("calibration.png", "confusion.png", "learning_curves.png", "mistakes.png", "per_class.png")
+    assert sorted(path.name for path in Path(fitted["run_dir"], "report").iterdir()) == [*pictures, "report.html"]
+    stored = store.find(fitted["tag"]).path
+    assert (stored / "report" / "report.html").read_bytes() == Path(
+        fitted["run_dir"], "report/report.html"
+    ).read_bytes()
+    assert "report/report.html" in artifact.read_spec(stored)["files"]
 
     code, (listed,), _ = call("models", "--json", capsys=capsys)
     assert (code, listed["tag"], listed["dataset"]) == (0, fitted["tag"], "builtin:digits")
@@ -74,6 +82,9 @@ def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.Capture
     assert evaluations["litert"]["val_accuracy"] == fitted["val_accuracy"]
     assert evaluations["tensorflow"]["test_accuracy"] == pytest.approx(fitted["test_accuracy"], abs=0.011)
     assert set(evaluations["litert"]["classes"]) == set("0123456789")
+    page = Path(evaluations["litert"]["report_dir"], "report.html").read_text(encoding="utf-8")
+    assert f"<h1>{fitted['tag']}</h1>" in page
+    assert f"{100 * fitted['test_accuracy']:.1f}&nbsp;%" in page
 
     code, (saved,), _ = call("save", fitted["run_dir"], "--name", "other", "--json", capsys=capsys)
     assert code == 0

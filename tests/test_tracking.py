@@ -111,8 +111,9 @@ def test_an_offline_run_holds_config_history_summary_and_report(
     tracker.log(20, {"epoch": 2, "val_accuracy": 0.5})
     evaluation = metrics.evaluate(np.array([0, 1], np.int32), np.array([[0.9, 0.1], [0.8, 0.2]], np.float32))
     mistakes = [report.Mistake(np.full((8, 8, 1), 7, np.uint8), 1, 0, 0.8)]
-    pictures = report.write(tmp_path / "r", labels=["a", "ü"], evaluation=evaluation, history=None, mistakes=mistakes)
-    tracker.log_report(pictures, mistakes, ["a", "ü"], evaluation)
+    subject = report.Subject("mnist", "tfds:mnist", ["a", "ü"], train_images=5, val_images=3, val_accuracy=0.5)
+    files = report.write(tmp_path / "r", subject, evaluation=evaluation, history=None, mistakes=mistakes)
+    tracker.log_report(files, mistakes, ["a", "ü"], evaluation)
     tracker.summary({"tag": "mnist:x"})
     tracker.finish(0)
 
@@ -128,10 +129,12 @@ def test_an_offline_run_holds_config_history_summary_and_report(
         (20, 2, 0.5),
     ]
     tables = {"confusion_matrix_table", "per_class_accuracy", "worst_mistakes"}
-    assert tables | {f"report/{name}" for name in pictures} <= set(record.history[-1])
+    assert tables | {f"report/{name}" for name in files} <= set(record.history[-1])
     assert record.summary["tag"] == "mnist:x"
     media = file.parent / "files" / "media"
-    assert len(list(media.glob("images/report/*.png"))) == len(pictures)
+    assert len(list(media.glob("images/report/*.png"))) == len(files) - 1
+    (page,) = media.glob("html/report/page_*.html")
+    assert page.read_bytes() == files["page"].read_bytes()
     written = {path.name.rsplit("_", 2)[0]: json.loads(path.read_text()) for path in media.glob("table/*.json")}
     assert written["confusion_matrix_table"]["data"] == [["a", "a", 1], ["ü", "a", 1]]
     assert written["per_class_accuracy"]["data"] == [["a", 1, 1.0, 0.5], ["ü", 1, 0.0, 0.0]]

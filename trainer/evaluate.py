@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from trainer import metrics, report, store
 from trainer.config import InputError, choose
-from trainer.data import Split, load
+from trainer.data import Dataset, Split, load
 from trainer.serving import artifact
 from trainer.serving.engine import Engine, load_engine
 
@@ -21,7 +21,7 @@ WORST = 16  # mistakes shown in a report
 def evaluate(
     model: str, spec: str, *, engine_name: str, data_dir: Path | None, report_dir: Path | None
 ) -> dict[str, Any]:
-    """Accuracy on validation and test, per-class figures on test, calibration error, and pictures.
+    """Accuracy on validation and test, per-class figures on test, calibration error, and a report.
 
     The images are decoded as the model expects them and split with the seed that it was trained with, so that
     the validation images are those that training did not see. Raises InputError for unknown names, or a data
@@ -42,7 +42,8 @@ def evaluate(
     test = metrics.evaluate(dataset.test.labels, probabilities)
     folder = report_dir or Path("report") / stored.tag.replace(":", "-")
     mistakes = worst_mistakes(dataset.test, probabilities)
-    report.write(folder, labels=dataset.labels, evaluation=test, history=None, mistakes=mistakes)
+    subject = report_subject(stored.tag, dataset, val.accuracy)
+    report.write(folder, subject, evaluation=test, history=None, mistakes=mistakes)
     return {
         "model": stored.tag,
         "dataset": dataset.spec,
@@ -59,6 +60,18 @@ def evaluate(
 def predict_split(engine: Engine, split: Split) -> NDArray[np.float32]:
     """Probabilities float32 [len(split), K] of a serving engine, in order."""
     return np.concatenate([engine.predict(images) for images in split.batches(BATCH)])
+
+
+def report_subject(name: str, dataset: Dataset, val_accuracy: float) -> report.Subject:
+    """What the report of the model `name` is about."""
+    return report.Subject(
+        name=name,
+        dataset=dataset.spec,
+        labels=dataset.labels,
+        train_images=len(dataset.train),
+        val_images=len(dataset.val),
+        val_accuracy=val_accuracy,
+    )
 
 
 def worst_mistakes(split: Split, probabilities: NDArray[np.float32]) -> list[report.Mistake]:

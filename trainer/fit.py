@@ -16,7 +16,7 @@ from trainer import metrics, report, store, tracking
 from trainer.checkpoints import Checkpoints, Progress
 from trainer.config import FitConfig, RunError, slug
 from trainer.data import Dataset, load
-from trainer.evaluate import predict_split, worst_mistakes
+from trainer.evaluate import predict_split, report_subject, worst_mistakes
 from trainer.models import check_name
 from trainer.run_folder import RunFolder, open_run, refuse_private_folder
 from trainer.serving import artifact
@@ -88,7 +88,7 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
             "images_per_second": progress.history[-1]["images_per_second"],
         }
         if chief:
-            result |= _finish(estimator, run, progress, tracker)
+            result |= _finish(estimator, name, run, progress, tracker)
             result["tag"] = store.publish(run.export, name) if config.save else None
             run.update(state="finished")
             tracker.summary(result)
@@ -148,7 +148,9 @@ class _Observer:
         self._display.on_epoch(entry, self._epochs)
 
 
-def _finish(estimator: Estimator, run: RunFolder, progress: Progress, tracker: tracking.Tracker) -> dict[str, Any]:
+def _finish(
+    estimator: Estimator, name: str, run: RunFolder, progress: Progress, tracker: tracking.Tracker
+) -> dict[str, Any]:
     """Export, measure what will be served on test (once), write report and spec."""
     dataset = estimator.dataset
     exported = estimator.export(run.export)
@@ -157,11 +159,10 @@ def _finish(estimator: Estimator, run: RunFolder, progress: Progress, tracker: t
     if not math.isfinite(test.loss):
         raise RunError("export: the test answers are not finite; nothing is published")
     mistakes = worst_mistakes(dataset.test, probabilities)
-    pictures = report.write(
-        run.report, labels=dataset.labels, evaluation=test, history=progress.history, mistakes=mistakes
-    )
+    subject = report_subject(name, dataset, exported.val_accuracy)
+    files = report.write(run.report, subject, evaluation=test, history=progress.history, mistakes=mistakes)
     shutil.copytree(run.report, run.export / "report", dirs_exist_ok=True)
-    tracker.log_report(pictures, mistakes, dataset.labels, test)
+    tracker.log_report(files, mistakes, dataset.labels, test)
     figures = {
         "val_accuracy": exported.val_accuracy,
         "test_accuracy": test.accuracy,

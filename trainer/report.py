@@ -1,11 +1,13 @@
-"""The report's pictures. Colours are those of Okabe and Ito, which the colour-blind tell apart."""
+"""The report: pictures, and one page with all of them. Its colours (Okabe and Ito) the colour-blind tell apart."""
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,24 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GRAY = "#0072B2", "#D55E00", "#999999"
 MAX_CELLS_WITH_NUMBERS = 20  # classes, up to which the confusion matrix has room for figures
+MAX_BARS = 40  # classes, above which only the weakest have bars
 MAX_LETTERS = 24  # of a class name
+DPI = 144  # sharp on a screen of a high resolution
+WIDTH = 5.5  # inches: so narrow that a telephone's screen leaves the letters legible
+WELL_CALIBRATED = 0.03  # calibration error, up to which a probability can be taken at its word
+PAGE = "report.html"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a report is about; `evaluation`, beside it, is on the test images."""
+
+    name: str  # the model's, or its tag
+    dataset: str  # a spec
+    labels: Sequence[str]
+    train_images: int
+    val_images: int
+    val_accuracy: float  # 0..1
 
 
 @dataclass(frozen=True)
@@ -33,19 +52,21 @@ class Mistake:
 
 def write(
     folder: Path,
+    subject: Subject,
     *,
-    labels: Sequence[str],
     evaluation: Evaluation,
     history: Sequence[Mapping[str, float]] | None,
     mistakes: Sequence[Mistake],
 ) -> dict[str, Path]:
-    """Write the pictures as PNG files into `folder`; name → path. Learning curves need a `history` of epochs."""
+    """Write the pictures as PNG files into `folder`, and PAGE with all of them; name → path, the page as `page`.
+
+    Learning curves need a `history` of epochs.
+    """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)
-    fonts, names = _drawable(labels)
+    fonts, names = _drawable(subject.labels)
     paths = {}
     with matplotlib.rc_context({"font.family": fonts}):
         figures = {
@@ -57,23 +78,85 @@ def write(
         if history:
             figures["learning_curves"] = _learning_curves(history)
         for name, figure in figures.items():
-            paths[name] = folder / f"{name}.png"
             canvas: Any = FigureCanvasAgg(figure)
             canvas.draw()  # not `savefig`, which lays out and draws everything twice
-            Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(paths[name])
+            paths[name] = folder / f"{name}.png"
+            paths[name].write_bytes(_png(np.asarray(canvas.buffer_rgba())[:, :, :3]))
+    page = _page(subject, evaluation, mistakes, {name: path.read_bytes() for name, path in paths.items()})
+    paths["page"] = folder / PAGE
+    paths["page"].write_text(page, encoding="utf-8")
     return paths
 
 
-def _figure(width: float, height: float) -> Figure:
+def _page(subject: Subject, evaluation: Evaluation, mistakes: Sequence[Mistake], pictures: Mapping[str, bytes]) -> str:
+    """HTML that needs nothing but itself. The mistakes are pictures of their own, which a narrow screen can wrap."""
+    import jinja2
+
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
+    )
+    labels = subject.labels
+    return template.render(
+        subject=subject,
+        classes=len(labels),
+        test_images=int(evaluation.confusion.sum()),
+        right=int(np.trace(evaluation.confusion)),
+        accuracy=evaluation.accuracy,
+        calibration_error=evaluation.calibration_error,
+        calibration=_calibration_in_words(evaluation),
+        confused=[(labels[truth], labels[answer], *counts) for truth, answer, *counts in _most_confused(evaluation)],
+        pictures={name: _data_uri(png) for name, png in pictures.items()},
+        mistakes=[
+            (_data_uri(_png(mistake.image)), labels[mistake.true], labels[mistake.predicted], mistake.probability)
+            for mistake in mistakes
+        ],
+    )
+
+
+def _most_confused(evaluation: Evaluation, most: int = 3) -> list[tuple[int, int, int, int]]:
+    """Truth, wrong answer, how often, and of how many images; the most frequent first."""
+    wrong = evaluation.confusion * ~np.eye(len(evaluation.confusion), dtype=bool)
+    images = wrong.sum(1) + np.diag(evaluation.confusion)
+    places = [np.unravel_index(place, wrong.shape) for place in np.argsort(-wrong, axis=None, kind="stable")[:most]]
+    return [
+        (int(truth), int(answer), int(wrong[truth, answer]), int(images[truth]))
+        for truth, answer in places
+        if wrong[truth, answer]
+    ]
+
+
+def _calibration_in_words(evaluation: Evaluation) -> str:
+    if evaluation.calibration_error <= WELL_CALIBRATED:
+        return "well calibrated: a probability can be taken at its word"
+    promised = evaluation.bin_counts @ evaluation.bin_confidence / evaluation.bin_counts.sum()
+    if promised > evaluation.accuracy:
+        return "too sure of itself: right less often than its probabilities say"
+    return "too modest: right more often than its probabilities say"
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    """A PNG file of an image [H,W,C], C being 1 or 3."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+
+
+def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     # Not pyplot: it keeps every figure alive and looks for a screen.
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+    return Figure(figsize=(width, height), dpi=DPI, layout=layout)
 
 
 def _learning_curves(history: Sequence[Mapping[str, float]]) -> Figure:
-    figure = _figure(10, 4)
-    loss, accuracy = figure.subplots(1, 2)
+    figure = _figure(WIDTH, 6.5)
+    loss, accuracy = figure.subplots(2, 1)
     epochs = [entry["epoch"] for entry in history]
     for axes, key, scale, unit in ((loss, "loss", 1, "cross-entropy"), (accuracy, "accuracy", 100, "%")):
         axes.plot(epochs, [scale * entry[key] for entry in history], "o-", color=BLUE, label="training")
@@ -88,7 +171,7 @@ def _learning_curves(history: Sequence[Mapping[str, float]]) -> Figure:
 def _confusion(labels: Sequence[str], evaluation: Evaluation) -> Figure:
     from matplotlib.colors import PowerNorm
 
-    side = float(np.clip(2 + 0.5 * len(labels), 5, 14))
+    side = float(np.clip(1.5 + 0.4 * len(labels), 4.5, 14))
     figure = _figure(side + 1, side)
     axes = figure.subplots()
     shares = evaluation.confusion / np.maximum(evaluation.confusion.sum(1, keepdims=True), 1)
@@ -107,20 +190,29 @@ def _confusion(labels: Sequence[str], evaluation: Evaluation) -> Figure:
 
 
 def _per_class(labels: Sequence[str], evaluation: Evaluation) -> Figure:
-    figure = _figure(float(np.clip(3 + 0.5 * len(labels), 6, 20)), 4.5)
+    """Horizontal bars, as wide for a hundred classes as for two: on a telephone, too, the names can be read."""
+    title, shown = "Per class", np.arange(len(labels))
+    if len(labels) > MAX_BARS:
+        title = f"The {MAX_BARS} weakest of {len(labels)} classes"
+        shown = np.argsort(evaluation.recall, kind="stable")[:MAX_BARS]
+    figure = _figure(WIDTH, 1.6 + (0.4 if len(shown) <= MAX_CELLS_WITH_NUMBERS else 0.25) * len(shown))
     axes = figure.subplots()
-    places = np.arange(len(labels))
-    axes.bar(places - 0.2, 100 * evaluation.precision, 0.4, color=BLUE, label="precision (right, when it says so)")
-    axes.bar(places + 0.2, 100 * evaluation.recall, 0.4, color=ORANGE, label="recall (found, of those there are)")
-    axes.set(title="Per class", xlabel="class", ylabel="%", ylim=(0, 100), xlim=(-1, len(labels)))
-    _name_ticks(axes, labels, x=True)
-    axes.grid(axis="y", alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=2)
+    places = np.arange(len(shown))
+    axes.barh(
+        places - 0.2, 100 * evaluation.precision[shown], 0.4, color=BLUE, label="precision (right, when it says so)"
+    )
+    axes.barh(
+        places + 0.2, 100 * evaluation.recall[shown], 0.4, color=ORANGE, label="recall (found, of those there are)"
+    )
+    axes.set(title=title, xlabel="%", ylabel="class", xlim=(0, 100), ylim=(len(shown) - 0.4, -0.6))
+    axes.set_yticks(places, [labels[int(index)] for index in shown])
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside lower center")
     return figure
 
 
 def _calibration(evaluation: Evaluation) -> Figure:
-    figure = _figure(5.5, 5)
+    figure = _figure(WIDTH, 5)
     axes = figure.subplots()
     filled = evaluation.bin_counts > 0
     edges = (np.arange(CALIBRATION_BINS) + 0.5) * 100 / CALIBRATION_BINS
@@ -143,16 +235,18 @@ def _calibration(evaluation: Evaluation) -> Figure:
         xlim=(0, 100),
         ylim=(0, 102),
     )
-    axes.legend(loc="upper left")
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
 def _mistakes(labels: Sequence[str], mistakes: Sequence[Mistake]) -> Figure:
     columns = 4
     rows = max(1, -(-len(mistakes) // columns))
-    figure = _figure(2.3 * columns, 2.6 * rows + 0.6)
-    figure.suptitle("The most confident mistakes" if mistakes else "No mistakes")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
+    height = 2.6 * rows + 0.6
+    figure = _figure(2.3 * columns, height, layout=None)  # a layout of so many panels takes longer than all the rest
+    figure.suptitle("The most confident mistakes" if mistakes else "No mistakes", y=1 - 0.2 / height)
+    grid = {"left": 0.02, "right": 0.98, "bottom": 0.1 / height, "top": 1 - 0.9 / height, "hspace": 0.3}
+    panels = figure.subplots(rows, columns, squeeze=False, gridspec_kw=grid).flat
     for axes in panels:
         axes.set_axis_off()
     for axes, mistake in zip(figure.axes, mistakes, strict=False):

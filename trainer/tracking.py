@@ -35,10 +35,10 @@ class Tracker:
         self._safely(lambda: self._run.log(dict(values), step=step))
 
     def log_report(
-        self, pictures: Mapping[str, Path], mistakes: Sequence[Mistake], labels: Sequence[str], evaluation: Evaluation
+        self, files: Mapping[str, Path], mistakes: Sequence[Mistake], labels: Sequence[str], evaluation: Evaluation
     ) -> None:
-        """The report: its pictures (name → PNG file), per-class accuracy, the confusion matrix, the worst mistakes."""
-        self._safely(lambda: self._run.log(_report_values(pictures, mistakes, labels, evaluation)))
+        """The report: its files (name → PNG or HTML), per-class accuracy, the confusion matrix, the worst mistakes."""
+        self._safely(lambda: self._run.log(_report_values(files, mistakes, labels, evaluation)))
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Final values, which W&B's tables show and its sweeps compare."""
@@ -138,9 +138,14 @@ def _start(mode: str, *, run_dir: Path, name: str, run_id: str | None, resume: b
 
 
 def _report_values(
-    pictures: Mapping[str, Path], mistakes: Sequence[Mistake], labels: Sequence[str], evaluation: Evaluation
+    files: Mapping[str, Path], mistakes: Sequence[Mistake], labels: Sequence[str], evaluation: Evaluation
 ) -> dict[str, Any]:
     import wandb
+
+    def media(file: Path) -> Any:
+        if file.suffix == ".html":
+            return wandb.Html(str(file), inject=False)  # W&B's own style sheet would be a request to its server
+        return wandb.Image(str(file))
 
     confusion = wandb.Table(
         columns=["Actual", "Predicted", "nPredictions"],
@@ -172,7 +177,7 @@ def _report_values(
         ),
         "per_class_accuracy": per_class,
         "worst_mistakes": worst,
-        **{f"report/{name}": wandb.Image(str(path)) for name, path in pictures.items()},
+        **{f"report/{name}": media(file) for name, file in files.items()},
     }
 
 
