@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from trainer import store
-from trainer.cli import run
+from trainer.cli import app, run
 from trainer.serving import artifact
 
 BIN = Path(sys.executable).parent
@@ -289,6 +293,114 @@ def test_a_loss_that_is_not_finite_publishes_nothing(capsys: pytest.CaptureFixtu
     assert (code, results) == (3, [])
     assert "not finite" in errors
     assert call("models", "--json", capsys=capsys)[1] == []
+
+
+def closing(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command line without `--json`: its last line on stderr. Stdout has the results alone."""
+    capsys.readouterr()
+    assert run([str(argument) for argument in arguments]) == 0
+    printed = capsys.readouterr()
+    assert "next:" not in printed.out
+    return printed.err.splitlines()[-1]
+
+
+def test_each_command_names_the_next_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = "next: trainer fit --dataset builtin:digits"
+    assert closing("models", capsys=capsys) == first
+    folder = make_folder(tmp_path / "my pictures", {"cat": 30, "dog": 30})
+    inspect = ("data", "inspect", folder)
+    assert closing(*inspect, capsys=capsys) == f"next: trainer fit --dataset '{folder}'"
+    shared = closing(*inspect, "--data-dir", "d", capsys=capsys)
+    assert shared == f"next: trainer fit --dataset '{folder}' --data-dir d"
+
+    fit = ("fit", "--dataset", folder, "--epochs=1", "--wandb=disabled", "--run-dir=run")
+    assert closing(*fit, "--no-save", capsys=capsys) == "next: trainer save run"
+    served = "next: bentoml serve --arg model="
+    assert closing("save", "run", capsys=capsys) == f"{served}my-pictures"
+    tag = store.find(None).tag
+    assert closing("models", capsys=capsys) == served + tag
+    assert closing("predict", "my-pictures", folder / "cat" / "0.png", capsys=capsys) == f"{served}my-pictures"
+    assert closing("evaluate", tag, "--dataset", folder, capsys=capsys) == served + tag
+    assert closing(*fit, capsys=capsys) == f"{served}my-pictures"  # the run has finished: only the export is made again
+    assert closing("cache", "prune", capsys=capsys) == first
+
+    answer = {"path": "a b.png", "label": "cat", "probability": 0.5}
+    monkeypatch.setattr("trainer.predict.predict_remote", lambda *_: iter([answer]))
+    remote = closing("predict", "--url", "http://127.0.0.1:3000/", "a b.png", capsys=capsys)
+    assert remote == "next: curl --data-binary '@a b.png' http://127.0.0.1:3000/predict"
+
+
+def test_json_has_no_closing_line(capsys: pytest.CaptureFixture[str], tiny_artifact: Path, tmp_path: Path) -> None:
+    store.publish(tiny_artifact, "tiny")
+    write_digit(tmp_path / "digit.png", 7)
+    for command in (["models"], ["predict", "tiny", "digit.png"], ["data", "inspect", "builtin:digits"]):
+        code, results, errors = call(*command, "--json", capsys=capsys)
+        assert (code, len(results)) == (0, 1), command
+        assert "next:" not in errors, command
+
+
+def test_models_is_a_table(
+    tiny_artifact: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    tag = store.publish(tiny_artifact, "tiny")
+    capsys.readouterr()
+    assert run(["models"]) == 0
+    table = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines() if line.startswith("│")]
+    assert [cell.strip() for cell in table.splitlines()[2].split("┃")[1:-1]] == [
+        "tag",
+        "data set",
+        "test accuracy",
+        "size",
+        "age",
+    ]
+    assert rows == [[tag, "builtin:digits", "50.00%", "0 MB", "0 min"]]
+
+
+def commands(path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Every command by its path: the whole program, its groups, and what is in them."""
+    command = typer.main.get_command(app)
+    for name in path:
+        command = command.commands[name]  # type: ignore[attr-defined]
+    found: dict[tuple[str, ...], Any] = {path: command}
+    for name in getattr(command, "commands", ()):
+        found |= commands((*path, name))
+    return found
+
+
+@pytest.mark.parametrize("path", commands())
+def test_the_help_of_each_command_has_an_example_that_parses(
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert run([*path, "--help"]) == 0
+    (example,) = re.findall(r"Example: trainer (.+?) *\n", capsys.readouterr().out)
+    arguments = shlex.split(example)
+    assert tuple(arguments[: len(path)]) == path
+    leaf = max((other for other in commands() if tuple(arguments[: len(other)]) == other), key=len)
+    # Raises a usage error for an option that is unknown, or an argument too few or too many.
+    context = commands()[leaf].make_context(leaf[-1], arguments[len(leaf) :])
+    assert leaf == path or len(leaf) == len(path) + 1
+    assert context.command.name == leaf[-1]
+
+
+def test_shell_completion_is_light() -> None:
+    code = (
+        "import sys; sys.argv = ['trainer']; from trainer.cli import main\n"
+        "try: main()\n"
+        "finally: assert not {'tensorflow', 'keras', 'wandb', 'bentoml', 'numpy'} & set(sys.modules)"
+    )
+    for words, expected in (("ev", ["evaluate"]), ("fit --drop", ["--dropout"]), ("data ", ["inspect"])):
+        variables = {"_TRAINER_COMPLETE": "complete_bash", "COMP_WORDS": f"trainer {words}"}
+        variables["COMP_CWORD"] = str(len(words.split(" ")))
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | variables, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split() == expected
+        assert done.stderr == ""
 
 
 def test_light_commands_never_import_tensorflow() -> None:

@@ -3,11 +3,12 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from trainer.config import InputError, Interrupted, RunError
-from trainer.console import TrainingDisplay, fail, normalize_arguments
+from trainer.console import TrainingDisplay, fail, normalize_arguments, print_next, serve_command
 
 
 @pytest.mark.parametrize(
@@ -68,3 +69,11 @@ def test_signals_wait_only_while_deferred() -> None:
             os.kill(os.getpid(), signal.SIGINT)
         assert caught.value.exit_code == 130
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_the_closing_line_is_on_stderr_and_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    print_next("trainer", "fit", "--dataset", Path("my pictures"))
+    print_next(*serve_command("digits:v1"))
+    printed = capsys.readouterr()
+    assert printed.err == "next: trainer fit --dataset 'my pictures'\nnext: bentoml serve --arg model=digits:v1\n"
+    assert printed.out == ""

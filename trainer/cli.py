@@ -19,11 +19,14 @@ from trainer.console import (
     fail,
     normalize_arguments,
     print_json,
+    print_next,
     print_table,
+    serve_command,
     set_up_logging,
 )
 
 DEFAULTS = FitConfig(dataset="")
+FIRST = ("trainer", "fit", "--dataset", "builtin:digits")  # works without any data or network
 
 app = typer.Typer(
     name="trainer",
@@ -31,9 +34,18 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Fit image classifiers on any folder or TFDS data set, and keep them in the BentoML model store.",
+    epilog="Example: [bold]trainer fit --dataset builtin:digits[/bold]",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before training on it.")
-cache_app = typer.Typer(no_args_is_help=True, help="The cache of decoded images.")
+data_app = typer.Typer(
+    no_args_is_help=True,
+    help="Look at a data set before training on it.",
+    epilog="Example: [bold]trainer data inspect folder:photos[/bold]",
+)
+cache_app = typer.Typer(
+    no_args_is_help=True,
+    help="The cache of decoded images.",
+    epilog="Example: [bold]trainer cache prune[/bold]",
+)
 app.add_typer(data_app, name="data")
 app.add_typer(cache_app, name="cache")
 
@@ -132,12 +144,13 @@ def fit(
     elif "test_accuracy" in result:
         typer.echo(
             f"validation accuracy {result['val_accuracy']:.2%}, test accuracy {result['test_accuracy']:.2%}, "
-            f"{result['quantization']} model, report in {result['run_dir']}/report"
+            f"{result['quantization']} model, report in {result['run_dir']}/report/report.html"
         )
         if result["tag"]:
-            typer.echo(f"saved as {result['tag']}; next: bentoml serve")
+            typer.echo(f"saved as {result['tag']}")
+            print_next(*serve_command(result["tag"].partition(":")[0]))
         else:
-            typer.echo(f"not saved; next: trainer save {result['run_dir']}")
+            print_next("trainer", "save", result["run_dir"])
 
 
 @app.command(epilog="Example: [bold]trainer evaluate mnist --dataset tfds:mnist[/bold]")
@@ -147,7 +160,7 @@ def evaluate(
     engine: Annotated[str, typer.Option(help="litert (what is served) or tensorflow.")] = "litert",
     data_dir: DataDirOption = None,
     report_dir: Annotated[
-        Path | None, typer.Option(help="Where the pictures go (default: report/MODEL-VERSION).")
+        Path | None, typer.Option(help="Where the report goes (default: report/MODEL-VERSION).")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -168,9 +181,9 @@ def evaluate(
     )
     typer.echo(
         f"validation accuracy {result['val_accuracy']:.2%}, test accuracy {result['test_accuracy']:.2%}, "
-        f"calibration error {result['calibration_error']:.2%}; pictures in {result['report_dir']}"
+        f"calibration error {result['calibration_error']:.2%}, report in {result['report_dir']}/report.html"
     )
-    typer.echo(f"next: trainer predict {model} IMAGE")
+    print_next(*serve_command(model))
 
 
 @app.command(epilog="Example: [bold]trainer predict mnist seven.png[/bold]")
@@ -201,6 +214,12 @@ def predict(
             typer.echo(f"{result['path']}: {result['label']} ({result['probability']:.2%})")
     if failures:
         raise InputError("; ".join(failures))
+    if as_json:
+        return
+    if url is None:
+        print_next(*serve_command(arguments[0]))
+    else:
+        print_next("curl", "--data-binary", f"@{arguments[0]}", f"{url.rstrip('/')}/predict")
 
 
 @app.command(epilog="Example: [bold]trainer models[/bold]")
@@ -228,7 +247,8 @@ def models(as_json: JsonOption = False) -> None:
             print_json(row)
         return
     if not rows:
-        typer.echo("the store is empty; next: trainer fit --dataset builtin:digits")
+        typer.echo("the store is empty")
+        print_next(*FIRST)
         return
     print_table(
         "models",
@@ -244,7 +264,7 @@ def models(as_json: JsonOption = False) -> None:
             for row in rows
         ],
     )
-    typer.echo("next: bentoml serve (the newest), or trainer predict TAG IMAGE")
+    print_next(*serve_command(rows[0]["tag"]))
 
 
 @app.command(epilog="Example: [bold]trainer save runs/mnist-20260101-120000[/bold]")
@@ -260,7 +280,8 @@ def save(
     if as_json:
         print_json({"tag": tag})
     else:
-        typer.echo(f"saved as {tag}; next: bentoml serve")
+        typer.echo(f"saved as {tag}")
+        print_next(*serve_command(tag.partition(":")[0]))
 
 
 @app.command(epilog="Example: [bold]trainer sweep sweeps/grid.yaml --workers 2 --save-best[/bold]")
@@ -326,7 +347,7 @@ def data_inspect(
     typer.echo(f"{len(summary.rejected)} rejected, {summary.ignored} ignored (no images)")
     for file in summary.rejected[:20]:
         typer.echo(f"  {file.path}: {file.reason}")
-    typer.echo(f"next: trainer fit --dataset {spec}")
+    print_next("trainer", "fit", "--dataset", spec, *(("--data-dir", data_dir) if data_dir else ()))
 
 
 @cache_app.command("prune", epilog="Example: [bold]trainer cache prune[/bold]")
@@ -336,6 +357,7 @@ def cache_prune() -> None:
 
     count, size_bytes = prune()
     typer.echo(f"{count} cached data sets deleted, {size_bytes / 1e6:.0f} MB freed")
+    print_next(*FIRST)
 
 
 def main() -> None:

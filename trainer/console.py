@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -88,6 +90,17 @@ def print_json(value: Any) -> None:
     """One JSON object on one line of stdout."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
     sys.stdout.flush()
+
+
+def print_next(*command: str | Path) -> None:
+    """The closing line of a command: what to try next. On stderr, as it is no result that a pipe should carry."""
+    sys.stdout.flush()
+    sys.stderr.write(f"next: {shlex.join(map(str, command))}\n")
+
+
+def serve_command(model: str) -> tuple[str, ...]:
+    """What serves a model of the store, by its name or tag."""
+    return ("bentoml", "serve", "--arg", f"model={model}")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

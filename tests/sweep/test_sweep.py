@@ -67,6 +67,7 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
     assert f"{best.value:.2%}" in done.stdout
     assert f"trial {best.number}: validation accuracy {best.value:.2%}, test accuracy" in done.stdout
     assert store.find("digits").tag in done.stdout
+    assert done.stderr.splitlines()[-1] == "next: bentoml serve --arg model=digits"
     pictures = (search.folder / "sweep.html").read_text()
     assert "parcoords" in pictures
     assert '<script src="http' not in pictures
@@ -75,6 +76,14 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
     again = sweep(str(file), "--trials", "0", "--save-best")
     assert again.returncode == 0
     assert len(store.models()) == 2
+    shown = sweep(str(file), "--trials", "0")
+    assert shown.stderr.splitlines()[-1] == "next: trainer sweep grid.yaml --trials 0 --save-best"
+
+
+def test_a_sweep_without_trials_names_itself_and_its_storage() -> None:
+    done = sweep(str(write(GRID.replace("EPOCHS", "1"))), "--trials", "0", "--storage", "sqlite:///trials.db")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "next: trainer sweep grid.yaml --storage sqlite:///trials.db"
 
 
 def test_failures_in_a_row_stop_the_workers_with_the_reason() -> None:

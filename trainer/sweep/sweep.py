@@ -13,7 +13,7 @@ from typing import NoReturn
 import typer
 
 from trainer.config import InputError, Interrupted
-from trainer.console import print_table
+from trainer.console import print_next, print_table, serve_command
 from trainer.publish import publish_run
 from trainer.run_folder import RUNS
 from trainer.sweep.agents import Agents
@@ -59,10 +59,13 @@ def run_sweep(
         for number, handler in previous.items():
             signal.signal(number, handler)
         _show(search)
+    shared = ("--storage", storage) if storage else ()
     if save_best:
         _save_best(search)
     elif search.leaders():
-        typer.echo(f"next: trainer sweep {file} --trials 0 --save-best")
+        print_next("trainer", "sweep", file, *shared, "--trials", "0", "--save-best")
+    else:
+        print_next("trainer", "sweep", file, *shared)
 
 
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:
@@ -89,4 +92,5 @@ def _save_best(search: Search) -> None:
         f"trial {leaders[0].number}: validation accuracy {metrics['val_accuracy']:.2%}, "
         f"test accuracy {metrics['test_accuracy']:.2%}"
     )
-    typer.echo(f"saved as {tag}; next: bentoml serve")
+    typer.echo(f"saved as {tag}")
+    print_next(*serve_command(tag.partition(":")[0]))
