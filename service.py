@@ -23,7 +23,9 @@ from typing import Annotated, Any, cast
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 import bentoml
+from bentoml import Tag
 from bentoml.exceptions import InvalidArgument
+from bentoml.models import BentoModel
 from bentoml.validators import ContentType
 from pydantic import BaseModel
 
@@ -61,9 +63,52 @@ except ValueError as error:
     raise InvalidArgument(str(error)) from None
 
 
+def chosen_model() -> store.StoredModel:
+    """The sound model that is served, or packed by `bentoml build`: of a Bento its own, else the one that is set.
+
+    Ends the command with the reason where there is none.
+    """
+    bento = cast(bentoml.Service[Any], Classifier).bento
+    try:
+        stored = store.find(str(bento.info.all_models[0].tag) if bento else settings.model)
+        artifact.load(stored.path)
+    except (InputError, artifact.ArtifactError) as error:
+        log.error("%s", error)
+        raise SystemExit(2) from error
+    return stored
+
+
+class ChosenModel(BentoModel):
+    """`chosen_model()` as BentoML's own kind of model, found only when asked for: importing needs no model."""
+
+    def __init__(self) -> None:
+        pass
+
+    @property
+    def tag(self) -> Tag:
+        return Tag.from_str(chosen_model().tag)
+
+
+def image_labels() -> list[dict[str, str]]:
+    """Annotations (OCI) for the image that is built from here; BentoML hands `envs` on to the Dockerfile."""
+    try:
+        stored = store.find(settings.model)
+        packed = artifact.read_spec(stored.path)
+    except (InputError, artifact.ArtifactError):
+        return []  # nothing to build or serve, which these commands will say
+    labels = {
+        "org.opencontainers.image.title": stored.tag.partition(":")[0],
+        "org.opencontainers.image.version": stored.tag,
+        "org.opencontainers.image.revision": packed["git_revision"],
+        "trainer.dataset": packed["dataset"],
+    } | {f"trainer.{name}": str(value) for name, value in packed["metrics"].items()}
+    return [{"name": name, "value": value} for name, value in labels.items() if value]
+
+
 @bentoml.service(
     name="classifier",
     workers=settings.workers,
+    envs=image_labels(),
     logging={"access": {"enabled": False}},
     # Our own, in `trainer.serving.metrics`: BentoML's have a series for each path that a client invents.
     metrics={"enabled": False},
@@ -72,17 +117,13 @@ except ValueError as error:
 class Classifier:
     """Classifies images with a model that `trainer fit` made."""
 
+    model = ChosenModel()
+
     @bentoml.on_deployment
     @staticmethod
     def choose_model() -> None:
         """Runs once, before the workers: ends `bentoml serve` where there is nothing sound to serve."""
-        try:
-            stored = store.find(settings.model)
-            artifact.load(stored.path)
-        except (InputError, artifact.ArtifactError) as error:
-            log.error("%s", error)
-            raise SystemExit(2) from error
-        os.environ[SERVED_MODEL] = stored.tag
+        os.environ[SERVED_MODEL] = chosen_model().tag
         if settings.workers > 1:
             os.environ[METRICS_DIR] = tempfile.mkdtemp(prefix="trainer-metrics-")
             atexit.register(shutil.rmtree, os.environ[METRICS_DIR], ignore_errors=True)
