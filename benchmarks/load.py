@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -22,7 +23,7 @@ class Load:
     seconds: float = 0.0
     statuses: Counter[int] = field(default_factory=Counter)  # 0: the connection failed
     latencies: list[float] = field(default_factory=list)
-    wrong: int = 0  # answers with status 200 that lack `expected`
+    wrong: int = 0  # answers with status 200 that are not as they should be
 
     @property
     def rate(self) -> float:
@@ -50,7 +51,7 @@ def closed_loop(
     connections: int,
     requests: int | None = None,
     seconds: float | None = None,
-    expected: bytes = b"",
+    is_right: Callable[[bytes], bool] = lambda body: True,
 ) -> Load:
     """Each connection sends the next request when it has its answer, and waits as long as Retry-After says.
 
@@ -71,7 +72,7 @@ def closed_loop(
 
         async def client(connection: Connection | None) -> None:
             while more():
-                connection, retry_after = await _ask(connection, port, request, expected, load)
+                connection, retry_after = await _ask(connection, port, request, is_right, load)
                 if retry_after:
                     await asyncio.sleep(retry_after)
             if connection:
@@ -87,10 +88,20 @@ def closed_loop(
     return uvloop.run(run())
 
 
-def open_loop(port: int, request: bytes, *, rate: float, seconds: float, connections: int) -> Load:
+def open_loop(
+    port: int,
+    request: bytes,
+    *,
+    rate: float,
+    seconds: float,
+    connections: int,
+    go_on: Callable[[], bool] = lambda: False,
+    is_right: Callable[[bytes], bool] = lambda body: True,
+) -> Load:
     """`rate` requests each second, whether or not earlier ones are answered; up to `connections` at once.
 
-    What finds no free connection is counted as status -1: the machine could not offer that much.
+    Ends after `seconds`, or later, once `go_on` says no. What finds no free connection is counted as status -1: the
+    machine could not offer that much.
     """
 
     async def run() -> Load:
@@ -99,11 +110,11 @@ def open_loop(port: int, request: bytes, *, rate: float, seconds: float, connect
         tasks: set[asyncio.Task[None]] = set()
 
         async def one(connection: Connection | None) -> None:
-            connection, _ = await _ask(connection, port, request, b"", load)
+            connection, _ = await _ask(connection, port, request, is_right, load)
             idle.append(connection)
 
         sent = 0
-        while (now := time.perf_counter() - start) < seconds:
+        while (now := time.perf_counter() - start) < seconds or go_on():
             while sent < now * rate:
                 sent += 1
                 if not idle:
@@ -169,7 +180,7 @@ async def _connect(port: int) -> Connection:
 
 
 async def _ask(
-    connection: Connection | None, port: int, request: bytes, expected: bytes, load: Load
+    connection: Connection | None, port: int, request: bytes, is_right: Callable[[bytes], bool], load: Load
 ) -> tuple[Connection | None, float]:
     """Send the request, note the answer in `load`; the connection to go on with and the seconds to wait."""
     start = time.perf_counter()
@@ -183,7 +194,7 @@ async def _ask(
     load.statuses[status] += 1
     if status == 200:
         load.latencies.append(time.perf_counter() - start)
-        load.wrong += expected not in body
+        load.wrong += not is_right(body)
     return connection, float(_header(head, b"retry-after") or 0)
 
 

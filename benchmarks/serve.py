@@ -12,7 +12,6 @@ import argparse
 import base64
 import json
 import os
-import platform
 import signal
 import socket
 import statistics
@@ -27,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from hardware import hardware
 from load import Load, closed_loop, open_loop, request_bytes
 
 from trainer import store
@@ -125,7 +125,11 @@ def compare(names: list[str], model: store.StoredModel, image: bytes, runs: int,
                     # One connection is slow and steady; it needs fewer requests for its figures.
                     count = requests // 4 if connections == 1 else requests
                     load = closed_loop(
-                        server.port, request, connections=connections, requests=count, expected=b'"probability"'
+                        server.port,
+                        request,
+                        connections=connections,
+                        requests=count,
+                        is_right=lambda body: b'"probability"' in body,
                     )
                     loads.setdefault((name, connections), []).append(load)
                     print(f"run {run + 1}, {name}, {connections}: {load.rate:.0f}/s", file=sys.stderr, flush=True)
@@ -198,8 +202,7 @@ def main() -> None:
     options = parser.parse_args()
     model = store.find(options.model)
     image = options.image.read_bytes() if options.image else one_digit()
-    processor = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    print(f"{platform.platform()}, {os.cpu_count()} x {processor[0].split(': ')[1]}, {model.tag}", flush=True)
+    print(f"{hardware()}, {model.tag}", flush=True)
     if options.overload:
         overload(model, image, options.overload)
     elif options.starts:

@@ -9,12 +9,13 @@ what it would take at best.
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from hardware import hardware
 
 RATES = (0.0005, 0.0007, 0.001, 0.0014, 0.002, 0.0028, 0.004, 0.0056)
 FIT = ("--dataset=builtin:digits", "--epochs=3")
@@ -44,8 +45,7 @@ def timed(command: list[str], folder: str, cores: set[int]) -> float:
 
 def main() -> None:
     cores = sorted(os.sched_getaffinity(0))[:2]
-    processor = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    print(f"{platform.platform()}, {os.cpu_count()} x {processor[0].split(': ')[1]}", flush=True)
+    print(hardware(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "sweep.yaml").write_text(SWEEP)
         fit = ["fit", *FIT, "--no-save", "--wandb=offline"]

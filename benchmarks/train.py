@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,8 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from hardware import hardware
 
 BIN = Path(sys.executable).parent
 FILES = 36_000
@@ -240,8 +241,7 @@ def main() -> None:
     }
     if options.folder:
         parts["first_pass"] = lambda: first_pass(options.runs, options.folder)
-    processor = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    print(f"{platform.platform()}, {os.cpu_count()} x {processor[0].split(': ')[1]}", flush=True)
+    print(hardware(), flush=True)
     for name, part in parts.items():
         if not options.only or name in options.only.split(","):
             part()
