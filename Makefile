@@ -51,6 +51,8 @@ deploy:  ## start IMAGE behind HAProxy on this machine's Docker Swarm; PORT is 3
 
 rollout:  ## replace the replicas by those of IMAGE, one after the other; back by itself where it fails
 	docker service update --image $(IMAGE) $(STACK)_classifier
+	@test "$$(docker service inspect --format '{{.UpdateStatus.State}}' $(STACK)_classifier)" = completed || { echo \
+		"error: $(IMAGE) did not become healthy, the old image runs on; why: docker service ps --no-trunc $(STACK)_classifier" >&2; exit 1; }
 
 rollback:  ## back to the image before the last rollout
 	docker service rollback $(STACK)_classifier

@@ -21,7 +21,7 @@ class Load:
     """What happened. Latencies in seconds, of answers with status 200."""
 
     seconds: float = 0.0
-    statuses: Counter[int] = field(default_factory=Counter)  # 0: the connection failed
+    statuses: Counter[int] = field(default_factory=Counter)  # 0: the connection failed; -1: not sent
     latencies: list[float] = field(default_factory=list)
     wrong: int = 0  # answers with status 200 that are not as they should be
 
@@ -29,6 +29,15 @@ class Load:
     def rate(self) -> float:
         """Good answers for each second."""
         return self.statuses[200] / self.seconds
+
+    @property
+    def sent(self) -> int:
+        return self.statuses.total() - self.statuses[-1]
+
+    @property
+    def failed(self) -> int:
+        """Requests that were sent and have no answer with status 200."""
+        return self.sent - self.statuses[200]
 
     @property
     def errors(self) -> int:

@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -161,14 +162,13 @@ def _answer(port: int) -> bytes:
 
 
 def show(name: str, load: Load) -> None:
-    failed = load.statuses.total() - load.statuses[200]
     print(
-        f"| {name} | {load.statuses.total():,} | {failed} | {load.wrong} | {load.percentile(0.5) * 1000:.0f} "
+        f"| {name} | {load.sent:,} | {load.failed} | {load.wrong} | {load.percentile(0.5) * 1000:.0f} "
         f"| {load.percentile(0.99) * 1000:.0f} | {load.seconds:.0f} |",
         flush=True,
     )
-    if failed:
-        print(dict(load.statuses), flush=True)
+    if load.sent < load.statuses.total():
+        print(f"{load.statuses[-1]} requests were not sent: no free connection", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ LABELS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "drei Punkte … é")
 PIXELS = PixelSpec(28, 28, 1)
 
 
-def export_tiny_model(folder: Path, pixel_scale: float = 1 / 255, logit_scale: float = 30) -> Path:
+def export_tiny_model(folder: Path, pixel_scale: float = 1 / 255, logit_scale: float = 30, seed: int = 1) -> Path:
     """Write an artifact of an untrained network, 28×28×1 → 10, whose answers differ from image to image."""
     import keras
 
     from trainer.export import convert, freeze, save_frozen
 
-    keras.utils.set_random_seed(1)
+    keras.utils.set_random_seed(seed)
     layers = keras.layers
     model = keras.Sequential(
         [

@@ -1,0 +1,317 @@
+"""The image and its rolling update, on Docker's engine. `.ci/docker` installs what is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rollout
+import yaml
+from load import Load, open_loop, request_bytes
+from PIL import Image
+from rollout import Deployment, containers, deployed, wait_for
+from server import BENTOML, PROJECT, environment, publish
+from test_service import assert_same, encoded, expected
+from tiny_model import export_tiny_model
+
+pytestmark = [pytest.mark.slow, pytest.mark.container, pytest.mark.timeout(900)]
+
+BASE = yaml.safe_load((PROJECT / "bentofile.yaml").read_text())["docker"]["base_image"]
+PROXY = yaml.safe_load((PROJECT / "deploy" / "stack.yaml").read_text())["services"]["proxy"]["image"]
+CERTIFICATES = Path("/usr/local/share/ca-certificates")  # where Debian keeps those of the machine's owner
+MEGABYTES_OVER_BASE = 360
+STOP_GRACE_S = 20
+REQUESTS = 20_000
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    name: str
+    model: str  # NAME:VERSION
+    artifact: Path
+
+
+def docker(*arguments: str, data: bytes = b"") -> str:
+    done = subprocess.run(["docker", *arguments], input=data, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode().strip()
+
+
+def containerize(home: Path, artifact: Path, image: str, *, buildkit: bool, path: str) -> BuiltImage:
+    """`bentoml build`, then `bentoml containerize` with this machine's index and certificates."""
+    model = publish(artifact, home)
+    variables = environment(home) | {"DOCKER_BUILDKIT": str(int(buildkit)), "PATH": path}
+    build = subprocess.run([BENTOML, "build"], cwd=PROJECT, env=variables, capture_output=True, text=True, check=False)
+    assert build.returncode == 0, build.stderr
+    arguments = (
+        [f"--opt=build-arg=PIP_INDEX_URL={os.environ['PIP_INDEX_URL']}"] if "PIP_INDEX_URL" in os.environ else []
+    )
+    if certificates := "\n".join(file.read_text() for file in sorted(CERTIFICATES.glob("*.crt"))):
+        arguments.append(f"--opt=build-arg=CA_CERTIFICATES={certificates}")
+    made = subprocess.run(
+        [BENTOML, "containerize", "classifier:latest", "--image-tag", image, *arguments],
+        cwd=PROJECT,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
+    return BuiltImage(image, model, artifact)
+
+
+def path_with_buildkit() -> str | None:
+    """A PATH whose docker has BuildKit built in or as a plug-in."""
+    for folder in os.environ["PATH"].split(os.pathsep):
+        if not shutil.which("docker", path=folder):
+            continue
+        done = subprocess.run(
+            [f"{folder}/docker", "build", "--quiet", "-"],
+            input=f"FROM {BASE}".encode(),
+            env=os.environ | {"DOCKER_BUILDKIT": "1"},
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode == 0:
+            return folder + os.pathsep + os.environ["PATH"]
+    return None
+
+
+@pytest.fixture(scope="module")
+def engine() -> None:
+    if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        pytest.skip("no Docker engine answers")
+    for image in (BASE, PROXY):
+        if subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode:
+            pytest.skip(f"the image {image} is not here; .ci/docker makes it")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bentoml")
+
+
+@pytest.fixture(scope="module")
+def image(engine: None, home: Path, tiny_artifact: Path) -> Iterator[BuiltImage]:
+    yield containerize(home, tiny_artifact, "trainer-test:one", buildkit=False, path=os.environ["PATH"])
+    docker("image", "rm", "--force", "trainer-test:one")
+
+
+@pytest.fixture(scope="module")
+def next_image(image: BuiltImage, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuiltImage]:
+    """The same service with another network."""
+    artifact = export_tiny_model(tmp_path_factory.mktemp("other") / "export", seed=2)
+    yield containerize(home, artifact, "trainer-test:two", buildkit=False, path=os.environ["PATH"])
+    docker("image", "rm", "--force", "trainer-test:two")
+
+
+@pytest.fixture
+def container(image: BuiltImage) -> Iterator[str]:
+    """A healthy container that may do nothing but compute."""
+    locked = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=none")
+    name = docker("run", "--detach", *locked, image.name)
+    try:
+        wait_for(lambda: docker("inspect", "--format", "{{.State.Health.Status}}", name) == "healthy")
+        yield name
+    finally:
+        docker("rm", "--force", name)
+
+
+def ask_within(container: str, path: str, body: bytes) -> dict[str, object]:
+    """From inside: it has no network."""
+    code = (
+        "import sys; from urllib.request import Request, urlopen; "
+        f"print(urlopen(Request('http://127.0.0.1:3000{path}', data=sys.stdin.buffer.read() or None)).read().decode())"
+    )
+    answer: dict[str, object] = json.loads(docker("exec", "--interactive", container, "python", "-c", code, data=body))
+    return answer
+
+
+def test_it_answers_without_network_or_rights(container: str, image: BuiltImage) -> None:
+    picture = encoded()
+    answer = ask_within(container, "/predict", picture)
+    assert answer["model"] == image.model
+    assert_same(answer, expected(picture, image.artifact))
+    assert ask_within(container, "/model", b"")["model"] == image.model
+    assert docker("exec", container, "id", "-u") == "10001"
+
+
+def test_it_holds_what_it_needs_and_no_more(container: str, image: BuiltImage) -> None:
+    code = "import importlib.util as i; print([m for m in %r if i.find_spec(m)])"
+    unwanted = ["tensorflow", "wandb", "typer", "optuna", "trainer.fit", "trainer.cli", "trainer.data", "pip", "uv"]
+    assert docker("exec", "--workdir=/app/src", container, "python", "-c", code % unwanted) == "[]"
+    tools = "for tool in gcc cc git make; do command -v $tool; done; true"
+    assert docker("exec", container, "sh", "-c", tools) == ""
+    model = f"/app/models/{image.model.replace(':', '/')}"
+    assert docker("exec", container, "ls", model).split() == ["model.tflite", "model.yaml", "spec.json"]
+    base, whole = (int(docker("image", "inspect", "--format", "{{.Size}}", name)) for name in (BASE, image.name))
+    assert whole - base <= MEGABYTES_OVER_BASE * 1e6
+
+
+def test_it_is_labelled(image: BuiltImage) -> None:
+    config = json.loads(docker("image", "inspect", "--format", "{{json .Config}}", image.name))
+    assert config["Labels"]["org.opencontainers.image.version"] == image.model
+    assert config["Labels"]["trainer.test_accuracy"] == "0.5"
+    assert config["User"] == "10001:10001"
+    assert config["Healthcheck"]["Test"][0] == "CMD"
+    assert "BENTOML_DO_NOT_TRACK=True" in config["Env"]
+
+
+def test_a_stop_ends_it_in_time_and_in_order(container: str) -> None:
+    start = time.monotonic()
+    docker("stop", "--time", str(STOP_GRACE_S), container)
+    assert time.monotonic() - start < STOP_GRACE_S
+    assert docker("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
+
+
+def test_the_index_and_the_certificates_leave_nothing(image: BuiltImage) -> None:
+    history = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", image.name)
+    assert "COPY" in history  # it is the history
+    assert not re.search("CERTIFICATE|PIP_|pypi|ca.pem", history)
+    assert "PIP_" not in docker("image", "inspect", image.name)
+
+
+def test_another_model_rebuilds_only_the_last_layers(image: BuiltImage, next_image: BuiltImage) -> None:
+    one, two = (
+        json.loads(docker("image", "inspect", "--format", "{{json .RootFS.Layers}}", built.name))
+        for built in (image, next_image)
+    )
+    same = sum(a == b for a, b in zip(one, two, strict=True))
+    assert one[:same] == two[:same]
+    assert len(one) - same == 3  # the model, the Bento's description, its build file
+
+
+def test_buildkit_makes_the_same(image: BuiltImage, home: Path, tiny_artifact: Path) -> None:
+    path = path_with_buildkit()
+    if path is None:
+        pytest.skip("no docker here has BuildKit")
+    built = containerize(home, tiny_artifact, "trainer-test:buildkit", buildkit=True, path=path)
+    try:
+        listing = ("run", "--rm", "--entrypoint=sh", "--workdir=/app")
+        # Compiled files hold the time of their source.
+        command = "find . -type f -not -name '*.pyc' -not -path './models/*' | sort"
+        one, two = (docker(*listing, name, "-c", command) for name in (image.name, built.name))
+        assert one == two
+        labels = json.loads(docker("image", "inspect", "--format", "{{json .Config.Labels}}", built.name))
+        assert labels["org.opencontainers.image.version"] == built.model
+    finally:
+        docker("image", "rm", "--force", built.name)
+
+
+@pytest.fixture(scope="module")
+def swarm(engine: None) -> Iterator[None]:
+    """This machine as a Swarm of one; as it was afterwards."""
+    active = docker("info", "--format", "{{.Swarm.LocalNodeState}}") == "active"
+    if not active:
+        docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+    yield
+    if not active:
+        docker("swarm", "leave", "--force")
+
+
+@pytest.fixture(scope="module")
+def deployment(swarm: None, image: BuiltImage) -> Iterator[Deployment]:
+    with deployed(image.name) as running:
+        yield running
+
+
+class Right:
+    """Whether an answer is what the version that it names answers."""
+
+    def __init__(self, picture: bytes, *images: BuiltImage) -> None:
+        self.indices = {built.model: expected(picture, built.artifact)["index"] for built in images}
+        self.seen: set[str] = set()
+
+    def __call__(self, body: bytes) -> bool:
+        answer = json.loads(body)
+        self.seen.add(answer["model"])
+        return bool(self.indices.get(answer["model"]) == answer["index"])
+
+
+def a_picture_that_tells_apart(*images: BuiltImage) -> bytes:
+    """One that the versions take for different classes, so that a mixed-up answer is seen."""
+    for seed in range(100):
+        buffer = BytesIO()
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (28, 28), np.uint8)).save(buffer, "PNG")
+        if len({expected(buffer.getvalue(), built.artifact)["index"] for built in images}) == len(images):
+            return buffer.getvalue()
+    pytest.fail("the two networks agree on everything")
+
+
+def half_of_capacity(deployment: Deployment, request: bytes) -> float:
+    return rollout.capacity(deployment.port, request) / 2
+
+
+def test_a_rolling_update_under_load_loses_nothing(
+    deployment: Deployment, image: BuiltImage, next_image: BuiltImage
+) -> None:
+    picture = a_picture_that_tells_apart(image, next_image)
+    right = Right(picture, image, next_image)
+    request = request_bytes("/predict", picture, "image/png")
+    rate = half_of_capacity(deployment, request)
+    loads: list[Load] = []
+    while len(loads) < 3 or sum(load.sent for load in loads) < REQUESTS:
+        new = (next_image, image)[len(loads) % 2]
+        process = deployment.rollout(new.name)
+        loads.append(rollout.during(process, deployment.port, request, rate, right))
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+        assert deployment.tags() == {new.model}
+    assert [(load.failed, load.wrong) for load in loads] == [(0, 0)] * len(loads)
+    assert right.seen == {image.model, next_image.model}
+
+
+def test_a_killed_replica_costs_what_it_had_in_flight(deployment: Deployment) -> None:
+    request = request_bytes("/predict", encoded(), "image/png")
+    rate = half_of_capacity(deployment, request) / 2  # what the other replica can carry alone
+    back_after = 0.0
+
+    def kill_one() -> None:
+        nonlocal back_after
+        time.sleep(2)
+        docker("kill", "--signal=KILL", containers()[0])
+        wait_for(lambda: len(containers()) == 1)
+        back_after = wait_for(lambda: len(containers()) == 2)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    load = open_loop(deployment.port, request, rate=rate, seconds=5, connections=64, go_on=killer.is_alive)
+    assert 0 < back_after < 30
+    assert load.failed <= 16  # of those that it had at that moment
+    assert load.sent > 1000
+
+
+def test_a_bad_version_cannot_take_over(deployment: Deployment, image: BuiltImage) -> None:
+    """Its model is not the one that was saved."""
+    before = deployment.tags()
+    spoilt = f"FROM {image.name}\nUSER 0\nRUN for f in /app/models/*/*/model.tflite; do echo >> $f; done\nUSER 10001\n"
+    subprocess.run(
+        ["docker", "build", "--quiet", "--tag", "trainer-test:bad", "-"],
+        input=spoilt.encode(),
+        env=os.environ | {"DOCKER_BUILDKIT": "0"},
+        capture_output=True,
+        check=True,
+    )
+    request = request_bytes("/predict", encoded(), "image/png")
+    rate = half_of_capacity(deployment, request)
+    try:
+        process = deployment.rollout("trainer-test:bad")
+        load = rollout.during(process, deployment.port, request, rate, lambda body: True)
+        output, _ = process.communicate()
+        assert process.returncode != 0
+        assert "did not become healthy, the old image runs on" in output
+        assert (load.failed, load.wrong) == (0, 0)
+        assert deployment.tags() == before
+    finally:
+        docker("image", "rm", "--force", "trainer-test:bad")
