@@ -2,7 +2,7 @@
 
 model.tflite   what is served by default: `images` uint8 [N,H,W,C] → `probabilities` float32 [N,K]
 saved_model/   the same network for TensorFlow, signature `serving_default`
-report/        pictures
+report/        pictures, and report.html
 spec.json      format 1: labels, pixels, dataset, config, metrics, versions and the sha256 of every file
 """
 
