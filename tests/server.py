@@ -100,8 +100,10 @@ def publish(artifact: Path, home: Path, name: str = "tiny") -> str:
 
 
 @contextmanager
-def serving(artifact: Path, home: Path, *arguments: str, **variables: str) -> Iterator[Server]:
-    """Publish the artifact into a store at `home` and serve it; ends with SIGTERM."""
+def serving(
+    artifact: Path, home: Path, *arguments: str, bento: str = ".", **variables: str
+) -> Iterator[Server]:
+    """Publish the artifact into a store at `home` and serve it, or a Bento; ends with SIGTERM."""
     tag = publish(artifact, home)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -109,7 +111,7 @@ def serving(artifact: Path, home: Path, *arguments: str, **variables: str) -> It
     log = home / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [BENTOML, "serve", "--host", "127.0.0.1", "--port", str(port), *arguments],
+            [BENTOML, "serve", bento, "--host", "127.0.0.1", "--port", str(port), *arguments],
             cwd=PROJECT,
             env=environment(home) | variables,
             stdout=output,

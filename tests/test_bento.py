@@ -1,0 +1,90 @@
+"""`bentoml build`: what is packed. The image that is made from it has its own tests in `test_container.py`."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from server import BENTOML, PROJECT, environment, publish, serving
+
+
+def build(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(BENTOML), "build", *arguments]
+    return subprocess.run(command, cwd=PROJECT, env=environment(home), capture_output=True, text=True, check=False)
+
+
+def bento_at(home: Path) -> Path:
+    bentos = home / "bentos" / "classifier"
+    return bentos / (bentos / "latest").read_text()
+
+
+@pytest.fixture(scope="module")
+def home(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with three versions, and a Bento built with the second."""
+    folder = tmp_path_factory.mktemp("bentoml")
+    tags = [publish(tiny_artifact, folder) for _ in range(3)]
+    done = build(folder, "--arg", f"model={tags[1]}")
+    assert done.returncode == 0, done.stderr
+    (folder / "pinned").write_text(tags[1])
+    return folder
+
+
+def test_an_empty_store_ends_it_with_the_command_that_makes_a_model(tmp_path: Path) -> None:
+    done = build(tmp_path)
+    assert done.returncode != 0
+    assert "holds no model of trainer; `trainer fit --dataset builtin:digits` makes one" in done.stderr + done.stdout
+
+
+def test_an_unknown_model_ends_it(home: Path) -> None:
+    done = build(home, "--arg", "model=tinny")
+    assert done.returncode != 0
+    assert "did you mean tiny?" in done.stderr + done.stdout
+
+
+def test_the_model_is_pinned(home: Path) -> None:
+    description = yaml.safe_load((bento_at(home) / "bento.yaml").read_text())
+    models = [model["tag"] for service in description["services"] for model in service["models"]]
+    assert models == [(home / "pinned").read_text()]
+
+
+def test_a_bento_serves_its_own_model_whatever_is_newer(home: Path, tiny_artifact: Path) -> None:
+    with serving(tiny_artifact, home, bento="classifier:latest") as server:  # publishes a newer one
+        assert server.ask("GET", "/model").value["model"] == (home / "pinned").read_text() != server.tag
+
+
+def test_what_is_packed_serves_and_no_more(home: Path) -> None:
+    source = bento_at(home) / "src"
+    files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
+    assert {"service.py", "trainer/store.py", "trainer/serving/ui.html", "requirements-serve.lock"} <= files
+    ours = {file for file in files if file.startswith("trainer/") and not file.startswith("trainer/serving/")}
+    assert ours == {"trainer/__init__.py", "trainer/config.py", "trainer/store.py"}
+
+
+def test_the_dockerfile_can_be_made_from_any_folder(home: Path, tmp_path: Path) -> None:
+    """It is made from our template when the image is; BentoML needs the mend that `make setup` applies."""
+    code = (
+        "import bentoml; from bentoml._internal.container import construct_containerfile as make\n"
+        "with make(bentoml.get('classifier:latest')) as (_, file): print(open(file).read())"
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment(home), capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stderr
+    base = yaml.safe_load((PROJECT / "bentofile.yaml").read_text())["docker"]["base_image"]
+    assert made.stdout.count(f"FROM {base}") == 3
+    assert f'org.opencontainers.image.version="{(home / "pinned").read_text()}"' in made.stdout
+
+
+def test_the_image_has_the_versions_that_are_tested() -> None:
+    def versions(file: str) -> set[str]:
+        return set(re.findall(r"^[a-z0-9-]+==[^ ;]+", (PROJECT / file).read_text(), re.MULTILINE))
+
+    packed = versions("requirements-serve.lock")
+    assert packed <= versions("requirements.lock")
+    names = {version.split("==")[0] for version in packed}
+    assert {"bentoml", "ai-edge-litert", "pillow"} <= names
+    assert not names & {"tensorflow", "wandb", "typer", "optuna", "matplotlib", "scikit-learn"}
