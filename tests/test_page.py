@@ -13,6 +13,8 @@ from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 from server import Server, serving
 
+from trainer.data.digits import DigitsSource
+
 CHROMIUM = shutil.which("chromium")
 
 pytestmark = [
@@ -81,12 +83,29 @@ def choose(page: Page, data: bytes) -> None:
     page.locator("#file").set_input_files({"name": "picture.png", "mimeType": "image/png", "buffer": data})
 
 
+def hand_over(page: Page, event: str, data: bytes) -> None:
+    """A file is dropped or pasted on the page."""
+    page.evaluate(
+        """([event, bytes]) => {
+            const files = new DataTransfer();
+            files.items.add(new File([new Uint8Array(bytes)], "picture.png", { type: "image/png" }));
+            const given = event === "paste"
+                ? new ClipboardEvent("paste", { clipboardData: files, bubbles: true })
+                : new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true });
+            document.body.dispatchEvent(given);
+        }""",
+        [event, list(data)],
+    )
+
+
 def test_a_seven_is_drawn_and_read(page: Page, tmp_path: Path) -> None:
     draw(page, (0.2, 0.12), (0.8, 0.12), (0.45, 0.9))
     expect(page.locator("#label")).to_have_text("7")
     expect(page.locator("#top tr")).to_have_count(5)
     expect(page.locator("#latency")).to_contain_text("ms")
     assert page.locator("#preview").evaluate("image => image.decode().then(() => image.naturalWidth)") == 8
+    for element in ("#model", "#canvas", "#drop", "#label", "#top", "#preview"):
+        expect(page.locator(element)).to_be_visible()
     page.screenshot(path=tmp_path / "page.png")
     assert np.asarray(Image.open(tmp_path / "page.png")).std() > 5
     page.locator("#clear").click()
@@ -105,6 +124,15 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     assert page.evaluate("document.activeElement.id") == "clear"
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "file"
+
+
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_a_picture_is_handed_over(page: Page, event: str) -> None:
+    data = next(DigitsSource().examples()).data
+    assert isinstance(data, bytes)
+    hand_over(page, event, data)
+    expect(page.locator("#label")).to_have_text("0")
+    expect(page.locator("#latency")).to_contain_text("ms")
 
 
 def test_a_picture_is_chosen_and_a_bad_one_explained(page: Page) -> None:
