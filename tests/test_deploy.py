@@ -1,24 +1,143 @@
 from __future__ import annotations
 
+import json
+import re
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
 
-KUBERNETES = Path(__file__).parents[1] / "deploy" / "kubernetes"
-MANIFESTS = sorted(file for file in KUBERNETES.rglob("*.yaml") if file.name != "kustomization.yaml")
+DEPLOY = Path(__file__).parents[1] / "deploy"
+KUBERNETES = DEPLOY / "kubernetes"
+STACK = yaml.safe_load((DEPLOY / "stack.yaml").read_text())
+DOCKERFILE = (DEPLOY / "Dockerfile.jinja").read_text()
 
 
-@pytest.mark.parametrize("file", MANIFESTS, ids=lambda file: f"{file.parent.name}/{file.name}")
-def test_manifests_are_valid(file: Path) -> None:
-    for manifest in yaml.safe_load_all(file.read_text()):
+def rendered(folder: Path) -> list[dict[str, Any]]:
+    """What `kustomize build` gives where a kustomization has `resources` and nothing else."""
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    assert set(kustomization) == {"apiVersion", "kind", "resources"}
+    return [
+        manifest for name in kustomization["resources"] for manifest in yaml.safe_load_all((folder / name).read_text())
+    ]
+
+
+def the(kind: str) -> dict[str, Any]:
+    """The service's one manifest of this kind."""
+    (manifest,) = (manifest for manifest in rendered(KUBERNETES) if manifest["kind"] == kind)
+    return manifest
+
+
+POD = the("Deployment")["spec"]["template"]
+CONTAINER = POD["spec"]["containers"][0]
+SETTINGS = {variable["name"]: variable["value"] for variable in CONTAINER["env"]}
+
+
+@pytest.mark.parametrize("folder", [KUBERNETES, KUBERNETES / "sweep"], ids=lambda folder: folder.name)
+def test_manifests_are_valid(folder: Path) -> None:
+    manifests = rendered(folder)
+    for manifest in manifests:
         kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+    assert len({(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}) == len(manifests)
 
 
-def test_the_kustomization_names_every_manifest() -> None:
-    for kustomization in KUBERNETES.rglob("kustomization.yaml"):
-        named = yaml.safe_load(kustomization.read_text())["resources"]
-        assert sorted(named) == sorted(
-            file.name for file in kustomization.parent.glob("*.yaml") if file != kustomization
-        )
+@pytest.mark.parametrize("folder", [KUBERNETES, KUBERNETES / "sweep"], ids=lambda folder: folder.name)
+def test_every_manifest_is_named(folder: Path) -> None:
+    named = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
+    assert sorted(named) == sorted(file.name for file in folder.glob("*.yaml") if file.name != "kustomization.yaml")
+
+
+def test_an_invalid_manifest_is_found() -> None:
+    deployment = the("Deployment")
+    deployment["spec"]["template"]["spec"]["containers"][0]["readinessProb"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_all_of_them_mean_the_same_pods() -> None:
+    labels = POD["metadata"]["labels"].items()
+    assert the("Deployment")["spec"]["selector"]["matchLabels"].items() <= labels
+    assert the("Service")["spec"]["selector"].items() <= labels
+    assert the("PodDisruptionBudget")["spec"]["selector"]["matchLabels"].items() <= labels
+    assert the("NetworkPolicy")["spec"]["podSelector"]["matchLabels"].items() <= labels
+    target = the("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", the("Deployment")["metadata"]["name"])
+    port = CONTAINER["ports"][0]
+    assert port["containerPort"] == 3000
+    assert the("Service")["spec"]["ports"][0]["targetPort"] == port["name"]
+
+
+def test_a_rollout_takes_no_pod_away_first() -> None:
+    assert the("Deployment")["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert the("HorizontalPodAutoscaler")["spec"]["minReplicas"] >= 2
+    assert STACK["services"]["classifier"]["deploy"]["replicas"] >= 2
+    update = STACK["services"]["classifier"]["deploy"]["update_config"]
+    assert (update["order"], update["failure_action"]) == ("start-first", "rollback")
+
+
+@pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
+def test_probes_have_a_timeout(probe: str) -> None:
+    """Before the server is ready its port accepts connections and answers nothing."""
+    assert 1 < CONTAINER[probe]["timeoutSeconds"] <= CONTAINER[probe]["periodSeconds"]
+
+
+def test_a_pod_has_no_rights() -> None:
+    user = int(re.findall(r"^USER (\d+)", DOCKERFILE, re.MULTILINE)[-1])
+    assert POD["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert POD["spec"]["securityContext"]["runAsUser"] == user > 0
+    assert POD["spec"]["automountServiceAccountToken"] is False
+    assert CONTAINER["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    policy = the("NetworkPolicy")["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert "egress" not in policy  # none is allowed
+
+
+def graceful_shutdown_s() -> float:
+    """How long the image's server waits for what is in flight, once it has closed its port."""
+    entrypoint = re.findall(r"^ENTRYPOINT (.*)", DOCKERFILE, re.MULTILINE)[-1]
+    arguments = json.loads(entrypoint)
+    return float(arguments[arguments.index("--timeout-graceful-shutdown") + 1])
+
+
+def test_kubernetes_kills_last() -> None:
+    """Deadline < graceful shutdown < grace period, which preStop is a part of."""
+    sleep = float(re.findall(r"sleep (\d+)", CONTAINER["lifecycle"]["preStop"]["exec"]["command"][-1])[0])
+    deadline = float(SETTINGS["TRAINER_DEADLINE_MS"]) / 1000
+    delay = float(SETTINGS["TRAINER_DRAIN_DELAY_S"])
+    assert deadline < graceful_shutdown_s()
+    assert sleep + delay + graceful_shutdown_s() < POD["spec"]["terminationGracePeriodSeconds"]
+    readiness = CONTAINER["readinessProbe"]
+    assert readiness["periodSeconds"] * readiness["failureThreshold"] < sleep  # not ready before the port closes
+    assert SETTINGS["TRAINER_DRAIN_FILE"] in CONTAINER["lifecycle"]["preStop"]["exec"]["command"][-1]
+    assert Path(SETTINGS["TRAINER_DRAIN_FILE"]).is_relative_to(CONTAINER["volumeMounts"][0]["mountPath"])
+
+
+def test_swarm_kills_last() -> None:
+    """HAProxy's notice < drain delay; deadline < graceful shutdown; both within the grace period."""
+    service = STACK["services"]["classifier"]
+    interval, falls = re.findall(r"inter (\d+)ms fall (\d+)", (DEPLOY / "haproxy.cfg").read_text())[0]
+    delay = float(service["environment"]["TRAINER_DRAIN_DELAY_S"])
+    assert float(interval) / 1000 * int(falls) < delay
+    assert float(service["environment"]["TRAINER_DEADLINE_MS"]) / 1000 < graceful_shutdown_s()
+    assert delay + graceful_shutdown_s() < float(service["stop_grace_period"].removesuffix("s"))
+
+
+def test_the_canary_of_the_docs_is_a_deployment_of_its_own() -> None:
+    text = (DEPLOY.parent / "docs" / "operations.md").read_text()
+    (command,) = re.findall(r"^(sed .*?) \| kubectl apply", text, re.MULTILINE | re.DOTALL)
+    made = subprocess.run(["bash", "-c", command], cwd=DEPLOY.parent, capture_output=True, text=True, check=True)
+    canary = yaml.safe_load(made.stdout)
+    kubernetes_validate.validate(canary, kubernetes_validate.latest_version(), strict=True)
+    labels = canary["spec"]["template"]["metadata"]["labels"]
+    assert canary["metadata"]["name"] != the("Deployment")["metadata"]["name"]
+    assert canary["spec"]["selector"]["matchLabels"] == labels
+    assert the("Service")["spec"]["selector"].items() <= labels.items()
+    assert not the("Deployment")["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert canary["spec"]["template"]["spec"]["containers"][0]["image"].endswith(":2")
