@@ -100,9 +100,7 @@ def publish(artifact: Path, home: Path, name: str = "tiny") -> str:
 
 
 @contextmanager
-def serving(
-    artifact: Path, home: Path, *arguments: str, bento: str = ".", **variables: str
-) -> Iterator[Server]:
+def serving(artifact: Path, home: Path, *arguments: str, bento: str = ".", **variables: str) -> Iterator[Server]:
     """Publish the artifact into a store at `home` and serve it, or a Bento; ends with SIGTERM."""
     tag = publish(artifact, home)
     with socket.socket() as listener:
