@@ -114,12 +114,12 @@ def test_the_same_seed_gives_the_same_metrics(capsys: pytest.CaptureFixture[str]
         assert results[0][key] == results[1][key]
 
 
-def make_folder(root: Path, classes: dict[str, int]) -> Path:
+def make_folder(root: Path, classes: dict[str, int], *, side: int = 12) -> Path:
     generator = np.random.default_rng(0)
     for label, count in classes.items():
         (root / label).mkdir(parents=True)
         for index in range(count):
-            pixels = generator.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+            pixels = generator.integers(0, 256, (side, side, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / label / f"{index}.png")
     return root
 
@@ -314,6 +314,9 @@ def test_each_command_names_the_next_one(
     assert closing(*inspect, capsys=capsys) == f"next: trainer fit --dataset '{folder}'"
     shared = closing(*inspect, "--data-dir", "d", capsys=capsys)
     assert shared == f"next: trainer fit --dataset '{folder}' --data-dir d"
+    photos = make_folder(tmp_path / "photos", {"cat": 12, "dog": 12}, side=64)
+    large = closing("data", "inspect", photos, capsys=capsys)
+    assert large == f"next: trainer fit --dataset {photos} --model compact_resnet"
 
     fit = ("fit", "--dataset", folder, "--epochs=1", "--wandb=disabled", "--run-dir=run")
     assert closing(*fit, "--no-save", capsys=capsys) == "next: trainer save run"

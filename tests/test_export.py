@@ -46,10 +46,13 @@ def test_the_gate_falls_back_to_float32(
     original = export_module.convert
     model = network()
     other = build("branched_cnn", input_shape=(8, 8, 1), classes=10, dropout=0.4, kernel_size=3)
-    spoiled = original(export_module.freeze(other), quantize=True)
-    monkeypatch.setattr(
-        export_module, "convert", lambda frozen, quantize: spoiled if quantize else original(frozen, quantize=False)
-    )
+    export_module.save_frozen(export_module.freeze(other), tmp_path / "other")
+    spoiled = original(tmp_path / "other", quantize=True)
+
+    def convert(saved_model: Path, *, quantize: bool) -> bytes:
+        return spoiled if quantize else original(saved_model, quantize=False)
+
+    monkeypatch.setattr(export_module, "convert", convert)
     exported = export(model, digits.val, tmp_path / "export")
     assert (exported.quantization, exported.gate.passed) == ("float32", False)
     assert "float32 is served" in caplog.text

@@ -32,7 +32,7 @@ def export_tiny_model(folder: Path, pixel_scale: float = 1 / 255, logit_scale: f
     frozen = freeze(model)
     folder.mkdir(parents=True)
     save_frozen(frozen, folder / "saved_model")
-    (folder / "model.tflite").write_bytes(convert(frozen, quantize=True))
+    (folder / "model.tflite").write_bytes(convert(folder / "saved_model", quantize=True))
     (folder / "report").mkdir()
     (folder / "report" / "report.txt").write_text("a picture would be here\n")
     write_tiny_spec(folder)

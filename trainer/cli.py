@@ -347,7 +347,10 @@ def data_inspect(
     typer.echo(f"{len(summary.rejected)} rejected, {summary.ignored} ignored (no images)")
     for file in summary.rejected[:20]:
         typer.echo(f"  {file.path}: {file.reason}")
-    print_next("trainer", "fit", "--dataset", spec, *(("--data-dir", data_dir) if data_dir else ()))
+    # The default network has a weight for each place of the picture: 132 million at 64x64 in colour.
+    small = pixels.channels == 1 or max(pixels.height, pixels.width) <= 32
+    model = () if small else ("--model", "compact_resnet")
+    print_next("trainer", "fit", "--dataset", spec, *model, *(("--data-dir", data_dir) if data_dir else ()))
 
 
 @cache_app.command("prune", epilog="Example: [bold]trainer cache prune[/bold]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import shutil
 from dataclasses import dataclass
@@ -60,8 +61,11 @@ def export(model: Any, val: Split, folder: Path) -> Exported:
     frozen = freeze(model)
     save_frozen(frozen, folder / SAVED_MODEL)
     reference = _finite(_run_frozen(frozen, val), "the frozen network")
+    # It is part of reference cycles that hold several times the network's size: a conversion needs the memory.
+    del frozen
+    gc.collect()
     served = folder / MODEL_FILE
-    served.write_bytes(convert(frozen, quantize=True))
+    served.write_bytes(convert(folder / SAVED_MODEL, quantize=True))
     gate = compare(reference, _finite(predict_split(LiteRTEngine(served), val), "the int8 network"), val.labels)
     if gate.passed:
         log.info("int8 is served: %.2f %% of its answers are those of float32", 100 * gate.agreement)
@@ -74,7 +78,7 @@ def export(model: Any, val: Split, folder: Path) -> Exported:
         100 * gate.accuracy,
         100 * gate.reference_accuracy,
     )
-    served.write_bytes(convert(frozen, quantize=False))
+    served.write_bytes(convert(folder / SAVED_MODEL, quantize=False))
     converted = compare(
         reference, _finite(predict_split(LiteRTEngine(served), val), "the float32 LiteRT network"), val.labels
     )
@@ -100,20 +104,24 @@ def save_frozen(frozen: Any, folder: Path) -> None:
     """A SavedModel without variables; signature `serving_default`: `images` → `probabilities`."""
     import tensorflow as tf
 
+    spec = tf.TensorSpec(frozen.inputs[0].shape, tf.uint8, name="images")
     module = tf.Module()
-    module.answer = _signature(frozen)
+    module.answer = tf.function(lambda images: {"probabilities": frozen(images)[0]}, input_signature=[spec])
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.answer})
 
 
-def convert(frozen: Any, *, quantize: bool) -> bytes:
-    """The LiteRT file; `quantize` stores the weights in int8 (dynamic range: activations at run time)."""
+def convert(saved_model: Path, *, quantize: bool) -> bytes:
+    """The LiteRT file of what `save_frozen` wrote; `quantize` stores the weights in int8 (dynamic range: activations
+    at run time). While it runs it takes about 16 times the memory of the float32 weights."""
     import tensorflow as tf
 
-    answer = _signature(frozen).get_concrete_function()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([answer], tf.Module())
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model), signature_keys=["serving_default"])
     if quantize:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    return bytes(converter.convert())
+    converted = bytes(converter.convert())
+    del converter
+    gc.collect()  # cycles again
+    return converted
 
 
 def compare(reference: NDArray[np.float32], quantized: NDArray[np.float32], labels: NDArray[np.int32]) -> Gate:
@@ -124,14 +132,6 @@ def compare(reference: NDArray[np.float32], quantized: NDArray[np.float32], labe
         reference_accuracy=float((expected == labels).mean()),
         accuracy=float((got == labels).mean()),
     )
-
-
-def _signature(frozen: Any) -> Any:
-    """`frozen` with the names of the contract: `images` → `probabilities`."""
-    import tensorflow as tf
-
-    spec = tf.TensorSpec(frozen.inputs[0].shape, tf.uint8, name="images")
-    return tf.function(lambda images: {"probabilities": frozen(images)[0]}, input_signature=[spec])
 
 
 def _run_frozen(frozen: Any, split: Split) -> NDArray[np.float32]:
