@@ -44,6 +44,10 @@ class Deployment:
         """`make rollout`, which ends when the last replica runs, or when all are back where it failed."""
         return _make("rollout", f"IMAGE={image}")
 
+    def rollback(self) -> subprocess.Popen[str]:
+        """`make rollback`, likewise."""
+        return _make("rollback")
+
     def tags(self, asked: int = 40) -> set[str]:
         """The models that answer."""
         return {json.loads(self.get("/model"))["model"] for _ in range(asked)}

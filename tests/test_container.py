@@ -263,7 +263,7 @@ def test_a_rolling_update_under_load_loses_nothing(
     loads: list[Load] = []
     while len(loads) < 3 or sum(load.sent for load in loads) < REQUESTS:
         new = (next_image, image)[len(loads) % 2]
-        process = deployment.rollout(new.name)
+        process = deployment.rollback() if len(loads) == 1 else deployment.rollout(new.name)
         loads.append(rollout.during(process, deployment.port, request, rate, right))
         output, _ = process.communicate()
         assert process.returncode == 0, output
