@@ -136,7 +136,7 @@ class Reader:
                 if "epoch 1/" in line:
                     os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 130, "".join(lines)
-        assert lines[-1] == "error: SIGINT: stopped; run the same command again to continue\n"
+        assert lines[-1] == "SIGINT: stopped; run the same command again to continue\n"
         self.interrupted = True
 
     def serve(self, command: str) -> None:

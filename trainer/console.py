@@ -70,6 +70,9 @@ def fail(error: BaseException) -> int:
 
     message = " ".join(str(error).split()) or type(error).__name__
     code = 1
+    if isinstance(error, Interrupted):  # somebody asked for it: no error
+        sys.stderr.write(f"{message}\n")
+        return error.exit_code
     if isinstance(error, TrainerError):
         code = error.exit_code
     elif isinstance(error, ArtifactError):
