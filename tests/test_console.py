@@ -43,7 +43,7 @@ def test_a_boolean_that_is_none() -> None:
     [
         (InputError("a\nb"), 2, "error: a b\n"),
         (RunError("x"), 3, "error: x\n"),
-        (Interrupted("x", 143), 143, "error: x\n"),
+        (Interrupted("x", 143), 143, "x\n"),
         (KeyboardInterrupt(), 130, "error: interrupted\n"),
         (OSError(errno.ENOSPC, "No space left on device"), 3, "the disk is full"),
         (ValueError("x"), 1, "internal error: ValueError: x"),
