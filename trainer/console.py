@@ -70,9 +70,6 @@ def fail(error: BaseException) -> int:
 
     message = " ".join(str(error).split()) or type(error).__name__
     code = 1
-    if isinstance(error, Interrupted):  # somebody asked for it: no error
-        sys.stderr.write(f"{message}\n")
-        return error.exit_code
     if isinstance(error, TrainerError):
         code = error.exit_code
     elif isinstance(error, ArtifactError):
@@ -85,7 +82,8 @@ def fail(error: BaseException) -> int:
         message, code = " ".join(error.format_message().split()), 2
     else:
         message = f"internal error: {type(error).__name__}: {message} (--debug shows where)"
-    sys.stderr.write(f"error: {message}\n")
+    prefix = "" if isinstance(error, Interrupted) else "error: "  # somebody asked for it
+    sys.stderr.write(f"{prefix}{message}\n")
     return code
 
 
