@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainer import metrics
 from trainer.checkpoints import Checkpoints, Progress
 from trainer.config import FitConfig, InputError, Interrupted, RunError
 from trainer.data import Dataset, load
@@ -78,6 +80,17 @@ def test_it_learns_and_predicts_in_order(tmp_path: Path, digits: Dataset) -> Non
     model = estimator.float32_model()
     images = digits.val.read(np.arange(8))
     assert np.allclose(tf.nn.softmax(model(images, training=False)), probabilities[:8], atol=1e-5)
+
+
+def test_of_equal_accuracies_the_smaller_loss_is_the_best(
+    tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimator = Estimator(config(epochs=3), digits)
+    measured = metrics.evaluate(np.zeros(1, np.int32), np.full((1, 2), 0.5, np.float32))
+    losses = iter((0.5, 0.3, 0.4))
+    monkeypatch.setattr(estimator, "evaluate", lambda _: dataclasses.replace(measured, loss=next(losses)))
+    progress = estimator.train_and_evaluate(Checkpoints(tmp_path, estimator.checkpoint), Watcher())
+    assert (progress.best_step, progress.best_loss) == (2 * estimator.steps_per_epoch, 0.3)
 
 
 def test_an_interrupted_run_continues_to_the_same_weights(tmp_path: Path, digits: Dataset) -> None:

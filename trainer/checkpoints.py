@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -22,6 +23,7 @@ class Progress:
     step: int = 0  # training steps done
     history: list[dict[str, float]] = field(default_factory=list)  # one entry for each finished epoch
     best_accuracy: float = -1.0  # on validation
+    best_loss: float = math.inf  # on validation, at the best accuracy
     best_step: int = 0
     # Sums over the epoch under way: loss, right answers, images, seconds.
     running: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0, 0.0])

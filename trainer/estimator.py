@@ -334,8 +334,11 @@ class Estimator:
         }
         progress.history.append(entry)
         progress.running = [0.0] * 4
-        if evaluation.accuracy > progress.best_accuracy:
-            progress.best_accuracy, progress.best_step = evaluation.accuracy, progress.step
+        # Few validation images often give two epochs the same accuracy.
+        best = (progress.best_accuracy, -progress.best_loss)
+        if (evaluation.accuracy, -evaluation.loss) > best:
+            progress.best_accuracy, progress.best_loss = evaluation.accuracy, evaluation.loss
+            progress.best_step = progress.step
         return entry
 
 
