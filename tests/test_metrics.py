@@ -23,6 +23,14 @@ def test_evaluate() -> None:
     assert evaluation.bin_counts.sum() == 5
 
 
+def test_what_an_accuracy_is_worth() -> None:
+    evaluation = metrics.evaluate(LABELS, PROBABILITIES)
+    assert evaluation.images == 5
+    assert evaluation.guess_accuracy == pytest.approx(2 / 5)
+    # By Wilson's formula, with n = 5, p = 0.6 and z = 1.96.
+    assert evaluation.accuracy_interval == pytest.approx((0.2307, 0.8824), abs=1e-4)
+
+
 def test_calibration_error_by_hand() -> None:
     # Ten answers that are 95 % sure, eight of them right.
     probabilities = np.tile(np.array([[0.95, 0.05]], np.float32), (10, 1))

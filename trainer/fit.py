@@ -12,12 +12,13 @@ from contextlib import AbstractContextManager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
-from trainer import metrics, report, store, tracking
+from trainer import metrics, report, tracking
 from trainer.checkpoints import Checkpoints, Progress
 from trainer.config import FitConfig, RunError, slug
 from trainer.data import Dataset, load
 from trainer.evaluate import predict_split, report_subject, worst_mistakes
 from trainer.models import check_name
+from trainer.publish import publish
 from trainer.run_folder import RunFolder, open_run, refuse_private_folder
 from trainer.serving import artifact
 from trainer.serving.engine import LiteRTEngine, quiet_stderr
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from trainer.estimator import Estimator
 
 log = logging.getLogger("trainer")
+
+FEW_TRAINING_IMAGES = 30  # of a class
 
 
 class Display(Protocol):
@@ -89,7 +92,7 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
         }
         if chief:
             result |= _finish(estimator, name, run, progress, tracker)
-            result["tag"] = store.publish(run.export, name) if config.save else None
+            result["tag"] = publish(run.export, name) if config.save else None
             run.update(state="finished")
             tracker.summary(result)
     except BaseException as error:
@@ -116,7 +119,7 @@ def identity(config: FitConfig, dataset: Dataset) -> dict[str, Any]:
 
 
 def log_counts(dataset: Dataset) -> None:
-    """Say what is trained on, and warn where the classes are far from balanced."""
+    """Say what is trained on, and warn of few images and of classes that are far from balanced."""
     pixels = dataset.pixels
     log.info(
         "%s: %d classes, %d train + %d validation + %d test images, %dx%dx%d",
@@ -128,6 +131,21 @@ def log_counts(dataset: Dataset) -> None:
     counts = dataset.train.counts
     shown = ", ".join(f"{label} {count}" for label, count in zip(dataset.labels, counts, strict=True))
     log.info("training images per class: %s", shown)
+    if counts.min() < FEW_TRAINING_IMAGES:
+        log.warning(
+            "class %s has only %d training images; below %d a network learns little",
+            dataset.labels[int(counts.argmin())],
+            counts.min(),
+            FEW_TRAINING_IMAGES,
+        )
+    images = len(dataset.test)
+    if images < metrics.FEW_IMAGES:
+        log.warning(
+            "%d test images tell the accuracy to within %.0f points; %d and more tell it to within 10",
+            images,
+            100 * 0.98 / math.sqrt(images),  # half of the 95 % interval at an accuracy of 50 %
+            metrics.FEW_IMAGES,
+        )
     if counts.max() > 3 * max(1, counts.min()):
         log.warning(
             "the largest class has %.1f times the images of the smallest; consider --class-weights balanced",
@@ -166,6 +184,8 @@ def _finish(
     figures = {
         "val_accuracy": exported.val_accuracy,
         "test_accuracy": test.accuracy,
+        "test_accuracy_interval": list(test.accuracy_interval),
+        "guess_accuracy": test.guess_accuracy,
         "test_loss": test.loss,
         "calibration_error": test.calibration_error,
         "int8_agreement": exported.gate.agreement,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CALIBRATION_BINS = 15
+FEW_IMAGES = 100  # with fewer, accuracy is known to within 10 points at best, and calibration not at all
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,24 @@ class Evaluation:
     bin_counts: NDArray[np.int64]  # [CALIBRATION_BINS], by the probability of the prediction
     bin_confidence: NDArray[np.float64]  # mean probability in each bin; 0 where it is empty
     bin_accuracy: NDArray[np.float64]  # share of right answers in each bin; 0 where it is empty
+
+    @property
+    def images(self) -> int:
+        """N."""
+        return int(self.confusion.sum())
+
+    @property
+    def guess_accuracy(self) -> float:
+        """What always naming the most frequent class would reach, 0..1."""
+        return float(self.confusion.sum(1).max() / self.images)
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """Where the accuracy on all images of the kind lies, with 95 % confidence, 0..1 (Wilson, 1927)."""
+        from scipy.stats import binomtest
+
+        interval = binomtest(int(np.trace(self.confusion)), self.images).proportion_ci(method="wilson")
+        return float(interval.low), float(interval.high)
 
     def to_dict(self, labels: Sequence[str]) -> dict[str, Any]:
         """Plain JSON values, the classes by name."""
