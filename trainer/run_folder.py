@@ -17,6 +17,7 @@ from trainer.config import FitConfig, InputError
 
 RUN_FILE = "run.json"
 LOCK = "lock"  # held by the training that is at it
+CHECKPOINTS = "checkpoints"
 RUNS = Path("runs")
 
 
@@ -35,7 +36,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def export(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,6 +71,13 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
     assert done.stderr.splitlines()[-1] == "next: bentoml serve --arg model=digits"
     pictures = (search.folder / "sweep.html").read_text()
     assert "parcoords" in pictures
+    assert f"trial {best.number}, reached" in pictures
+    rate, dropout = (best.user_attrs[POINT][name] for name in ("learning_rate", "dropout"))
+    options = f"--dataset=builtin:digits --epochs=1 --limit=320 --learning_rate={rate} --dropout={dropout}"
+    assert f"<code>trainer fit {options}</code>" in pictures
+    assert not list(search.folder.glob("trial-*/checkpoints"))
+    assert "grid, 4 trials; dataset builtin:digits, epochs 1, limit 320\n" in done.stderr
+    assert len(re.findall(r"trial \d: .*: started$", done.stderr, re.MULTILINE)) == 4
     assert '<script src="http' not in pictures
     assert "decoded 1797 images" not in (search.folder / "trial-0003" / "fit.log").read_text()  # the cache is shared
     assert len(list(Path(os.environ["WANDB_DIR"]).glob("wandb/offline-run-*"))) == 4

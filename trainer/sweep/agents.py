@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import RunError
+from trainer.run_folder import CHECKPOINTS
 from trainer.sweep.search import Search, Trial
 from trainer.sweep.sweep_file import METRIC, Value
 
@@ -38,10 +40,10 @@ class Agents:
     """`workers` trainings at once, each on its share of the processor's cores."""
 
     def __init__(self, search: Search, *, workers: int, most: int | None, retry_failed: bool) -> None:
+        self.workers = workers
         self.running: dict[int, Running] = {}
         self.stopped: list[str] = []  # why workers gave up
         self._search = search
-        self._workers = workers
         self._most = most
         self._retry_failed = retry_failed
         self._stop = threading.Event()
@@ -53,7 +55,7 @@ class Agents:
         Raises RunError where every worker gave up. After KeyboardInterrupt or another error of `refresh`, the
         trainings write a checkpoint and end, and their trials are continued by the next sweep.
         """
-        threads = [threading.Thread(target=self._work, args=(index,)) for index in range(self._workers)]
+        threads = [threading.Thread(target=self._work, args=(index,)) for index in range(self.workers)]
         for thread in threads:
             thread.start()
         try:
@@ -66,7 +68,7 @@ class Agents:
                 thread.join()
         if self._errors:
             raise self._errors[0]
-        if len(self.stopped) == self._workers:
+        if len(self.stopped) == self.workers:
             raise RunError(f"every worker stopped after {PATIENCE} failures in a row; the last: {self.stopped[-1]}")
 
     def _work(self, index: int) -> None:
@@ -79,7 +81,7 @@ class Agents:
                     continue
                 if trial is None:
                     return
-                reason = self._train(trial, _share(index, self._workers))
+                reason = self._train(trial, _share(index, self.workers))
                 failures = failures + 1 if reason else 0
                 if failures == PATIENCE:
                     self.stopped.append(reason or "")
@@ -116,8 +118,10 @@ class Agents:
             del self.running[trial.number]
         if process.returncode == 0:
             self._search.finish(trial, json.loads(output.splitlines()[-1])[METRIC])
+            _delete_checkpoints(trial)
         elif pruned:
             self._search.finish(trial, None, pruned=True)
+            _delete_checkpoints(trial)
         elif self._stop.is_set():
             trial.lock.release()  # it stays marked as running: the next sweep continues it
         else:
@@ -149,11 +153,16 @@ def _environment() -> dict[str, str]:
 
 def _history(folder: Path) -> list[dict[str, Any]]:
     """The finished epochs of a run folder, from its newest checkpoint."""
-    newest = max(folder.glob("checkpoints/step-*/progress.json"), default=None)
+    newest = max(folder.glob(f"{CHECKPOINTS}/step-*/progress.json"), default=None)
     try:
         return json.loads(newest.read_text())["history"] if newest else []
     except (OSError, ValueError):  # replaced while it was read
         return []
+
+
+def _delete_checkpoints(trial: Trial) -> None:
+    """Of a trial that is over: three times the network with its optimizer, and what is published is the export."""
+    shutil.rmtree(trial.folder / CHECKPOINTS, ignore_errors=True)
 
 
 def _last_line(file: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import statistics
 import sys
 import time
@@ -15,12 +16,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from trainer.sweep.agents import Agents
 from trainer.sweep.search import POINT, REASON, Search
-from trainer.sweep.sweep_file import METRIC
+from trainer.sweep.sweep_file import METRIC, Value
+from trainer.templates import render
 
 log = logging.getLogger("trainer")
 
 LEADERS = 10
 ROWS = 20  # of the live table
+AXIS = "validation accuracy"
+TEMPLATE = Path(__file__).with_name("sweep.html.jinja")
 
 
 class Board:
@@ -30,6 +34,7 @@ class Board:
         self._search = search
         self._agents = agents
         self._most = most if most is not None else search.spec.points()
+        self._started: set[int] = set()
         self._told = {trial.number for trial in search.trials() if trial.state.is_finished()}
         self._live: Any = None
 
@@ -50,10 +55,20 @@ class Board:
         if self._live is not None:
             self._live.update(self._table(trials), refresh=True)
             return
+        for running in list(self._agents.running.values()):
+            if running.number not in self._started:
+                self._started.add(running.number)
+                log.info("trial %d: %s: started", running.number, in_a_line(running.point))
         for trial in trials:
             if trial.state.is_finished() and trial.number not in self._told:
                 self._told.add(trial.number)
-                log.info("trial %d: %s: %s%s", trial.number, described(trial), outcome(trial), self._time_left(trials))
+                log.info(
+                    "trial %d: %s: %s%s",
+                    trial.number,
+                    in_a_line(trial.user_attrs[POINT]),
+                    outcome(trial),
+                    self._time_left(trials),
+                )
 
     def _table(self, trials: list[FrozenTrial]) -> Any:
         from rich.table import Table
@@ -69,7 +84,15 @@ class Board:
                 best = trial.value if best is None else max(best, trial.value)
             epoch = str(running.epoch) if running else ""
             value = f"{running.value:.2%}" if running and running.value is not None else outcome(trial)
-            rows.append((str(trial.number), described(trial), epoch, value, "" if best is None else f"{best:.2%}"))
+            rows.append(
+                (
+                    str(trial.number),
+                    in_a_line(trial.user_attrs[POINT]),
+                    epoch,
+                    value,
+                    "" if best is None else f"{best:.2%}",
+                )
+            )
         for row in rows[-ROWS:]:
             table.add_row(*row)
         return table
@@ -79,20 +102,19 @@ class Board:
         left = (self._most or 0) - len([trial for trial in trials if trial.state.is_finished()])
         if not done or left <= 0:
             return ""
-        seconds = statistics.mean(done) * left / max(1, len(self._agents.running))
+        seconds = statistics.mean(done) * left / min(left, self._agents.workers)
         return f", about {time.strftime('%H:%M:%S', time.gmtime(seconds))} left"
 
 
 def leaderboard(search: Search) -> list[tuple[str, str, str]]:
     """Trial, metric and parameters of the best trials."""
-    return [(str(one.number), outcome(one), described(one)) for one in search.leaders()[:LEADERS]]
+    return [(str(one.number), outcome(one), in_a_line(one.user_attrs[POINT])) for one in search.leaders()[:LEADERS]]
 
 
-def described(trial: FrozenTrial) -> str:
-    """Its point, in a line."""
-    point: Mapping[str, Any] = trial.user_attrs[POINT]
+def in_a_line(values: Mapping[str, Value]) -> str:
+    """Options with their values."""
     return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in point.items()
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
     )
 
 
@@ -108,16 +130,46 @@ def write_pictures(search: Search, file: Path) -> bool:
     """Optuna's pictures of the search, in one HTML file that needs no network; False where there is nothing to show."""
     from optuna import visualization
 
-    if len(search.leaders()) < 2:
+    leaders = search.leaders()
+    if len(leaders) < 2:
         return False
     varied = [name for name, parameter in search.spec.parameters.items() if len(parameter.choices) != 1]
-    figures = [visualization.plot_optimization_history(search.study)]
+    figures = [
+        (
+            "Trial by trial",
+            "Each point is a trial, the line the best so far: once it stays flat, more trials help little.",
+            visualization.plot_optimization_history(search.study, target_name=AXIS),
+        )
+    ]
     if varied:
-        figures.append(visualization.plot_parallel_coordinate(search.study, params=varied))
+        figures.append(
+            (
+                "Which settings went together",
+                "Each line is a trial; follow the dark ones, the most accurate, from setting to setting.",
+                visualization.plot_parallel_coordinate(search.study, params=varied, target_name=AXIS),
+            )
+        )
     # With equal values there is no variance to explain.
-    if varied and len({trial.value for trial in search.leaders()}) > 1:
-        figures.append(visualization.plot_param_importances(search.study, params=varied))
-    parts = [figure.to_html(full_html=False, include_plotlyjs=index == 0) for index, figure in enumerate(figures)]
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{search.spec.name}</title>'
-    file.write_text(head + "".join(parts), encoding="utf-8")
+    if varied and len({trial.value for trial in leaders}) > 1:
+        figures.append(
+            (
+                "Which settings mattered",
+                "How much of the difference between trials each setting explains; from few trials, a rough estimate.",
+                visualization.plot_param_importances(search.study, params=varied, target_name=AXIS),
+            )
+        )
+    options = [option for option in search.spec.options(leaders[0].user_attrs[POINT]) if option != "--no-save"]
+    page = render(
+        TEMPLATE,
+        name=search.spec.name,
+        finished=len(leaders),
+        number=leaders[0].number,
+        best=leaders[0].value,
+        command=shlex.join(["trainer", "fit", *options]),
+        pictures=[
+            (title, words, figure.to_html(full_html=False, include_plotlyjs=index == 0))
+            for index, (title, words, figure) in enumerate(figures)
+        ],
+    )
+    file.write_text(page, encoding="utf-8")
     return True

@@ -17,7 +17,7 @@ from trainer.console import print_next, print_table, serve_command
 from trainer.publish import publish_run
 from trainer.run_folder import RUNS
 from trainer.sweep.agents import Agents
-from trainer.sweep.board import Board, leaderboard, write_pictures
+from trainer.sweep.board import Board, in_a_line, leaderboard, write_pictures
 from trainer.sweep.search import RUN, Search
 from trainer.sweep.sweep_file import METRIC, read_spec
 
@@ -47,7 +47,9 @@ def run_sweep(
     most = trials if trials is not None else spec.run_cap
     if most is None and spec.method != "grid":
         most = DEFAULT_TRIALS
-    log.info("sweep in %s: %s, %s trials", search.folder, spec.method, most if most is not None else spec.points())
+    fixed = {name: parameter.choices[0] for name, parameter in spec.parameters.items() if len(parameter.choices) == 1}
+    count = most if most is not None else spec.points()
+    log.info("sweep in %s: %s, %s trials; %s", search.folder, spec.method, count, in_a_line(fixed) or "nothing fixed")
     agents = Agents(search, workers=workers, most=most, retry_failed=retry_failed)
     board = Board(search, agents, most)
     previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
