@@ -67,7 +67,7 @@ def test_a_perfect_model_without_history(tmp_path: Path) -> None:
     assert pixels(paths["mistakes"]).std() > 1  # it says that there are none
     page = read_page(paths["page"])
     assert "There are none: every test image was named right." in page.text
-    assert page.headings == ["Calibration", "Each class", "Confusion matrix", "Worst mistakes"]
+    assert page.headings == ["Calibration", "Each class", "Confusion matrix", "Worst mistakes", "What to do next"]
 
 
 def test_the_image_of_a_mistake_is_shown_as_it_is(tmp_path: Path) -> None:
@@ -136,9 +136,11 @@ def test_the_page_says_the_values_and_shows_the_pictures(page_file: Path) -> Non
         "pets:v1",
         "folder:pets",
         "75.0 % 6 of 8, kept apart",
+        "most likely between 40.9 % and 92.9 %",
+        "naming the most frequent class would reach 50.0 %",
         "87.5 % of 200, by which",
         "12,345 images in 2 classes",
-        "50.0 % on average; too modest",  # right with 60 %: 40 points; wrong with 80 %: 80 points
+        "50.0 % on average; too few test images",  # right with 60 %: 40 points; wrong with 80 %: 80 points
         f"dog → {HOSTILE} 2 of 4 images of dog were taken for {HOSTILE}",
         f"dog , taken for {HOSTILE} (80.0 % sure)",
     ):
@@ -167,7 +169,9 @@ def test_the_page_refers_to_nothing_outside(page_file: Path) -> None:
 def test_calibration_in_words(right_of_ten: int, probability: float, words: str) -> None:
     truth = np.array([0] * right_of_ten + [1] * (10 - right_of_ten), np.int32)
     probabilities = np.tile(np.array([probability, 1 - probability], np.float32), (10, 1))
-    assert report._calibration_in_words(metrics.evaluate(truth, probabilities)).startswith(words)
+    assert report._calibration_in_words(metrics.evaluate(truth, probabilities)).startswith("too few test images")
+    evaluation = metrics.evaluate(np.tile(truth, 10), np.tile(probabilities, (10, 1)))
+    assert report._calibration_in_words(evaluation).startswith(words)
 
 
 def test_the_most_confused_classes() -> None:

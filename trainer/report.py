@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.metrics import CALIBRATION_BINS, Evaluation
+from trainer.metrics import CALIBRATION_BINS, FEW_IMAGES, Evaluation
+from trainer.templates import render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +27,7 @@ DPI = 144  # sharp on a screen of a high resolution
 WIDTH = 5.5  # inches: so narrow that a telephone's screen leaves the letters legible
 WELL_CALIBRATED = 0.03  # calibration error, up to which a probability can be taken at its word
 PAGE = "report.html"
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 
 @dataclass(frozen=True)
@@ -90,18 +92,16 @@ def write(
 
 def _page(subject: Subject, evaluation: Evaluation, mistakes: Sequence[Mistake], pictures: Mapping[str, bytes]) -> str:
     """HTML that needs nothing but itself. The mistakes are pictures of their own, which a narrow screen can wrap."""
-    import jinja2
-
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
-    )
     labels = subject.labels
-    return template.render(
+    return render(
+        TEMPLATE,
         subject=subject,
         classes=len(labels),
-        test_images=int(evaluation.confusion.sum()),
+        test_images=evaluation.images,
         right=int(np.trace(evaluation.confusion)),
         accuracy=evaluation.accuracy,
+        interval=evaluation.accuracy_interval,
+        guess_accuracy=evaluation.guess_accuracy,
         calibration_error=evaluation.calibration_error,
         calibration=_calibration_in_words(evaluation),
         confused=[(labels[truth], labels[answer], *counts) for truth, answer, *counts in _most_confused(evaluation)],
@@ -126,6 +126,8 @@ def _most_confused(evaluation: Evaluation, most: int = 3) -> list[tuple[int, int
 
 
 def _calibration_in_words(evaluation: Evaluation) -> str:
+    if evaluation.images < FEW_IMAGES:
+        return "too few test images to tell more"
     if evaluation.calibration_error <= WELL_CALIBRATED:
         return "well calibrated: a probability can be taken at its word"
     promised = evaluation.bin_counts @ evaluation.bin_confidence / evaluation.bin_counts.sum()
@@ -181,10 +183,11 @@ def _confusion(labels: Sequence[str], evaluation: Evaluation) -> Figure:
     _name_ticks(axes, labels, x=True)
     _name_ticks(axes, labels, x=False)
     if len(labels) <= MAX_CELLS_WITH_NUMBERS:
+        size = 12 if len(labels) <= 10 and evaluation.confusion.max() < 1000 else 8
         for (row, column), count in np.ndenumerate(evaluation.confusion):
             if count:
                 colour = "white" if shares[row, column] > 0.3 else "black"
-                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=size)
     figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8)
     return figure
 
