@@ -356,7 +356,7 @@ def test_models_is_a_table(
     assert [cell.strip() for cell in table.splitlines()[2].split("┃")[1:-1]] == [
         "tag",
         "data set",
-        "test accuracy",
+        "accuracy",
         "size",
         "age",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -181,7 +182,8 @@ def evaluate(
     )
     typer.echo(
         f"validation accuracy {result['val_accuracy']:.2%}, test accuracy {result['test_accuracy']:.2%}, "
-        f"calibration error {result['calibration_error']:.2%}, report in {result['report_dir']}/report.html"
+        f"calibration error {result['calibration_error']:.2%} (what its probabilities are off by), "
+        f"report in {result['report_dir']}/report.html"
     )
     print_next(*serve_command(model))
 
@@ -251,12 +253,12 @@ def models(as_json: JsonOption = False) -> None:
         print_next(*FIRST)
         return
     print_table(
-        "models",
-        ("tag", "data set", "test accuracy", "size", "age"),
+        "models, with their accuracy on test images",
+        ("tag", "data set", "accuracy", "size", "age"),
         [
             (
                 row["tag"],
-                row["dataset"],
+                _short(row["dataset"]),
                 "" if row["test_accuracy"] is None else f"{row['test_accuracy']:.2%}",
                 f"{row['size_bytes'] / 1e6:.0f} MB",
                 _age(datetime.now(UTC) - datetime.fromisoformat(row["created"])),
@@ -379,6 +381,11 @@ def run(command_line: Sequence[str]) -> int:
             traceback.print_exc()
         return fail(error)
     return code if isinstance(code, int) else 0
+
+
+def _short(spec: str) -> str:
+    """A data set's spec; of a long path, the last part."""
+    return spec if len(spec) <= 24 else re.sub(r"^folder:.*/(?=.)", "folder:…/", spec)
 
 
 def _age(age: timedelta) -> str:

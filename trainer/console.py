@@ -18,6 +18,8 @@ from trainer.config import InputError, Interrupted, TrainerError
 
 log = logging.getLogger("trainer")
 
+MAX_WHOLE = 40  # letters, up to which the first column of a table is not broken
+
 
 def set_up_logging() -> None:
     """Plain lines on stderr: stdout is for results."""
@@ -110,8 +112,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
+    whole = max((len(row[0]) for row in rows), default=0) <= MAX_WHOLE
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        first = index == 0
+        table.add_column(column, justify="left" if first else "right", overflow="fold", no_wrap=first and whole)
     for row in rows:
         table.add_row(*row)
     Console().print(table)
