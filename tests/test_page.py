@@ -140,8 +140,10 @@ def test_a_picture_is_chosen_and_a_bad_one_explained(page: Page) -> None:
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(buffer, "PNG")
     choose(page, buffer.getvalue())
     expect(page.locator("#label")).not_to_be_empty()
+    assert page.locator("#given").evaluate("image => image.decode().then(() => image.naturalWidth)") == 8
     choose(page, buffer.getvalue()[:-15])
     expect(page.locator("#error")).to_contain_text("damaged")
     expect(page.locator("#result")).to_be_hidden()
     choose(page, b"hello")
     expect(page.locator("#error")).to_contain_text("no picture that can be read")
+    expect(page.locator("#given")).to_be_hidden()
