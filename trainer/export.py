@@ -56,6 +56,7 @@ def export(model: Any, val: Split, folder: Path) -> Exported:
     Both take `images` uint8 [N,H,W,C] and give `probabilities` float32 [N,K].
     Raises RunError where any output of either is not finite, or LiteRT's float32 file answers differently.
     """
+    log.info("export: quantising to int8, and comparing with float32 on %d validation images", len(val))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     frozen = freeze(model)
