@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -344,23 +345,20 @@ def test_json_has_no_closing_line(capsys: pytest.CaptureFixture[str], tiny_artif
         assert "next:" not in errors, command
 
 
-def test_models_is_a_table(
-    tiny_artifact: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_models_is_a_table_that_80_columns_hold(
+    tiny_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
-    tag = store.publish(tiny_artifact, "tiny")
+    monkeypatch.setenv("COLUMNS", "80")
+    spec = shutil.copytree(tiny_artifact, tmp_path / "export") / "spec.json"
+    spec.write_text(spec.read_text().replace("builtin:digits", "folder:/home/somebody/pictures/of/pets"))
+    tag = store.publish(spec.parent, "pets-of-somebody")
     capsys.readouterr()
     assert run(["models"]) == 0
     table = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines() if line.startswith("│")]
-    assert [cell.strip() for cell in table.splitlines()[2].split("┃")[1:-1]] == [
-        "tag",
-        "data set",
-        "accuracy",
-        "size",
-        "age",
-    ]
-    assert rows == [[tag, "builtin:digits", "50.00%", "0 MB", "0 min"]]
+    header = [cell.strip() for cell in table.splitlines()[2].split("┃")[1:-1]]
+    assert header == ["tag", "data set", "accuracy", "size", "age"]
+    assert rows == [[tag, "folder:…/pets", "50.00%", "0 MB", "0 min"]]
 
 
 def commands(path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:

@@ -139,12 +139,12 @@ def log_counts(dataset: Dataset) -> None:
             FEW_TRAINING_IMAGES,
         )
     images = len(dataset.test)
-    if images < metrics.FEW_IMAGES:
+    if images < metrics.FEW_TEST_IMAGES:
         log.warning(
             "%d test images tell the accuracy to within %.0f points; %d and more tell it to within 10",
             images,
             100 * 0.98 / math.sqrt(images),  # half of the 95 % interval at an accuracy of 50 %
-            metrics.FEW_IMAGES,
+            metrics.FEW_TEST_IMAGES,
         )
     if counts.max() > 3 * max(1, counts.min()):
         log.warning(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CALIBRATION_BINS = 15
-FEW_IMAGES = 100  # with fewer, accuracy is known to within 10 points at best, and calibration not at all
+FEW_TEST_IMAGES = 100  # with fewer, accuracy is known to within 10 points at best, and calibration not at all
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.metrics import CALIBRATION_BINS, FEW_IMAGES, Evaluation
+from trainer.metrics import CALIBRATION_BINS, FEW_TEST_IMAGES, Evaluation
 from trainer.templates import render
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _most_confused(evaluation: Evaluation, most: int = 3) -> list[tuple[int, int
 
 
 def _calibration_in_words(evaluation: Evaluation) -> str:
-    if evaluation.images < FEW_IMAGES:
+    if evaluation.images < FEW_TEST_IMAGES:
         return "too few test images to tell more"
     if evaluation.calibration_error <= WELL_CALIBRATED:
         return "well calibrated: a probability can be taken at its word"

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from trainer.sweep.agents import Agents
 from trainer.sweep.search import POINT, REASON, Search
-from trainer.sweep.sweep_file import METRIC, Value
+from trainer.sweep.sweep_file import METRIC, SweepSpec, Value
 from trainer.templates import render
 
 log = logging.getLogger("trainer")
@@ -58,14 +58,14 @@ class Board:
         for running in list(self._agents.running.values()):
             if running.number not in self._started:
                 self._started.add(running.number)
-                log.info("trial %d: %s: started", running.number, in_a_line(running.point))
+                log.info("trial %d: %s: started", running.number, described(self._search.spec, running.point))
         for trial in trials:
             if trial.state.is_finished() and trial.number not in self._told:
                 self._told.add(trial.number)
                 log.info(
                     "trial %d: %s: %s%s",
                     trial.number,
-                    in_a_line(trial.user_attrs[POINT]),
+                    described(self._search.spec, trial.user_attrs[POINT]),
                     outcome(trial),
                     self._time_left(trials),
                 )
@@ -87,7 +87,7 @@ class Board:
             rows.append(
                 (
                     str(trial.number),
-                    in_a_line(trial.user_attrs[POINT]),
+                    described(self._search.spec, trial.user_attrs[POINT]),
                     epoch,
                     value,
                     "" if best is None else f"{best:.2%}",
@@ -108,7 +108,15 @@ class Board:
 
 def leaderboard(search: Search) -> list[tuple[str, str, str]]:
     """Trial, metric and parameters of the best trials."""
-    return [(str(one.number), outcome(one), in_a_line(one.user_attrs[POINT])) for one in search.leaders()[:LEADERS]]
+    return [
+        (str(one.number), outcome(one), described(search.spec, one.user_attrs[POINT]))
+        for one in search.leaders()[:LEADERS]
+    ]
+
+
+def described(spec: SweepSpec, point: Mapping[str, Value]) -> str:
+    """What tells a trial from the others, in a line."""
+    return in_a_line({name: value for name, value in point.items() if name in spec.varied} or point)
 
 
 def in_a_line(values: Mapping[str, Value]) -> str:
@@ -133,7 +141,7 @@ def write_pictures(search: Search, file: Path) -> bool:
     leaders = search.leaders()
     if len(leaders) < 2:
         return False
-    varied = [name for name, parameter in search.spec.parameters.items() if len(parameter.choices) != 1]
+    varied = search.spec.varied
     figures = [
         (
             "Trial by trial",

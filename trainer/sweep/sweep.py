@@ -47,7 +47,7 @@ def run_sweep(
     most = trials if trials is not None else spec.run_cap
     if most is None and spec.method != "grid":
         most = DEFAULT_TRIALS
-    fixed = {name: parameter.choices[0] for name, parameter in spec.parameters.items() if len(parameter.choices) == 1}
+    fixed = {name: one.choices[0] for name, one in spec.parameters.items() if name not in spec.varied}
     count = most if most is not None else spec.points()
     log.info("sweep in %s: %s, %s trials; %s", search.folder, spec.method, count, in_a_line(fixed) or "nothing fixed")
     agents = Agents(search, workers=workers, most=most, retry_failed=retry_failed)

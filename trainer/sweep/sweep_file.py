@@ -101,6 +101,11 @@ class SweepSpec:
         content = json.dumps([self.method, described, self.command], sort_keys=True)
         return f"{self.path.stem}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
+    @property
+    def varied(self) -> list[str]:
+        """The parameters that have more than one value."""
+        return [name for name, parameter in self.parameters.items() if len(parameter.choices) != 1]
+
     def points(self) -> int | None:
         """How many points there are; None where they cannot be counted."""
         counts = [len(grid) if (grid := p.grid()) is not None else math.inf for p in self.parameters.values()]
