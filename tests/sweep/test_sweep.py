@@ -75,6 +75,8 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
     rate, dropout = (best.user_attrs[POINT][name] for name in ("learning_rate", "dropout"))
     options = f"--dataset=builtin:digits --epochs=1 --limit=320 --learning_rate={rate} --dropout={dropout}"
     assert f"<code>trainer fit {options}</code>" in pictures
+    row = f"<td>{best.number}</td><td>{best.value:.2%}</td><td>learning_rate {rate}, dropout {dropout}</td>"
+    assert row in pictures
     assert not list(search.folder.glob("trial-*/checkpoints"))
     assert "grid, 4 trials; dataset builtin:digits, epochs 1, limit 320\n" in done.stderr
     assert len(re.findall(r"trial \d: learning_rate 0\.00\d, dropout 0\.\d: started$", done.stderr, re.MULTILINE)) == 4

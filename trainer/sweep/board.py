@@ -146,7 +146,9 @@ def write_pictures(search: Search, file: Path) -> bool:
         (
             "Trial by trial",
             "Each point is a trial, the line the best so far: once it stays flat, more trials help little.",
-            visualization.plot_optimization_history(search.study, target_name=AXIS),
+            visualization.plot_optimization_history(search.study, target_name=AXIS).update_xaxes(
+                dtick=max(1, len(leaders) // 10)
+            ),
         )
     ]
     if varied:
@@ -163,9 +165,13 @@ def write_pictures(search: Search, file: Path) -> bool:
             (
                 "Which settings mattered",
                 "How much of the difference between trials each setting explains; from few trials, a rough estimate.",
-                visualization.plot_param_importances(search.study, params=varied, target_name=AXIS),
+                visualization.plot_param_importances(search.study, params=varied, target_name=AXIS).update_layout(
+                    xaxis_title="share of the difference", yaxis_title=None
+                ),
             )
         )
+    for _, _, figure in figures:
+        figure.update_layout(title=None, height=360, margin={"t": 40, "b": 50})
     options = [option for option in search.spec.options(leaders[0].user_attrs[POINT]) if option != "--no-save"]
     page = render(
         TEMPLATE,
@@ -173,6 +179,7 @@ def write_pictures(search: Search, file: Path) -> bool:
         finished=len(leaders),
         number=leaders[0].number,
         best=leaders[0].value,
+        leaders=leaderboard(search),
         command=shlex.join(["trainer", "fit", *options]),
         pictures=[
             (title, words, figure.to_html(full_html=False, include_plotlyjs=index == 0))
