@@ -311,13 +311,10 @@ def test_each_command_names_the_next_one(
     first = "next: trainer fit --dataset builtin:digits"
     assert closing("models", capsys=capsys) == first
     folder = make_folder(tmp_path / "my pictures", {"cat": 30, "dog": 30})
-    inspect = ("data", "inspect", folder)
-    assert closing(*inspect, capsys=capsys) == f"next: trainer fit --dataset '{folder}'"
-    shared = closing(*inspect, "--data-dir", "d", capsys=capsys)
-    assert shared == f"next: trainer fit --dataset '{folder}' --data-dir d"
-    photos = make_folder(tmp_path / "photos", {"cat": 12, "dog": 12}, side=64)
-    large = closing("data", "inspect", photos, capsys=capsys)
-    assert large == f"next: trainer fit --dataset {photos} --model compact_resnet"
+    colour = closing("data", "inspect", folder, capsys=capsys)
+    assert colour == f"next: trainer fit --dataset '{folder}' --model compact_resnet"
+    gray = closing("data", "inspect", "builtin:digits", "--data-dir", "d", capsys=capsys)
+    assert gray == "next: trainer fit --dataset builtin:digits --data-dir d"
 
     fit = ("fit", "--dataset", folder, "--epochs=1", "--wandb=disabled", "--run-dir=run")
     assert closing(*fit, "--no-save", capsys=capsys) == "next: trainer save run"

@@ -349,9 +349,9 @@ def data_inspect(
     typer.echo(f"{len(summary.rejected)} rejected, {summary.ignored} ignored (no images)")
     for file in summary.rejected[:20]:
         typer.echo(f"  {file.path}: {file.reason}")
-    # The default network has a weight for each place of the picture: 132 million at 64x64 in colour.
-    small = pixels.channels == 1 or max(pixels.height, pixels.width) <= 32
-    model = () if small else ("--model", "compact_resnet")
+    # The default network is for digits, and has weights for each place of the picture: 132 million at 64x64.
+    digits = pixels.channels == 1 and max(pixels.height, pixels.width) <= 32
+    model = () if digits else ("--model", "compact_resnet")
     print_next("trainer", "fit", "--dataset", spec, *model, *(("--data-dir", data_dir) if data_dir else ()))
 
 

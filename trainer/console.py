@@ -111,14 +111,17 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table()
     whole = max((len(row[0]) for row in rows), default=0) <= MAX_WHOLE
     for index, column in enumerate(columns):
         first = index == 0
         table.add_column(column, justify="left" if first else "right", overflow="fold", no_wrap=first and whole)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    # Not the title of the table: that is broken at its width.
+    console.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
+    console.print(table)
 
 
 class TrainingDisplay:
