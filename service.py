@@ -33,7 +33,7 @@ from trainer import store
 from trainer.config import InputError
 from trainer.serving import artifact
 from trainer.serving.api import Api
-from trainer.serving.engine import available_cpus, load_engine
+from trainer.serving.engine import available_cpus, check_engine, load_engine
 from trainer.serving.http import Contract, Outermost, Routes
 from trainer.serving.metrics import Metrics
 from trainer.serving.settings import read_settings
@@ -71,7 +71,8 @@ def chosen_model() -> store.StoredModel:
     bento = cast(bentoml.Service[Any], Classifier).bento
     try:
         stored = store.find(str(bento.info.all_models[0].tag) if bento else settings.model)
-        artifact.load(stored.path)
+        # Here, because BentoML starts a worker that fails again and again.
+        check_engine(artifact.load(stored.path), settings.engine)
     except (InputError, artifact.ArtifactError) as error:
         log.error("%s", error)
         raise SystemExit(2) from error

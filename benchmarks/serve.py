@@ -40,7 +40,7 @@ UVICORN = [str(BIN / "uvicorn"), "--host", "127.0.0.1", "--no-access-log", "--lo
 BENTOML = [str(BIN / "bentoml"), "serve", "--host", "127.0.0.1", "--port", "{port}"]
 COMMANDS = {
     "trainer": [*BENTOML, "--arg", "model={model}"],
-    "trainer, workers = cores": [*BENTOML, "--arg", "model={model}", "--arg", f"workers={os.cpu_count()}"],
+    "trainer_workers=cores": [*BENTOML, "--arg", "model={model}", "--arg", f"workers={os.cpu_count()}"],
     "ceiling": [*UVICORN, "ceiling:app"],
     "bentoml_dispatcher": [*UVICORN, "bentoml_dispatcher:app"],
     "litserve": [sys.executable, "litserve_batching.py", "{port}"],

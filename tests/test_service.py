@@ -3,6 +3,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -474,6 +475,15 @@ def test_serving_a_changed_model_ends_with_an_error(tiny_artifact: Path, tmp_pat
     done = serve_in_vain(environment(home) | {"TRAINER_MODEL": "tiny:latest"})
     assert done.returncode == 2
     assert "its sha256 differs" in done.stdout + done.stderr
+
+
+def test_an_engine_without_its_files_ends_with_an_error(tiny_artifact: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed"  # as an image has it
+    shutil.copytree(tiny_artifact, packed, ignore=shutil.ignore_patterns("saved_model"))
+    publish(packed, tmp_path / "home")
+    done = serve_in_vain(environment(tmp_path / "home") | {"TRAINER_ENGINE": "tensorflow"})
+    assert done.returncode == 2
+    assert "saved_model: is missing" in done.stdout + done.stderr
 
 
 def test_importing_the_service_is_light_and_needs_no_model(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from trainer import metrics, report, store
 from trainer.config import InputError, choose
 from trainer.data import Dataset, Split, load
 from trainer.serving import artifact
-from trainer.serving.engine import Engine, load_engine
+from trainer.serving.engine import ENGINES, Engine, load_engine
 
 BATCH = 256
 WORST = 16  # mistakes shown in a report
@@ -27,7 +27,7 @@ def evaluate(
     the validation images are those that training did not see. Raises InputError for unknown names, or a data
     set whose classes are not the model's.
     """
-    choose("--engine", engine_name, ("litert", "tensorflow"))
+    choose("--engine", engine_name, ENGINES)
     stored = store.find(model)
     loaded = artifact.load(stored.path)
     dataset = load(spec, pixels=loaded.pixels, data_dir=data_dir, seed=loaded.config["seed"])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from trainer.serving import engine as engine_module
-from trainer.serving.artifact import load
-from trainer.serving.engine import Engine, available_cpus, cgroup_cpus, load_engine
+from trainer.serving.artifact import ArtifactError, load
+from trainer.serving.engine import Engine, available_cpus, cgroup_cpus, check_engine, load_engine
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +89,19 @@ def test_unknown_engine_and_missing_network(tiny_artifact: Path, tmp_path: Path)
     (tmp_path / "model.tflite").write_bytes(b"no network")
     with pytest.raises(ValueError, match="model"):
         engine_module.LiteRTEngine(tmp_path / "model.tflite")
-    with pytest.raises(ValueError, match="is missing"):
-        engine_module.TensorFlowEngine(tmp_path / "saved_model")
+
+
+def test_tensorflow_is_refused_where_it_cannot_run(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = tmp_path / "image"
+    shutil.copytree(tiny_artifact, image, ignore=shutil.ignore_patterns("saved_model"))
+    with pytest.raises(ArtifactError, match="saved_model: is missing"):
+        check_engine(load(image), "tensorflow")
+    check_engine(load(image), "litert")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ArtifactError, match="tensorflow, which is not installed"):
+        load_engine(load(tiny_artifact), "tensorflow")
 
 
 def test_litert_is_quiet_and_imports_no_tensorflow(tiny_artifact: Path) -> None:

@@ -27,7 +27,7 @@ UNHASHED = (SPEC_FILE, "model.yaml")
 
 
 class ArtifactError(ValueError):
-    """An artifact that is not complete, not intact, or of another format; one line."""
+    """An artifact that is incomplete, altered, of another format, or that cannot be run here; one line."""
 
 
 @dataclass(frozen=True)

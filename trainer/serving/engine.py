@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import threading
 from collections.abc import Iterator
@@ -12,10 +13,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.serving.artifact import Artifact
+from trainer.serving.artifact import Artifact, ArtifactError
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+ENGINES = ("litert", "tensorflow")
 
 
 class Engine(Protocol):
@@ -28,13 +32,25 @@ class Engine(Protocol):
 def load_engine(artifact: Artifact, name: str = "litert", threads: int | None = None) -> Engine:
     """The engine `litert` or `tensorflow` (the one way that serving imports TensorFlow) for an artifact.
 
-    `threads` None: `available_cpus()`. Raises ValueError for another name or a file that is no network.
+    `threads` None: `available_cpus()`. Raises ArtifactError where a file or package is missing,
+    ValueError for another name or a file that is no network.
     """
-    if name == "litert":
-        return LiteRTEngine(artifact.model_file, threads)
+    check_engine(artifact, name)
     if name == "tensorflow":
         return TensorFlowEngine(artifact.saved_model, threads)
-    raise ValueError(f"engine: {name!r} is not one of litert, tensorflow")
+    return LiteRTEngine(artifact.model_file, threads)
+
+
+def check_engine(artifact: Artifact, name: str) -> None:
+    """Raise what `load_engine` would raise for want of a file or a package, without loading anything."""
+    if name not in ENGINES:
+        raise ValueError(f"engine: {name!r} is not one of {', '.join(ENGINES)}")
+    if name == "tensorflow" and not artifact.saved_model.is_dir():
+        raise ArtifactError(
+            f"{artifact.saved_model}: is missing, and the engine tensorflow needs it; an image has none"
+        )
+    if name == "tensorflow" and importlib.util.find_spec("tensorflow") is None:
+        raise ArtifactError(f"{artifact.saved_model}: needs the package tensorflow, which is not installed here")
 
 
 class LiteRTEngine:
@@ -70,8 +86,6 @@ class TensorFlowEngine:
     """A SavedModel's signature `serving_default`."""
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
-        if not folder.is_dir():
-            raise ValueError(f"{folder}: is missing; the engine tensorflow needs it")
         import tensorflow as tf
 
         # Refused once TensorFlow has begun to work in this process: then its threads stay as they are.
