@@ -56,6 +56,12 @@ def test_hash_follows_what_decides_the_result() -> None:
     assert config.hash() != dataclasses.replace(config, learning_rate=2e-3).hash()
 
 
+def test_command_has_what_differs_from_the_defaults() -> None:
+    config = FitConfig(dataset="folder:my pets", image_size=(28, 32), learning_rate=2e-3, name="pets", save=False)
+    expected = ["trainer", "fit", "--dataset=folder:my pets", "--image-size=28x32", "--learning-rate=0.002"]
+    assert config.command() == expected
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -22,7 +22,15 @@ PICTURES = ("confusion", "per_class", "calibration", "mistakes", "learning_curve
 
 
 def subject(labels: Sequence[str]) -> report.Subject:
-    return report.Subject("pets:v1", "folder:pets", labels, train_images=12_345, val_images=200, val_accuracy=0.875)
+    return report.Subject(
+        "pets:v1",
+        "folder:pets",
+        "trainer evaluate pets",
+        labels,
+        train_images=12_345,
+        val_images=200,
+        val_accuracy=0.875,
+    )
 
 
 def pixels(path: Path) -> NDArray[np.uint8]:
@@ -42,7 +50,8 @@ def test_pictures_are_written_and_show_something(tmp_path: Path, classes: int, c
     probabilities = generator.dirichlet(np.ones(classes), 300).astype(np.float32)
     names = ["naïve $x$ 日本 " * 3, "b_c\n\t", *(f"class {index}" for index in range(2, classes))]
     mistakes = [
-        report.Mistake(generator.integers(0, 256, (8, 8, channels), dtype=np.uint8), 0, 1, 0.9) for _ in range(5)
+        report.Mistake("a/1.jpg", generator.integers(0, 256, (8, 8, channels), dtype=np.uint8), 0, 1, 0.9)
+        for _ in range(5)
     ]
     folder = tmp_path / "report"
     paths = report.write(
@@ -72,7 +81,7 @@ def test_a_perfect_model_without_history(tmp_path: Path) -> None:
 
 def test_the_image_of_a_mistake_is_shown_as_it_is(tmp_path: Path) -> None:
     evaluation = metrics.evaluate(np.array([0, 1], np.int32), np.eye(2, dtype=np.float32))
-    mistakes = [report.Mistake(np.full((8, 8, 3), (200, 10, 30), np.uint8), 0, 1, 0.9)]
+    mistakes = [report.Mistake("a/1.jpg", np.full((8, 8, 3), (200, 10, 30), np.uint8), 0, 1, 0.9)]
     paths = report.write(tmp_path, subject(["a", "b"]), evaluation=evaluation, history=None, mistakes=mistakes)
     assert has_colour(pixels(paths["mistakes"]), "#c80a1e")
 
@@ -124,7 +133,7 @@ def page_file(tmp_path: Path) -> Path:
     """The page of a network that takes 2 of 4 `dog` for the other class, with 80 %, and is else right, with 60 %."""
     truth = np.array([0, 0, 0, 0, 1, 1, 1, 1], np.int32)
     probabilities = np.array([[0.6, 0.4]] * 4 + [[0.4, 0.6]] * 2 + [[0.8, 0.2]] * 2, np.float32)
-    mistakes = [report.Mistake(np.full((9, 8, 3), (200, 10, 30), np.uint8), 1, 0, 0.8)] * 2
+    mistakes = [report.Mistake("a/1.jpg", np.full((9, 8, 3), (200, 10, 30), np.uint8), 1, 0, 0.8)] * 2
     evaluation = metrics.evaluate(truth, probabilities)
     labels = subject([HOSTILE, "dog"])
     return report.write(tmp_path, labels, evaluation=evaluation, history=HISTORY, mistakes=mistakes)["page"]
@@ -142,7 +151,8 @@ def test_the_page_says_the_values_and_shows_the_pictures(page_file: Path) -> Non
         "12,345 images in 2 classes",
         "50.0 % on average; too few test images",  # right with 60 %: 40 points; wrong with 80 %: 80 points
         f"dog → {HOSTILE} 2 of 4 images of dog were taken for {HOSTILE}",
-        f"dog , taken for {HOSTILE} (80.0 % sure)",
+        f"dog , taken for {HOSTILE} (80.0 % sure) a/1.jpg",
+        "by trainer evaluate pets",
     ):
         assert part in page.text, part
     names = ("learning_curves", "calibration", "per_class", "confusion")

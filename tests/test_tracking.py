@@ -110,8 +110,10 @@ def test_an_offline_run_holds_config_history_summary_and_report(
     tracker.log(10, {"epoch": 1, "val_accuracy": 0.75})
     tracker.log(20, {"epoch": 2, "val_accuracy": 0.5})
     evaluation = metrics.evaluate(np.array([0, 1], np.int32), np.array([[0.9, 0.1], [0.8, 0.2]], np.float32))
-    mistakes = [report.Mistake(np.full((8, 8, 1), 7, np.uint8), 1, 0, 0.8)]
-    subject = report.Subject("mnist", "tfds:mnist", ["a", "ü"], train_images=5, val_images=3, val_accuracy=0.5)
+    mistakes = [report.Mistake("a/1.jpg", np.full((8, 8, 1), 7, np.uint8), 1, 0, 0.8)]
+    subject = report.Subject(
+        "mnist", "tfds:mnist", "trainer fit", ["a", "ü"], train_images=5, val_images=3, val_accuracy=0.5
+    )
     files = report.write(tmp_path / "r", subject, evaluation=evaluation, history=None, mistakes=mistakes)
     tracker.log_report(files, mistakes, ["a", "ü"], evaluation)
     tracker.summary({"tag": "mnist:x"})
@@ -138,7 +140,7 @@ def test_an_offline_run_holds_config_history_summary_and_report(
     written = {path.name.rsplit("_", 2)[0]: json.loads(path.read_text()) for path in media.glob("table/*.json")}
     assert written["confusion_matrix_table"]["data"] == [["a", "a", 1], ["ü", "a", 1]]
     assert written["per_class_accuracy"]["data"] == [["a", 1, 1.0, 0.5], ["ü", 1, 0.0, 0.0]]
-    assert written["worst_mistakes"]["data"] == [["Image", "ü", "a", 0.8]]
+    assert written["worst_mistakes"]["data"] == [["Image", "a/1.jpg", "ü", "a", 0.8]]
     (picture,) = [Path(local) for path, local in record.artifact_files.items() if path.endswith(".png")]
     with Image.open(picture) as image:
         np.testing.assert_array_equal(np.asarray(image), mistakes[0].image[:, :, 0])

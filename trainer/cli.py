@@ -21,6 +21,7 @@ from trainer.console import (
     normalize_arguments,
     print_json,
     print_next,
+    print_saved,
     print_table,
     serve_command,
     set_up_logging,
@@ -148,8 +149,7 @@ def fit(
             f"{result['quantization']} model, report in {result['run_dir']}/report/report.html"
         )
         if result["tag"]:
-            typer.echo(f"saved as {result['tag']}")
-            print_next(*serve_command(result["tag"].partition(":")[0]))
+            print_saved(result["tag"], result["worse_than"])
         else:
             print_next("trainer", "save", result["run_dir"])
 
@@ -179,6 +179,9 @@ def evaluate(
             (label, str(row["images"]), f"{row['precision']:.2%}", f"{row['recall']:.2%}")
             for label, row in result["classes"].items()
         ],
+    )
+    typer.echo(
+        "precision: of the answers that named the class, how many were right; recall: of its images, how many found"
     )
     typer.echo(
         f"validation accuracy {result['val_accuracy']:.2%}, test accuracy {result['test_accuracy']:.2%}, "
@@ -253,13 +256,13 @@ def models(as_json: JsonOption = False) -> None:
         print_next(*FIRST)
         return
     print_table(
-        "models, with their accuracy on test images",
-        ("tag", "data set", "accuracy", "size", "age"),
+        "models, with their accuracy on validation (which chooses) and test images (which judge)",
+        ("tag", "data set", "validation", "test", "size", "age"),
         [
             (
                 row["tag"],
                 _short(row["dataset"]),
-                "" if row["test_accuracy"] is None else f"{row['test_accuracy']:.2%}",
+                *("" if row[name] is None else f"{row[name]:.2%}" for name in ("val_accuracy", "test_accuracy")),
                 f"{row['size_bytes'] / 1e6:.0f} MB",
                 _age(datetime.now(UTC) - datetime.fromisoformat(row["created"])),
             )
@@ -278,12 +281,11 @@ def save(
     """Publish the model of a run folder to the store."""
     from trainer.publish import publish_run
 
-    tag = publish_run(run_dir, name)
+    published = publish_run(run_dir, name)
     if as_json:
-        print_json({"tag": tag})
+        print_json(asdict(published))
     else:
-        typer.echo(f"saved as {tag}")
-        print_next(*serve_command(tag.partition(":")[0]))
+        print_saved(published.tag, published.worse_than)
 
 
 @app.command(epilog="Example: [bold]trainer sweep sweeps/grid.yaml --workers 2 --save-best[/bold]")
@@ -327,6 +329,7 @@ def data_inspect(
     """Show classes, counts, sizes and rejected files, and draw a contact sheet."""
     from trainer.data import load
     from trainer.data.inspect import contact_sheet, summarize
+    from trainer.models import suggest
 
     dataset = load(spec, data_dir=data_dir)
     summary = summarize(dataset)
@@ -349,9 +352,8 @@ def data_inspect(
     typer.echo(f"{len(summary.rejected)} rejected, {summary.ignored} ignored (no images)")
     for file in summary.rejected[:20]:
         typer.echo(f"  {file.path}: {file.reason}")
-    # The default network is for digits, and has weights for each place of the picture: 132 million at 64x64.
-    digits = pixels.channels == 1 and max(pixels.height, pixels.width) <= 32
-    model = () if digits else ("--model", "compact_resnet")
+    suggested = suggest(pixels)
+    model = () if suggested == DEFAULTS.model else ("--model", suggested)
     print_next("trainer", "fit", "--dataset", spec, *model, *(("--data-dir", data_dir) if data_dir else ()))
 
 
@@ -384,8 +386,8 @@ def run(command_line: Sequence[str]) -> int:
 
 
 def _short(spec: str) -> str:
-    """A data set's spec; of a long path, the last part."""
-    return spec if len(spec) <= 24 else re.sub(r"^folder:.*/(?=.)", "folder:…/", spec)
+    """A data set's spec; of a path, the last part."""
+    return re.sub(r"^folder:.*/(?=.)", "…/", spec)
 
 
 def _age(age: timedelta) -> str:

@@ -82,6 +82,8 @@ def fail(error: BaseException) -> int:
         message, code = f"the disk is full: {message}; make room and run the same command again to resume", 3
     elif hasattr(error, "format_message"):  # a usage error of Typer's
         message, code = " ".join(error.format_message().split()), 2
+        if not message:  # a command without arguments has shown its help
+            return code
     else:
         message = f"internal error: {type(error).__name__}: {message} (--debug shows where)"
     prefix = "" if isinstance(error, Interrupted) else "error: "  # somebody asked for it
@@ -104,6 +106,15 @@ def print_next(*command: str | Path) -> None:
 def serve_command(model: str) -> tuple[str, ...]:
     """What serves a model of the store, by its name or tag."""
     return ("bentoml", "serve", "--arg", f"model={model}")
+
+
+def print_saved(tag: str, worse_than: str | None) -> None:
+    """The last lines of what has published a model: its tag, and the command that serves it, or that goes back."""
+    sys.stdout.write(f"saved as {tag}\n")
+    if worse_than:
+        print_next("bentoml", "models", "delete", tag)
+    else:
+        print_next(*serve_command(tag.partition(":")[0]))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -177,7 +188,7 @@ class TrainingDisplay:
     def on_epoch(self, entry: dict[str, float], epochs: int) -> None:
         """The figures of a finished epoch."""
         log.info(
-            "epoch %d/%d: loss %.4f, accuracy %.2f %%, validation loss %.4f, accuracy %.2f %%, %.0f images/s",
+            "epoch %d/%d: loss %.4f, accuracy %.2f%%, validation loss %.4f, accuracy %.2f%%, %.0f images/s",
             entry["epoch"],
             epochs,
             entry["loss"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,8 @@ def evaluate(
     test = metrics.evaluate(dataset.test.labels, probabilities)
     folder = report_dir or Path("report") / stored.tag.replace(":", "-")
     mistakes = worst_mistakes(dataset.test, probabilities)
-    subject = report_subject(stored.tag, dataset, val.accuracy)
+    command = ["trainer", "evaluate", stored.tag, "--dataset", spec]
+    subject = report_subject(stored.tag, dataset, val.accuracy, command)
     report.write(folder, subject, evaluation=test, history=None, mistakes=mistakes)
     return {
         "model": stored.tag,
@@ -62,11 +65,12 @@ def predict_split(engine: Engine, split: Split) -> NDArray[np.float32]:
     return np.concatenate([engine.predict(images) for images in split.batches(BATCH)])
 
 
-def report_subject(name: str, dataset: Dataset, val_accuracy: float) -> report.Subject:
-    """What the report of the model `name` is about."""
+def report_subject(name: str, dataset: Dataset, val_accuracy: float, command: Sequence[str]) -> report.Subject:
+    """What the report of the model `name`, which `command` writes, is about."""
     return report.Subject(
         name=name,
         dataset=dataset.spec,
+        command=shlex.join(command),
         labels=dataset.labels,
         train_images=len(dataset.train),
         val_images=len(dataset.val),
@@ -79,6 +83,7 @@ def worst_mistakes(split: Split, probabilities: NDArray[np.float32]) -> list[rep
     indices = metrics.worst(split.labels, probabilities, WORST)
     return [
         report.Mistake(
+            name=split.name(index),
             image=split.read(np.array([index]))[0],
             true=int(split.labels[index]),
             predicted=int(probabilities[index].argmax()),

@@ -73,7 +73,7 @@ def export(model: Any, val: Split, folder: Path) -> Exported:
         return Exported("int8", gate, gate.accuracy)
     log.warning(
         "float32 is served: only %.2f %% of the int8 answers are those of float32 (at least %.1f %% needed), "
-        "validation accuracy %.2f %% instead of %.2f %%",
+        "validation accuracy %.2f%% instead of %.2f%%",
         100 * gate.agreement,
         100 * MIN_AGREEMENT,
         100 * gate.accuracy,

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from trainer import metrics, report, tracking
 from trainer.checkpoints import Checkpoints, Progress
-from trainer.config import FitConfig, RunError, slug
+from trainer.config import DEFAULT_MODEL, FitConfig, RunError, slug
 from trainer.data import Dataset, load
+from trainer.data.spec import check_spec
 from trainer.evaluate import predict_split, report_subject, worst_mistakes
-from trainer.models import check_name
+from trainer.models import check_name, suggest
 from trainer.publish import publish
 from trainer.run_folder import RunFolder, open_run, refuse_private_folder
 from trainer.serving import artifact
@@ -51,6 +52,7 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
     Raises InputError, RunError (the run can be resumed) and, after a signal, Interrupted.
     """
     check_name(config.model)
+    check_spec(config.dataset)  # TensorFlow takes seconds to start
     from trainer.estimator import Estimator, count_workers, is_chief, make_strategy
 
     refuse_private_folder(config, count_workers())
@@ -66,6 +68,8 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
         limit=config.limit,
     )
     log_counts(dataset)
+    if config.model == DEFAULT_MODEL != (suggested := suggest(dataset.pixels)):
+        log.info("--model %s learns pictures like these better and faster than the default", suggested)
     name = config.name or slug(dataset.name)
     estimator = Estimator(config, dataset, strategy)
     run = open_run(config, name, identity(config, dataset), shared=not chief)
@@ -92,7 +96,9 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
         }
         if chief:
             result |= _finish(estimator, name, run, progress, tracker)
-            result["tag"] = publish(run.export, name) if config.save else None
+            published = publish(run.export, name) if config.save else None
+            result["tag"] = published.tag if published else None
+            result["worse_than"] = published.worse_than if published else None
             run.update(state="finished")
             tracker.summary(result)
     except BaseException as error:
@@ -177,12 +183,14 @@ def _finish(
     if not math.isfinite(test.loss):
         raise RunError("export: the test answers are not finite; nothing is published")
     mistakes = worst_mistakes(dataset.test, probabilities)
-    subject = report_subject(name, dataset, exported.val_accuracy)
+    title = f"{name}, run {run.path.name}"
+    subject = report_subject(title, dataset, exported.val_accuracy, estimator.config.command())
     files = report.write(run.report, subject, evaluation=test, history=progress.history, mistakes=mistakes)
     shutil.copytree(run.report, run.export / "report", dirs_exist_ok=True)
     tracker.log_report(files, mistakes, dataset.labels, test)
     figures = {
         "val_accuracy": exported.val_accuracy,
+        "val_accuracy_interval": list(metrics.accuracy_interval(exported.val_accuracy, len(dataset.val))),
         "test_accuracy": test.accuracy,
         "test_accuracy_interval": list(test.accuracy_interval),
         "guess_accuracy": test.guess_accuracy,

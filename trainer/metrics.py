@@ -39,11 +39,8 @@ class Evaluation:
 
     @property
     def accuracy_interval(self) -> tuple[float, float]:
-        """Where the accuracy on all images of the kind lies, with 95 % confidence, 0..1 (Wilson, 1927)."""
-        from scipy.stats import binomtest
-
-        interval = binomtest(int(np.trace(self.confusion)), self.images).proportion_ci(method="wilson")
-        return float(interval.low), float(interval.high)
+        """See the function of that name."""
+        return accuracy_interval(self.accuracy, self.images)
 
     def to_dict(self, labels: Sequence[str]) -> dict[str, Any]:
         """Plain JSON values, the classes by name."""
@@ -89,6 +86,17 @@ def evaluate(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> E
         bin_confidence=bin_confidence,
         bin_accuracy=bin_accuracy,
     )
+
+
+def accuracy_interval(accuracy: float, images: int) -> tuple[float, float]:
+    """Where the accuracy on all images of a kind lies, with 95 % confidence, 0..1; `accuracy` is that on some of them.
+
+    (Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.)
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(round(accuracy * images), images).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def worst(labels: NDArray[np.int32], probabilities: NDArray[np.float32], count: int) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,16 @@ log = logging.getLogger("trainer")
 MAX_LOSS = 0.01
 
 
-def publish_run(folder: Path, name: str | None) -> str:
-    """`trainer save`: publish the export of a finished run; the tag.
+@dataclass(frozen=True)
+class Published:
+    """A new version in the store."""
+
+    tag: str
+    worse_than: str | None  # the tag that it replaces, where that is clearly better
+
+
+def publish_run(folder: Path, name: str | None) -> Published:
+    """`trainer save`: publish the export of a finished run.
 
     Raises InputError where the folder is not a run, or its export is not complete.
     """
@@ -30,8 +39,8 @@ def publish_run(folder: Path, name: str | None) -> str:
     return publish(export, name or run["name"])
 
 
-def publish(export: Path, name: str) -> str:
-    """Publish an artifact as a new version of `name`, from then on the one that is served; its tag.
+def publish(export: Path, name: str) -> Published:
+    """Publish an artifact as a new version of `name`, from then on the one that is served.
 
     Warns of one that is no better than guessing, or clearly worse than the version that it replaces. Raises what
     `store.publish` does.
@@ -42,15 +51,15 @@ def publish(export: Path, name: str) -> str:
     metrics = spec["metrics"]
     if "guess_accuracy" in metrics and metrics["test_accuracy_interval"][0] <= metrics["guess_accuracy"]:
         log.warning(
-            "%s is hardly better than guessing: test accuracy %.1f %%, and always naming the most frequent class "
-            "reaches %.1f %%; try more --epochs, more images, or another --learning-rate",
+            "%s is hardly better than guessing: test accuracy %.1f%%, and always naming the most frequent class "
+            "reaches %.1f%%; try more --epochs, more images, or another --learning-rate",
             tag,
             100 * metrics["test_accuracy"],
             100 * metrics["guess_accuracy"],
         )
     if replaced and _is_worse(spec, old := artifact.read_spec(replaced.path)):
         log.warning(
-            "%s is worse than %s, which it replaces: validation accuracy %.1f %%, not %.1f %%; "
+            "%s is worse than %s, which it replaces: validation accuracy %.1f%%, not %.1f%%; "
             "`bentoml models delete %s` goes back",
             tag,
             replaced.tag,
@@ -58,7 +67,8 @@ def publish(export: Path, name: str) -> str:
             100 * old["metrics"]["val_accuracy"],
             tag,
         )
-    return tag
+        return Published(tag, worse_than=replaced.tag)
+    return Published(tag, worse_than=None)
 
 
 def _newest(name: str) -> store.StoredModel | None:

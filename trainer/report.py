@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,6 +37,7 @@ class Subject:
 
     name: str  # the model's, or its tag
     dataset: str  # a spec
+    command: str  # what the report comes from
     labels: Sequence[str]
     train_images: int
     val_images: int
@@ -44,8 +46,9 @@ class Subject:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong answer: the image uint8 [H,W,C], the true and the predicted class, and how sure it was (0..1)."""
+    """A wrong answer: how a person finds the image, its pixels uint8 [H,W,C], the classes, how sure it was (0..1)."""
 
+    name: str
     image: NDArray[np.uint8]
     true: int
     predicted: int
@@ -107,9 +110,16 @@ def _page(subject: Subject, evaluation: Evaluation, mistakes: Sequence[Mistake],
         confused=[(labels[truth], labels[answer], *counts) for truth, answer, *counts in _most_confused(evaluation)],
         pictures={name: _data_uri(png) for name, png in pictures.items()},
         mistakes=[
-            (_data_uri(_png(mistake.image)), labels[mistake.true], labels[mistake.predicted], mistake.probability)
+            (
+                mistake.name,
+                _data_uri(_png(mistake.image)),
+                labels[mistake.true],
+                labels[mistake.predicted],
+                mistake.probability,
+            )
             for mistake in mistakes
         ],
+        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     )
 
 

@@ -164,9 +164,15 @@ def _report_values(
         ],
     )
     worst = wandb.Table(
-        columns=["image", "truth", "prediction", "probability"],
+        columns=["image", "file", "truth", "prediction", "probability"],
         data=[
-            [wandb.Image(mistake.image), labels[mistake.true], labels[mistake.predicted], mistake.probability]
+            [
+                wandb.Image(mistake.image),
+                mistake.name,
+                labels[mistake.true],
+                labels[mistake.predicted],
+                mistake.probability,
+            ]
             for mistake in mistakes
         ],
     )

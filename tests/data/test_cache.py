@@ -38,6 +38,7 @@ def test_rows_are_what_the_decoder_gives_in_the_source_s_order(tmp_path: Path) -
     assert cache.labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
     assert cache.splits == {"train": range(5), "val": range(5, 5), "test": range(5, 7)}
     assert cache.sizes == {(16, 12, 3): 7}
+    assert cache.names == [example.name for example in FolderSource(tmp_path).examples()]
     files = [example.data for example in FolderSource(tmp_path).examples()]
     expected = np.stack([decode(Path(str(file)).read_bytes(), cache.pixels) for file in files])
     np.testing.assert_array_equal(cache.read(np.arange(7)), expected)

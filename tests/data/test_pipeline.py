@@ -163,6 +163,7 @@ def test_memory_stays_flat_and_the_process_ends_while_images_are_read(tmp_path: 
     with (tmp_path / "images.bin").open("r+b") as file:
         file.truncate(count * row_bytes)
     np.save(tmp_path / "labels.npy", np.arange(count, dtype=np.int32) % 2)
+    (tmp_path / "names.json").write_text("[]")
     pixels = {"height": 64, "width": 64, "channels": 3, "resize": "bilinear", "normalize": "none"}
     index = {"labels": ["a", "b"], "pixels": pixels, "splits": {"train": [0, count]}, "sizes": [], "rejected": []}
     (tmp_path / "index.json").write_text(json.dumps(index | {"unlabelled": 0, "fingerprint": "0"}))

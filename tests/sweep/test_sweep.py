@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from trainer import store
-from trainer.sweep.search import POINT, Search
+from trainer.sweep.search import POINT, RUN, Search
 from trainer.sweep.sweep_file import read_spec
 
 OPTIONS = ("dataset", "epochs", "learning_rate", "dropout", "limit", "model")
@@ -72,6 +72,8 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
     pictures = (search.folder / "sweep.html").read_text()
     assert "parcoords" in pictures
     assert f"trial {best.number}, reached" in pictures
+    assert f"<code>trainer save {best.user_attrs[RUN]}</code>" in pictures
+    assert re.search(r"most likely be right for [\d.]+% to [\d.]+%: trials within", done.stdout)
     rate, dropout = (best.user_attrs[POINT][name] for name in ("learning_rate", "dropout"))
     options = f"--dataset=builtin:digits --epochs=1 --limit=320 --learning_rate={rate} --dropout={dropout}"
     assert f"<code>trainer fit {options}</code>" in pictures
@@ -99,10 +101,23 @@ def test_a_sweep_without_trials_names_itself_and_its_storage() -> None:
 def test_failures_in_a_row_stop_the_workers_with_the_reason() -> None:
     file = write(GRID.replace("EPOCHS", "0"))
     done = sweep(str(file))
-    assert done.returncode == 3
+    assert done.returncode == 2
     assert "3 failures in a row" in done.stderr
     assert "--epochs: 0 is out of range" in done.stderr.strip().splitlines()[-1]
     assert len(trials_of(file).trials()) == 3
+    again = sweep(str(file))  # goes on with the last point, and does not keep quiet about the others
+    assert again.returncode == 0
+    assert "4 trials failed and are left out; --retry-failed runs them once more" in again.stderr
+    assert again.stderr.splitlines()[-1] == "next: trainer sweep grid.yaml --retry-failed"
+
+
+def test_a_data_set_that_is_not_there_is_refused_before_any_trial() -> None:
+    file = write(GRID.replace("EPOCHS", "1").replace("builtin:digits", "folder:photo"))
+    Path("photos").mkdir()
+    done = sweep(str(file))
+    assert done.returncode == 2
+    assert done.stderr == "error: --dataset: photo does not exist; a folder is expected; did you mean photos?\n"
+    assert not Path("runs").exists()
 
 
 @pytest.mark.slow

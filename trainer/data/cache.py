@@ -4,6 +4,7 @@
 
 - `images.bin`: uint8 [N,H,W,C], in the source's order, nothing else;
 - `labels.npy`: int32 [N];
+- `names.json`: how a person finds each image, N strings;
 - `index.json`: class names, pixel spec, the row range of each split, native sizes, rejected files.
 
 KEY names the state of the source. An entry is written beside its place under the lock `KEY.lock`, then renamed:
@@ -23,6 +24,7 @@ from collections import Counter
 from collections.abc import Iterator, Set
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -42,7 +44,7 @@ from trainer.serving.pixels import PixelSpec
 log = logging.getLogger("trainer")
 
 # Raise it when the same bytes decode to other pixels, or the files here change. Pillow's version counts too.
-FORMAT = 1
+FORMAT = 2
 MAX_REJECTED = 0.01  # of all images; more means that the dataset is not what it is taken for
 MAX_LOGGED = 50  # rejected files
 # Larger pictures are scaled down to this: most networks here are made for small ones.
@@ -85,11 +87,20 @@ class ImageCache:
         # Read with pread, not mapped: mapped pages would count as this process's memory.
         self._descriptor = os.open(self.file, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
+        self._names_descriptor = os.open(path / "names.json", os.O_RDONLY)
+        weakref.finalize(self, os.close, self._names_descriptor)
         if (self.labels.shape, os.fstat(self._descriptor).st_size) != ((rows,), self.size_bytes):
             raise ValueError(f"{path} does not hold the {rows} images that its index names")
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of each image: its path within a folder, or its key in a TFDS data set."""
+        size = os.fstat(self._names_descriptor).st_size
+        names: list[str] = json.loads(os.pread(self._names_descriptor, size, 0))
+        return names
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The images of `rows` [n] → uint8 [n,H,W,C]; neighbouring rows are read at once."""
@@ -268,6 +279,7 @@ def _write(
 ) -> None:
     """Decode all of `source` into `folder`. Raises _OtherSizes as soon as an image does not fit `pixels`."""
     labels: list[int] = []
+    names: list[str] = []
     splits: Counter[str] = Counter()
     sizes: Counter[Size] = Counter()
     rejected: list[tuple[Example, str]] = []
@@ -286,10 +298,12 @@ def _write(
                     rejected.append((example, decoded.rejected[position]))
                 else:
                     labels.append(example.label)
+                    names.append(example.name)
                     splits[example.split] += 1
     table = np.array(labels, np.int32)
     _judge(source, rejected, table[: splits["train"]])
     np.save(folder / "labels.npy", table, allow_pickle=False)
+    (folder / "names.json").write_text(json.dumps(names), encoding="utf-8")
     starts = [0, *accumulate(splits[name] for name in SPLITS)]
     facts = {
         "labels": source.labels,

@@ -48,6 +48,10 @@ class Split:
         """The images at `positions` [n] of this split → uint8 [n,H,W,C]."""
         return self.cache.read(self.indices[positions])
 
+    def name(self, position: int) -> str:
+        """How a person finds the image at `position` of this split."""
+        return self.cache.names[self.indices[position]]
+
     def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
         """All images in order, uint8 [n,H,W,C] with n ≤ `size`."""
         for start in range(0, len(self), size):

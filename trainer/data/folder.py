@@ -21,16 +21,13 @@ class FolderSource:
     """The images under a folder; class names are folder names, sorted by code point.
 
     Hidden files and folders (leading dot) and files that are no images by their suffix are ignored and
-    counted. Raises InputError for a path that is no readable folder, fewer than two classes, a class without
+    counted. Raises InputError for a folder that cannot be read, fewer than two classes, a class without
     images, or a class in val or test that train does not have.
     """
 
     default_normalize = "none"
 
     def __init__(self, path: Path) -> None:
-        if not path.is_dir():
-            problem = "is a file; a folder of class folders" if path.exists() else "does not exist; a folder"
-            raise InputError(f"--dataset: {path} {problem} is expected")
         root = path.resolve()
         self.spec = f"folder:{root}"
         self.name = slug(root.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from trainer.config import InputError, choose
@@ -13,6 +14,7 @@ def open_source(spec: str, data_dir: Path | None = None) -> Source:
 
     Raises InputError where the spec cannot be read, or what it names is not there or not usable.
     """
+    check_spec(spec)
     kind, _, rest = spec.partition(":")
     if kind == "tfds":
         from trainer.data.tfds_source import TfdsSource
@@ -21,14 +23,39 @@ def open_source(spec: str, data_dir: Path | None = None) -> Source:
     if kind == "builtin":
         from trainer.data.digits import DigitsSource
 
-        choose("--dataset builtin:", rest, ["digits"])
         return DigitsSource()
-    path = Path(rest if kind == "folder" else spec).expanduser()
+    from trainer.data.folder import FolderSource
+
+    return FolderSource(_path(spec))
+
+
+def check_spec(spec: str) -> None:
+    """Raise InputError for what can be told to be wrong in no time: a spec of no kind, or a path that is no folder."""
+    kind, _, rest = spec.partition(":")
+    if kind == "builtin":
+        choose("--dataset builtin", rest, ["digits"])
+    if kind in ("tfds", "builtin"):
+        return
+    path = _path(spec)
     if kind != "folder" and not path.exists():
         raise InputError(
             f"--dataset: {spec!r} is neither a path that exists nor one of tfds:NAME[/CONFIG][:VERSION], "
             "folder:PATH and builtin:digits"
         )
-    from trainer.data.folder import FolderSource
+    if not path.is_dir():
+        problem = "is a file; a folder of class folders" if path.exists() else "does not exist; a folder"
+        raise InputError(f"--dataset: {path} {problem} is expected{_nearest(path)}")
 
-    return FolderSource(path)
+
+def _path(spec: str) -> Path:
+    return Path(spec.removeprefix("folder:")).expanduser()
+
+
+def _nearest(path: Path) -> str:
+    """The folders beside a missing one that are called alike."""
+    try:
+        beside = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, beside, n=3)
+    return f"; did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else ""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.config import RunError
+from trainer.config import InputError, RunError, TrainerError
 from trainer.run_folder import CHECKPOINTS
 from trainer.sweep.search import Search, Trial
 from trainer.sweep.sweep_file import METRIC, Value
@@ -42,7 +42,7 @@ class Agents:
     def __init__(self, search: Search, *, workers: int, most: int | None, retry_failed: bool) -> None:
         self.workers = workers
         self.running: dict[int, Running] = {}
-        self.stopped: list[str] = []  # why workers gave up
+        self.stopped: list[TrainerError] = []  # why workers gave up
         self._search = search
         self._most = most
         self._retry_failed = retry_failed
@@ -52,8 +52,8 @@ class Agents:
     def run(self, refresh: Callable[[], None]) -> None:
         """Until nothing is left to run; calls `refresh` now and then.
 
-        Raises RunError where every worker gave up. After KeyboardInterrupt or another error of `refresh`, the
-        trainings write a checkpoint and end, and their trials are continued by the next sweep.
+        Raises the last InputError or RunError where every worker gave up. After KeyboardInterrupt or another error of
+        `refresh`, the trainings write a checkpoint and end, and their trials are continued by the next sweep.
         """
         threads = [threading.Thread(target=self._work, args=(index,)) for index in range(self.workers)]
         for thread in threads:
@@ -69,7 +69,8 @@ class Agents:
         if self._errors:
             raise self._errors[0]
         if len(self.stopped) == self.workers:
-            raise RunError(f"every worker stopped after {PATIENCE} failures in a row; the last: {self.stopped[-1]}")
+            last = self.stopped[-1]
+            raise type(last)(f"every worker stopped after {PATIENCE} failures in a row; the last: {last}")
 
     def _work(self, index: int) -> None:
         failures = 0
@@ -81,17 +82,17 @@ class Agents:
                     continue
                 if trial is None:
                     return
-                reason = self._train(trial, _share(index, self.workers))
-                failures = failures + 1 if reason else 0
-                if failures == PATIENCE:
-                    self.stopped.append(reason or "")
+                error = self._train(trial, _share(index, self.workers))
+                failures = failures + 1 if error else 0
+                if error and failures == PATIENCE:
+                    self.stopped.append(error)
                     return
         except BaseException as error:
             self._errors.append(error)
             self._stop.set()
 
-    def _train(self, trial: Trial, cores: set[int]) -> str | None:
-        """Run the trial to its end; the reason where it failed."""
+    def _train(self, trial: Trial, cores: set[int]) -> TrainerError | None:
+        """Run the trial to its end; the error where it failed."""
         shown = self.running[trial.number] = Running(trial.number, dict(trial.point))
         # Offline, and `wandb sync` later, unless the file's command says otherwise: its options come after.
         command = [sys.executable, "-m", "trainer", "fit", "--wandb=offline", *self._search.spec.options(trial.point)]
@@ -127,7 +128,7 @@ class Agents:
         else:
             reason = _last_line(trial.folder / LOG) or f"`trainer fit` ended with {process.returncode}"
             self._search.finish(trial, None, reason=reason)
-            return reason
+            return InputError(reason) if process.returncode == InputError.exit_code else RunError(reason)
         return None
 
     def _note_epochs(self, trial: Trial, shown: Running) -> bool:

@@ -14,8 +14,9 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from trainer.serving.artifact import ArtifactError, read_spec
 from trainer.sweep.agents import Agents
-from trainer.sweep.search import POINT, REASON, Search
+from trainer.sweep.search import POINT, REASON, RUN, Search
 from trainer.sweep.sweep_file import METRIC, SweepSpec, Value
 from trainer.templates import render
 
@@ -55,10 +56,6 @@ class Board:
         if self._live is not None:
             self._live.update(self._table(trials), refresh=True)
             return
-        for running in list(self._agents.running.values()):
-            if running.number not in self._started:
-                self._started.add(running.number)
-                log.info("trial %d: %s: started", running.number, described(self._search.spec, running.point))
         for trial in trials:
             if trial.state.is_finished() and trial.number not in self._told:
                 self._told.add(trial.number)
@@ -69,6 +66,10 @@ class Board:
                     outcome(trial),
                     self._time_left(trials),
                 )
+        for running in list(self._agents.running.values()):
+            if running.number not in self._started:
+                self._started.add(running.number)
+                log.info("trial %d: %s: started", running.number, described(self._search.spec, running.point))
 
     def _table(self, trials: list[FrozenTrial]) -> Any:
         from rich.table import Table
@@ -134,6 +135,24 @@ def outcome(trial: FrozenTrial) -> str:
     return "stopped early" if trial.state == TrialState.PRUNED else "running"
 
 
+def best_metrics(search: Search) -> dict[str, Any]:
+    """What `trainer fit` has measured of the best trial's model; empty where its folder has been deleted."""
+    try:
+        metrics: dict[str, Any] = read_spec(Path(search.leaders()[0].user_attrs[RUN]) / "export")["metrics"]
+    except ArtifactError:
+        return {}
+    return metrics
+
+
+def caution(search: Search) -> str:
+    """How much the order of the trials can be trusted."""
+    low, high = best_metrics(search).get(f"{METRIC}_interval", (0.0, 1.0))
+    return (
+        f"On more images like these the best would most likely be right for {low:.1%} to {high:.1%}: "
+        "trials within that may be as good."
+    )
+
+
 def write_pictures(search: Search, file: Path) -> bool:
     """Optuna's pictures of the search, in one HTML file that needs no network; False where there is nothing to show."""
     from optuna import visualization
@@ -177,6 +196,8 @@ def write_pictures(search: Search, file: Path) -> bool:
         TEMPLATE,
         name=search.spec.name,
         finished=len(leaders),
+        caution=caution(search),
+        folder=leaders[0].user_attrs[RUN],
         number=leaders[0].number,
         best=leaders[0].value,
         leaders=leaderboard(search),

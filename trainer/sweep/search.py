@@ -73,7 +73,7 @@ class Search:
         with self._claims:
             trials = self.study.get_trials(deepcopy=False)
             for old in trials:
-                again = old.state == TrialState.RUNNING or (retry_failed and self._is_open_failure(old, trials))
+                again = old.state == TrialState.RUNNING or (retry_failed and _is_open_failure(old, trials))
                 if again and (trial := self._reclaim(old)):
                     return trial
             if most is not None and len([one for one in trials if _counts(one)]) >= most:
@@ -107,6 +107,11 @@ class Search:
         """All trials that took a point, by number."""
         return [trial for trial in self.study.get_trials(deepcopy=False) if _counts(trial)]
 
+    def open_failures(self) -> list[FrozenTrial]:
+        """The trials that failed and whose point has not been run again since."""
+        trials = self.trials()
+        return [trial for trial in trials if _is_open_failure(trial, trials)]
+
     def leaders(self) -> list[FrozenTrial]:
         """The finished trials, the best first."""
         done = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
@@ -114,15 +119,6 @@ class Search:
 
     def _id(self, trial: Trial) -> int:
         return self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, trial.number)
-
-    def _is_open_failure(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
-        """Failed, and its point has not been run again since."""
-        if trial.state != TrialState.FAIL or not _counts(trial):
-            return False
-        point = trial.user_attrs[POINT]
-        return not any(
-            later.user_attrs.get(POINT) == point and later.number > trial.number and _counts(later) for later in trials
-        )
 
     def _reclaim(self, old: FrozenTrial) -> Trial | None:
         """Take over an interrupted trial, or begin a failed one again; None where somebody is at it."""
@@ -175,6 +171,16 @@ class Search:
 def _counts(trial: FrozenTrial) -> bool:
     """Whether it took a point: a proposal that was given up took none."""
     return RUN in trial.user_attrs
+
+
+def _is_open_failure(trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
+    """Failed, and its point has not been run again since."""
+    if trial.state != TrialState.FAIL or not _counts(trial):
+        return False
+    point = trial.user_attrs[POINT]
+    return not any(
+        later.user_attrs.get(POINT) == point and later.number > trial.number and _counts(later) for later in trials
+    )
 
 
 def _try_lock(folder: Path) -> FileLock | None:

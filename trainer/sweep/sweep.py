@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 from collections.abc import Sequence
@@ -13,11 +12,12 @@ from typing import NoReturn
 import typer
 
 from trainer.config import InputError, Interrupted
-from trainer.console import print_next, print_table, serve_command
+from trainer.console import print_next, print_saved, print_table
+from trainer.data.spec import check_spec
 from trainer.publish import publish_run
 from trainer.run_folder import RUNS
 from trainer.sweep.agents import Agents
-from trainer.sweep.board import Board, in_a_line, leaderboard, write_pictures
+from trainer.sweep.board import Board, best_metrics, caution, in_a_line, leaderboard, write_pictures
 from trainer.sweep.search import RUN, Search
 from trainer.sweep.sweep_file import METRIC, read_spec
 
@@ -43,6 +43,8 @@ def run_sweep(
     where the trials fail, and Interrupted after a signal.
     """
     spec = read_spec(file, options)
+    for dataset in spec.parameters["dataset"].choices if "dataset" in spec.parameters else ():
+        check_spec(str(dataset))  # else each trial would fail for it
     search = Search(spec, RUNS / f"sweep-{spec.name}", storage)
     most = trials if trials is not None else spec.run_cap
     if most is None and spec.method != "grid":
@@ -62,8 +64,13 @@ def run_sweep(
             signal.signal(number, handler)
         _show(search)
     shared = ("--storage", storage) if storage else ()
+    failed = len(search.open_failures())
+    if failed:
+        log.warning("%d trials failed and are left out; --retry-failed runs them once more", failed)
     if save_best:
         _save_best(search)
+    elif failed:
+        print_next("trainer", "sweep", file, *shared, "--retry-failed")
     elif search.leaders():
         print_next("trainer", "sweep", file, *shared, "--trials", "0", "--save-best")
     else:
@@ -79,6 +86,8 @@ def _show(search: Search) -> None:
     rows = leaderboard(search)
     if rows:
         print_table(f"{search.spec.name}: the best trials", ("trial", METRIC, "parameters"), rows)
+    if len(rows) > 1:
+        typer.echo(caution(search))
     if write_pictures(search, search.folder / PICTURES):
         typer.echo(f"pictures in {search.folder / PICTURES}")
 
@@ -87,12 +96,10 @@ def _save_best(search: Search) -> None:
     leaders = search.leaders()
     if not leaders:
         raise InputError(f"{search.folder}: no trial has finished; there is no best one to save")
-    folder = Path(leaders[0].user_attrs[RUN])
-    metrics = json.loads((folder / "export" / "spec.json").read_text())["metrics"]
-    tag = publish_run(folder, None)
+    published = publish_run(Path(leaders[0].user_attrs[RUN]), None)
+    metrics = best_metrics(search)
     typer.echo(
         f"trial {leaders[0].number}: validation accuracy {metrics['val_accuracy']:.2%}, "
         f"test accuracy {metrics['test_accuracy']:.2%}"
     )
-    typer.echo(f"saved as {tag}")
-    print_next(*serve_command(tag.partition(":")[0]))
+    print_saved(published.tag, published.worse_than)

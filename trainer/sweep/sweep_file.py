@@ -135,7 +135,9 @@ class _Reader:
     def read(self) -> SweepSpec:
         try:
             text = self._path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
             raise InputError(f"{self._path}: cannot be read: {error}") from error
         try:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
