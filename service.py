@@ -11,6 +11,7 @@ import atexit
 import gc
 import logging
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -101,7 +102,7 @@ def image_labels() -> list[dict[str, str]]:
         "org.opencontainers.image.title": stored.tag.partition(":")[0],
         "org.opencontainers.image.version": stored.tag,
         "org.opencontainers.image.revision": packed["git_revision"],
-        "trainer.dataset": packed["dataset"],
+        "trainer.dataset": re.sub(r"^folder:.*/", "folder:", packed["dataset"]),  # the path is nobody's business
     } | {f"trainer.{name}": str(value) for name, value in packed["metrics"].items()}
     return [{"name": name, "value": value} for name, value in labels.items() if value]
 

@@ -112,6 +112,11 @@ def test_a_seven_is_drawn_and_read(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#result")).to_be_hidden()
 
 
+def test_the_api_page_asks_nobody_else(page: Page, server: Server) -> None:
+    page.goto(f"{server.url}/")  # BentoML's, which has a script of Google's
+    expect(page.locator("#swagger-ui")).to_contain_text("/predict_batch")
+
+
 def test_the_keyboard_is_enough(page: Page) -> None:
     page.locator("#canvas").focus()
     for key, times in (("ArrowLeft", 8), ("ArrowUp", 10), (" ", 1), ("ArrowRight", 16), ("ArrowDown", 20), (" ", 1)):

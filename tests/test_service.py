@@ -131,6 +131,13 @@ def test_bad_images_are_refused_with_a_code(server: Server, body: bytes, status:
     assert server.ask("POST", "/preview", body).code == code
 
 
+def test_what_curl_alters_says_how_to_send_it(server: Server) -> None:
+    data = encoded().replace(b"\n", b"").replace(b"\r", b"")  # as `curl -d @FILE` does
+    reply = server.predict(data, "application/x-www-form-urlencoded")
+    assert reply.status == 415
+    assert "with curl: --data-binary @FILE" in reply.value["error"]["message"]
+
+
 def test_a_body_that_is_too_large_is_refused_while_it_is_read(server: Server) -> None:
     sent = 0
 

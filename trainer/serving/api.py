@@ -44,6 +44,7 @@ SMALL_PIXELS = 100_000
 WARM_UP_REQUESTS = 50
 PAGE = Path(__file__).with_name("ui.html")
 # It holds all that it needs, and asks nobody but this server.
+CURL_FORM = "application/x-www-form-urlencoded"  # what `curl -d` and `--data-binary` claim
 PAGE_POLICY = b"default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 SLOWEST_BATCH = 0.25  # of the deadline: a batch that takes longer leaves no room to wait for it
 
@@ -135,7 +136,13 @@ class Api:
         }
 
     async def _post_predict(self, request: Request) -> Answer:
-        return json_answer(await self.predict(await self._image(request), request))
+        image = await self._image(request)
+        try:
+            return json_answer(await self.predict(image, request))
+        except ImageError as error:
+            if request.headers.get("content-type") != CURL_FORM:
+                raise
+            raise ImageError(error.code, f"{error} (with curl: --data-binary @FILE; -d alters the bytes)") from error
 
     async def _post_predict_batch(self, request: Request) -> Answer:
         body = await request.body(BATCH_LIMIT + FRAMING_LIMIT)
