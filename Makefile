@@ -11,20 +11,22 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 PYTEST_ARGS ?=
 STACK ?= trainer
+PORT ?= 3000
 
 .PHONY: help setup demo test lint bench lock deploy rollout rollback
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
+# The `sed`: BentoML since 1.4.36 refuses the Dockerfile template that it has packed itself, as a file outside of the
+# current folder (its issue 5566). This is its pending mend.
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "setting up $(VENV) with the locked versions: 2 to 4 minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
-	# BentoML since 1.4.36 refuses the Dockerfile template that it has packed itself, as a file outside of the current
-	# folder (its issue 5566). This is its pending mend.
-	sed -i.orig 's/filepath(user_templates, build_ctx)/filepath(user_templates, build_ctx, secure=False)/' \
+	@sed -i.orig 's/filepath(user_templates, build_ctx)/filepath(user_templates, build_ctx, secure=False)/' \
 		$(VENV)/lib/python3.*/site-packages/bentoml/_internal/container/generate.py
 	touch $@
 
@@ -47,15 +49,13 @@ bench: $(READY)  ## the README's tables: serving the newest model, a sweep, trai
 	$(BIN)/python benchmarks/train.py
 
 deploy:  ## start IMAGE behind HAProxy on this machine's Docker Swarm; PORT is 3000
-	IMAGE=$(IMAGE) docker stack deploy --compose-file deploy/stack.yaml $(STACK)
+	@STACK=$(STACK) PORT=$(PORT) deploy/swarm deploy $(IMAGE)
 
 rollout:  ## replace the replicas by those of IMAGE, one after the other; back by itself where it fails
-	docker service update --image $(IMAGE) $(STACK)_classifier
-	@test "$$(docker service inspect --format '{{.UpdateStatus.State}}' $(STACK)_classifier)" = completed || { echo \
-		"error: $(IMAGE) did not become healthy, the old image runs on; why: docker service ps --no-trunc $(STACK)_classifier" >&2; exit 1; }
+	@STACK=$(STACK) deploy/swarm rollout $(IMAGE)
 
 rollback:  ## back to the image before the last rollout
-	docker service rollback $(STACK)_classifier
+	@STACK=$(STACK) deploy/swarm rollback
 
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header

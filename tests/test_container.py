@@ -313,5 +313,9 @@ def test_a_bad_version_cannot_take_over(deployment: Deployment, image: BuiltImag
         assert "did not become healthy, the old image runs on" in output
         assert (load.failed, load.wrong) == (0, 0)
         assert deployment.tags() == before
+        again = deployment.rollback()
+        output, _ = again.communicate()
+        assert again.returncode != 0
+        assert "rolled back already, to trainer-test:" in output
     finally:
         docker("image", "rm", "--force", "trainer-test:bad")

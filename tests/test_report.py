@@ -76,7 +76,7 @@ def test_a_perfect_model_without_history(tmp_path: Path) -> None:
     assert pixels(paths["mistakes"]).std() > 1  # it says that there are none
     page = read_page(paths["page"])
     assert "There are none: every test image was named right." in page.text
-    assert page.headings == ["Calibration", "Each class", "Confusion matrix", "Worst mistakes", "What to do next"]
+    assert page.headings == ["Each class", "Calibration", "Confusion matrix", "Worst mistakes", "What to do next"]
 
 
 def test_the_image_of_a_mistake_is_shown_as_it_is(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_the_page_says_the_values_and_shows_the_pictures(page_file: Path) -> Non
         "by trainer evaluate pets",
     ):
         assert part in page.text, part
-    names = ("learning_curves", "calibration", "per_class", "confusion")
+    names = ("learning_curves", "per_class", "calibration", "confusion")
     assert [alt for alt, _ in page.images] == [*page.headings[:4], "a picture of dog", "a picture of dog"]
     for name, (_, source) in zip(names, page.images, strict=False):
         np.testing.assert_array_equal(decoded(source), pixels(page_file.with_name(f"{name}.png")))

@@ -27,6 +27,7 @@ MAX_LETTERS = 24  # of a class name
 DPI = 144  # sharp on a screen of a high resolution
 WIDTH = 5.5  # inches: so narrow that a telephone's screen leaves the letters legible
 WELL_CALIBRATED = 0.03  # calibration error, up to which a probability can be taken at its word
+TELLING_ANSWERS = 5  # in a bin of the calibration curve; the share of right ones among fewer says nothing
 PAGE = "report.html"
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
@@ -228,6 +229,7 @@ def _calibration(evaluation: Evaluation) -> Figure:
     figure = _figure(WIDTH, 5)
     axes = figure.subplots()
     filled = evaluation.bin_counts > 0
+    telling = evaluation.bin_counts >= TELLING_ANSWERS
     edges = (np.arange(CALIBRATION_BINS) + 0.5) * 100 / CALIBRATION_BINS
     axes.bar(
         edges[filled],
@@ -239,7 +241,11 @@ def _calibration(evaluation: Evaluation) -> Figure:
     )
     axes.plot([0, 100], [0, 100], "--", color="black", linewidth=1, label="perfectly calibrated")
     axes.plot(
-        100 * evaluation.bin_confidence[filled], 100 * evaluation.bin_accuracy[filled], "o-", color=BLUE, label="model"
+        100 * evaluation.bin_confidence[telling],
+        100 * evaluation.bin_accuracy[telling],
+        "o-",
+        color=BLUE,
+        label="model",
     )
     axes.set(
         title=f"Calibration (expected error {100 * evaluation.calibration_error:.1f} %)",

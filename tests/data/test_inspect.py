@@ -9,7 +9,7 @@ from pictures import picture, picture_folder
 from PIL import Image
 
 from trainer.data import load
-from trainer.data.inspect import CELL, GAP, SAMPLES, TEXT_WIDTH, contact_sheet, summarize
+from trainer.data.inspect import CELL, GAP, MARGIN, SAMPLES, TEXT_WIDTH, contact_sheet, summarize
 from trainer.serving.pixels import PixelSpec
 
 
@@ -40,14 +40,16 @@ def test_a_contact_sheet_shows_up_to_eight_images_of_each_class(tmp_path: Path) 
     contact_sheet(dataset, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as opened:
         sheet = np.asarray(opened)
-    assert sheet.shape == (2 * (CELL + GAP) + GAP, TEXT_WIDTH + SAMPLES * (CELL + GAP), 3)
+    left = sheet.shape[1] - SAMPLES * (CELL + GAP)
+    assert sheet.shape == (2 * (CELL + GAP) + GAP, sheet.shape[1], 3)
+    assert 0.9 * TEXT_WIDTH < left - 2 * MARGIN <= TEXT_WIDTH  # the long name is cut
     first = np.flatnonzero(dataset.train.labels == 0)[0]
-    shown = sheet[GAP : GAP + CELL : 2, TEXT_WIDTH : TEXT_WIDTH + CELL // 2 : 2, 0]
+    shown = sheet[GAP : GAP + CELL : 2, left : left + CELL // 2 : 2, 0]
     np.testing.assert_array_equal(shown, dataset.train.read(np.array([first]))[0, :, :, 0])
-    row = sheet[GAP + CELL + GAP :, TEXT_WIDTH:]
+    row = sheet[GAP + CELL + GAP :, left:]
     cells = [row[:CELL, column * (CELL + GAP) : column * (CELL + GAP) + CELL] for column in range(SAMPLES)]
     assert [bool((cell < 255).any()) for cell in cells] == [number < 3 for number in range(SAMPLES)]
-    assert (sheet[:, :TEXT_WIDTH] < 255).any()  # the names
+    assert (sheet[:, :left] < 255).any()  # the names
 
 
 def test_many_classes_are_cut_off(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ SAMPLES = 8  # per class
 MAX_CLASSES = 50  # on a contact sheet
 CELL = 64  # pixels a side
 GAP = 4
-TEXT_WIDTH = 220
+MARGIN = 12  # on either side of the text
+TEXT_WIDTH = 220  # at most
 FONT_SIZE = 14
 
 
@@ -64,18 +65,20 @@ def contact_sheet(dataset: Dataset, path: Path) -> None:
     shown = dataset.labels[:MAX_CLASSES]
     left_out = len(dataset.labels) - len(shown)
     row_height = CELL + GAP
-    size = (TEXT_WIDTH + SAMPLES * row_height, len(shown) * row_height + GAP + bool(left_out) * (FONT_SIZE + 2 * GAP))
+    font = ImageFont.load_default(FONT_SIZE)
+    lines = [(_shorten(label, font), f"{count} images") for label, count in zip(shown, split.counts, strict=False)]
+    left = 2 * MARGIN + round(max(font.getlength(line) for pair in lines for line in pair))
+    size = (left + SAMPLES * row_height, len(shown) * row_height + GAP + bool(left_out) * (FONT_SIZE + 2 * GAP))
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(FONT_SIZE)
-    for row, label in enumerate(shown):
+    for row, (label, count) in enumerate(lines):
         top = GAP + row * row_height
-        draw.text((GAP, top + CELL // 2 - FONT_SIZE), _shorten(label, draw, font), "black", font)
-        draw.text((GAP, top + CELL // 2 + GAP), f"{split.counts[row]} images", "gray", font)
+        draw.text((MARGIN, top + CELL // 2 - FONT_SIZE), label, "black", font)
+        draw.text((MARGIN, top + CELL // 2 + GAP), count, "gray", font)
         for column, image in enumerate(_samples(dataset, row)):
-            sheet.paste(image, (TEXT_WIDTH + column * row_height, top))
+            sheet.paste(image, (left + column * row_height, top))
     if left_out:
-        draw.text((GAP, size[1] - FONT_SIZE - GAP), f"and {left_out} more classes", "gray", font)
+        draw.text((MARGIN, size[1] - FONT_SIZE - GAP), f"and {left_out} more classes", "gray", font)
     sheet.save(path, "PNG")
 
 
@@ -90,8 +93,8 @@ def _samples(dataset: Dataset, label: int) -> Iterator[Image.Image]:
         yield image.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BILINEAR)
 
 
-def _shorten(label: str, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def _shorten(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     text = label
-    while draw.textlength(text, font) > TEXT_WIDTH - 2 * GAP:
+    while font.getlength(text) > TEXT_WIDTH:
         text = text.removesuffix("…")[:-1] + "…"
     return text
