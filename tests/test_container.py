@@ -310,7 +310,7 @@ def test_a_bad_version_cannot_take_over(deployment: Deployment, image: BuiltImag
         load = rollout.during(process, deployment.port, request, rate, lambda body: True)
         output, _ = process.communicate()
         assert process.returncode != 0
-        assert "did not become healthy, the old image runs on" in output
+        assert "trainer-test:bad did not become healthy, trainer-test:" in output
         assert (load.failed, load.wrong) == (0, 0)
         assert deployment.tags() == before
         again = deployment.rollback()

@@ -47,6 +47,7 @@ PRINTED = {
     "trainer models": r"│ photos:",
     "trainer predict": rf"some-picture\.jpg: ({'|'.join(CLASSES)}) \(\d",
     "trainer evaluate": r"test accuracy [\d.]+%, .* report in report/photos-\w+/report\.html",
+    "cp": r"^$",
     "trainer sweep": r"pictures in runs/sweep-\w+-\w+/sweep\.html",
     "bentoml build": r"Successfully built Bento",
     "curl": r'^{"label":"\w+","index":\d',
