@@ -38,3 +38,10 @@ def test_what_cannot_be_read_is_named(spec: str, words: str) -> None:
         open_source(spec)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["", "folder:"])
+def test_a_misspelt_path_has_the_nearest_one(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InputError, match=rf"did you mean {tmp_path}/photos\?$"):
+        open_source(f"{kind}{tmp_path}/photo")

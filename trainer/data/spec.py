@@ -40,7 +40,7 @@ def check_spec(spec: str) -> None:
     if kind != "folder" and not path.exists():
         raise InputError(
             f"--dataset: {spec!r} is neither a path that exists nor one of tfds:NAME[/CONFIG][:VERSION], "
-            "folder:PATH and builtin:digits"
+            f"folder:PATH and builtin:digits{_nearest(path)}"
         )
     if not path.is_dir():
         problem = "is a file; a folder of class folders" if path.exists() else "does not exist; a folder"
