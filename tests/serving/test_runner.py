@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trainer.serving.runner import BATCH_SIZES, Runner
+from trainer.serving.runner import BATCH_SIZES, SHORT_S, Runner
 
 TIMEOUT_S = 10
 
@@ -21,11 +22,15 @@ class FakeEngine:
         self.sizes: list[int] = []
         self.may_run = threading.Event()
         self.may_run.set()
+        self.threads: list[str] = []
+        self.seconds = 0.0
         self.fails = False
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         assert self.may_run.wait(TIMEOUT_S)
         self.sizes.append(len(images))
+        self.threads.append(threading.current_thread().name)
+        time.sleep(self.seconds)
         if self.fails:
             raise RuntimeError("broken")
         return images[:, 0, 0].astype(np.float32)
@@ -126,6 +131,29 @@ def test_an_engine_that_fails_fails_its_batch_and_no_other() -> None:
         assert (await runner.predict(image(1))).tolist() == [1]
 
     run(test)
+
+
+@pytest.mark.parametrize(("seconds", "thread"), [(0.0, "MainThread"), (2 * SHORT_S, "engine_0")])
+def test_images_one_by_one_are_run_at_once_where_that_is_short(seconds: float, thread: str) -> None:
+    engine = FakeEngine()
+    engine.seconds = seconds
+    runner = Runner(engine, (2, 2, 1), queue_length=9)
+    runner.warm_up(slowest=10)
+    engine.threads.clear()
+
+    async def test() -> None:
+        for value in range(3):
+            assert (await runner.predict(image(value))).tolist() == [value]
+        await asyncio.gather(*(runner.predict(image(0)) for _ in range(2)))
+        engine.fails = True
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="broken"):
+                await runner.predict(image(1))
+
+    asyncio.run(test())
+    runner.close()
+    # Only from the second on is it known that they come one by one.
+    assert engine.threads == ["engine_0", thread, thread, "engine_0", "engine_0", thread]
 
 
 def test_a_runner_is_told_of_each_batch() -> None:

@@ -23,10 +23,13 @@ Waiting = tuple[NDArray[np.uint8], "asyncio.Future[NDArray[np.float32]]"]
 # A batch has the largest of these sizes that can be filled, and what is left over goes into the next one: all of them
 # can be run in advance, and none computes padding.
 BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+# Seconds for one image, up to which the event loop itself runs it where images come one at a time: the way to the
+# engine's thread and back takes half a millisecond, and nobody else waits.
+SHORT_S = 0.005
 
 
 class Runner:
-    """Runs an engine in a thread of its own, for images that arrive one by one on the event loop.
+    """Runs an engine for images that arrive one by one on the event loop, in a thread of its own under load.
 
     Every method belongs to the event loop's thread, except `warm_up`, which comes before all others.
     """
@@ -47,6 +50,8 @@ class Runner:
         self._sizes: tuple[int, ...] = BATCH_SIZES
         self._waiting: deque[Waiting] = deque()
         self._busy = False
+        self._is_short = False  # known after `warm_up`
+        self._last_size = 0
         self._thread = ThreadPoolExecutor(1, "engine")
 
     @property
@@ -69,7 +74,10 @@ class Runner:
             self._engine.predict(images)  # the first call of a size also sets it up
             start = time.perf_counter()
             self._engine.predict(images)
-            if sizes and time.perf_counter() - start > slowest:
+            seconds = time.perf_counter() - start
+            if not sizes:
+                self._is_short = seconds <= SHORT_S
+            elif seconds > slowest:
                 break
             sizes.append(size)
         self._sizes = tuple(sizes)
@@ -101,15 +109,29 @@ class Runner:
             return
         size = max(size for size in self._sizes if size <= len(self._waiting))
         images, futures = zip(*(self._waiting.popleft() for _ in range(size)), strict=True)
+        one_by_one = self._last_size == size == 1
+        self._last_size = size
+        if one_by_one and self._is_short:
+            self._finish(loop, futures, self._run_here(images))
+            return
         batch = self._thread.submit(self._run, images)
         batch.add_done_callback(lambda done: loop.call_soon_threadsafe(self._finish, loop, futures, done))
 
     def _run(self, images: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.float32], float]:
-        """In the engine's thread: the probabilities [N,K] and how long they took."""
+        """The probabilities [N,K] and how long they took."""
         batch = np.stack(images)
         start = time.perf_counter()
         probabilities = self._engine.predict(batch)
         return probabilities, time.perf_counter() - start
+
+    def _run_here(self, images: Sequence[NDArray[np.uint8]]) -> Future[tuple[NDArray[np.float32], float]]:
+        """As the engine's thread would, but on the event loop."""
+        done: Future[tuple[NDArray[np.float32], float]] = Future()
+        try:
+            done.set_result(self._run(images))
+        except Exception as error:
+            done.set_exception(error)
+        return done
 
     def _finish(
         self,
