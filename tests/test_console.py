@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trainer.config import InputError, Interrupted, RunError
-from trainer.console import TrainingDisplay, fail, normalize_arguments, print_next, serve_command
+from trainer.console import TrainingDisplay, fail, normalize_arguments, print_next, print_saved, serve_command
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,16 @@ def test_the_closing_line_is_on_stderr_and_can_be_pasted(capsys: pytest.CaptureF
     printed = capsys.readouterr()
     assert printed.err == "next: trainer fit --dataset 'my pictures'\nnext: bentoml serve --arg model=digits:v1\n"
     assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("worse_than", "command"),
+    [(None, "bentoml serve --arg model=pets"), ("pets:old", "bentoml models delete pets:new")],
+)
+def test_what_was_published_is_served_or_taken_back(
+    worse_than: str | None, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_saved("pets:new", worse_than)
+    printed = capsys.readouterr()
+    assert printed.out == "saved as pets:new\n"
+    assert printed.err == f"next: {command}\n"

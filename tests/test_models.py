@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from trainer.config import InputError
-from trainer.models import build
+from trainer.models import build, suggest
+from trainer.serving.pixels import PixelSpec
 
 
 def test_branched_cnn_is_the_given_network() -> None:
@@ -89,3 +90,11 @@ def test_what_cannot_be_built_is_refused(name: str, shape: tuple[int, int, int],
     with pytest.raises(InputError) as caught:
         build(name, input_shape=shape, classes=10, dropout=0.1, kernel_size=3)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "name"),
+    [((28, 28, 1), "branched_cnn"), ((64, 64, 1), "compact_resnet"), ((28, 28, 3), "compact_resnet")],
+)
+def test_the_default_is_suggested_for_digits_alone(pixels: tuple[int, int, int], name: str) -> None:
+    assert suggest(PixelSpec(*pixels)) == name

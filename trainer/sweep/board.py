@@ -145,8 +145,11 @@ def best_metrics(search: Search) -> dict[str, Any]:
 
 
 def caution(search: Search) -> str:
-    """How much the order of the trials can be trusted."""
-    low, high = best_metrics(search).get(f"{METRIC}_interval", (0.0, 1.0))
+    """How much the order of the trials can be trusted; empty where that is not known."""
+    metrics = best_metrics(search)
+    if f"{METRIC}_interval" not in metrics:
+        return ""
+    low, high = metrics[f"{METRIC}_interval"]
     return (
         f"On more images like these the best would most likely be right for {low:.1%} to {high:.1%}: "
         "trials within that may be as good."
