@@ -10,8 +10,6 @@ READY := $(VENV)/.ready
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 PYTEST_ARGS ?=
-STACK ?= trainer
-PORT ?= 3000
 
 .PHONY: help setup demo test lint bench lock deploy rollout rollback
 
@@ -49,13 +47,13 @@ bench: $(READY)  ## the README's tables: serving the newest model, a sweep, trai
 	$(BIN)/python benchmarks/train.py
 
 deploy:  ## start IMAGE behind HAProxy on this machine's Docker Swarm; PORT is 3000
-	@STACK=$(STACK) PORT=$(PORT) deploy/swarm deploy $(IMAGE)
+	@deploy/swarm deploy $(IMAGE)
 
 rollout:  ## replace the replicas by those of IMAGE, one after the other; back by itself where it fails
-	@STACK=$(STACK) deploy/swarm rollout $(IMAGE)
+	@deploy/swarm rollout $(IMAGE)
 
 rollback:  ## back to the image before the last rollout
-	@STACK=$(STACK) deploy/swarm rollback
+	@deploy/swarm rollback
 
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header

@@ -72,7 +72,7 @@ def chosen_model() -> store.StoredModel:
     bento = cast(bentoml.Service[Any], Classifier).bento
     try:
         stored = store.find(str(bento.info.all_models[0].tag) if bento else settings.model)
-        # Here, because BentoML starts a worker that fails again and again.
+        # Here, because BentoML restarts a worker that fails for ever.
         check_engine(artifact.load(stored.path), settings.engine)
     except (InputError, artifact.ArtifactError) as error:
         log.error("%s", error)
@@ -102,7 +102,7 @@ def image_labels() -> list[dict[str, str]]:
         "org.opencontainers.image.title": stored.tag.partition(":")[0],
         "org.opencontainers.image.version": stored.tag,
         "org.opencontainers.image.revision": packed["git_revision"],
-        "trainer.dataset": re.sub(r"^folder:.*/", "folder:", packed["dataset"]),  # the path is nobody's business
+        "trainer.dataset": re.sub(r"^folder:.*/", "folder:", packed["dataset"]),  # without the path: registries show it
     } | {f"trainer.{name}": str(value) for name, value in packed["metrics"].items()}
     return [{"name": name, "value": value} for name, value in labels.items() if value]
 

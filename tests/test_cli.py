@@ -354,8 +354,8 @@ def test_models_is_a_table_that_80_columns_hold(
     table = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines() if line.startswith("│")]
     header = [cell.strip() for cell in table.splitlines()[2].split("┃")[1:-1]]
-    assert header == ["tag", "data set", "accuracy", "size", "age"]
-    assert rows == [[tag, "folder:…/pets", "50.00%", "0 MB", "0 min"]]
+    assert header == ["tag", "data set", "val / test", "size", "age"]
+    assert rows == [[tag, "…/pets", "25.00 / 50.00%", "0 MB", "0 min"]]
 
 
 def commands(path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:

@@ -58,7 +58,14 @@ def test_hash_follows_what_decides_the_result() -> None:
 
 def test_command_has_what_differs_from_the_defaults() -> None:
     config = FitConfig(dataset="folder:my pets", image_size=(28, 32), learning_rate=2e-3, name="pets", save=False)
-    expected = ["trainer", "fit", "--dataset=folder:my pets", "--image-size=28x32", "--learning-rate=0.002"]
+    expected = [
+        "trainer",
+        "fit",
+        "--dataset=folder:my pets",
+        "--image-size=28x32",
+        "--learning-rate=0.002",
+        "--name=pets",
+    ]
     assert config.command() == expected
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -141,3 +142,50 @@ def test_the_canary_of_the_docs_is_a_deployment_of_its_own() -> None:
     assert the("Service")["spec"]["selector"].items() <= labels.items()
     assert not the("Deployment")["spec"]["selector"]["matchLabels"].items() <= labels.items()
     assert canary["spec"]["template"]["spec"]["containers"][0]["image"].endswith(":2")
+
+
+# Answers as Docker would: STATE is how the last update went, RUNNING the image that is deployed.
+DOCKER = """#!/bin/sh
+case "$*" in
+"image inspect classifier:"*) ;;
+"image inspect"*) exit 1 ;;
+pull*) echo "pull access denied" >&2; exit 1 ;;
+*LocalNodeState*) echo active ;;
+"service inspect"*) [ "$RUNNING" ] || exit 1 ;;
+esac
+case "$*" in
+"service inspect"*UpdateStatus*) echo "$STATE" ;;
+"service inspect"*PreviousSpec*) echo classifier:1@sha256:1 ;;
+"service inspect"*) echo "$RUNNING" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "running", "state", "code", "said"),
+    [
+        ("deploy", "", "", 2, "error: name the image"),
+        ("deploy nope:1", "", "", 2, "pull access denied\nerror: there is no image nope:1 here"),
+        ("deploy classifier:2", "classifier:2", "rollback_completed", 1, "error: classifier:2 is not ready"),
+        ("rollout classifier:2", "", "", 2, "error: nothing is deployed as trainer"),
+        ("rollout classifier:2", "classifier:1", "completed", 0, "from classifier:1 to classifier:2"),
+        ("rollout classifier:1", "classifier:1", "", 0, "from classifier:1 to classifier:1"),
+        ("rollout classifier:2", "classifier:1", "updating", 1, "error: classifier:2 is still on its way"),
+        ("rollout classifier:2", "classifier:1", "rollback_completed", 1, "classifier:1 runs on; why"),
+        ("rollback", "classifier:2@sha256:2", "completed", 0, "from classifier:2 to classifier:1,"),
+        ("rollback", "classifier:2", "updating", 0, "from classifier:2 to classifier:1,"),
+        ("rollback", "classifier:1", "", 1, "error: there was no rollout yet, classifier:1 is the first"),
+        ("rollback", "classifier:1", "rollback_completed", 1, "has been rolled back already, to classifier:1"),
+    ],
+)
+def test_swarm_says_what_it_does_and_why_not(
+    arguments: str, running: str, state: str, code: int, said: str, tmp_path: Path
+) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text(DOCKER)
+    docker.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RUNNING": running, "STATE": state, "TIMEOUT_S": "3"}
+    command = [str(DEPLOY / "swarm"), *arguments.split()]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == code
+    assert said in done.stdout + done.stderr

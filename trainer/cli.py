@@ -71,12 +71,12 @@ def root(
     """`--debug` is taken off the command line by `main`, wherever it stands; here for the help."""
 
 
-@app.command(epilog="Example: [bold]trainer fit --dataset folder:photos --epochs 20[/bold]")
+@app.command(epilog="Example: [bold]trainer fit --dataset folder:photos --model compact_resnet --epochs 20[/bold]")
 def fit(
     dataset: DatasetOption,
     model: Annotated[
         str,
-        typer.Option(help="branched_cnn, compact_resnet (for larger colour images) or keras.applications:NAME."),
+        typer.Option(help="branched_cnn (small gray images), compact_resnet (all others) or keras.applications:NAME."),
     ] = DEFAULTS.model,
     image_size: Annotated[
         str | None,
@@ -89,14 +89,16 @@ def fit(
     ] = DEFAULTS.learning_rate,
     optimizer: Annotated[str, typer.Option(help="adamw, adam or sgd.")] = DEFAULTS.optimizer,
     weight_decay: Annotated[float, typer.Option(help="For adamw and sgd.")] = DEFAULTS.weight_decay,
-    dropout: Annotated[float, typer.Option(help="0 to 0.95.")] = DEFAULTS.dropout,
-    kernel_size: Annotated[int, typer.Option(help="Of the convolutions.")] = DEFAULTS.kernel_size,
+    dropout: Annotated[
+        float, typer.Option(help="Share of the network switched off in each step, 0 to 0.95.")
+    ] = DEFAULTS.dropout,
+    kernel_size: Annotated[int, typer.Option(help="Of the convolutions, in pixels.")] = DEFAULTS.kernel_size,
     normalize: Annotated[str, typer.Option(help="auto, none or mnist.")] = DEFAULTS.normalize,
     augment: Annotated[str, typer.Option(help="auto, none, light or strong.")] = DEFAULTS.augment,
     class_weights: Annotated[str, typer.Option(help="none or balanced.")] = DEFAULTS.class_weights,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = DEFAULTS.precision,
     seed: Annotated[int, typer.Option(help="Of the split, the weights and the augmentation.")] = DEFAULTS.seed,
-    limit: Annotated[int | None, typer.Option(help="At most so many training images.")] = DEFAULTS.limit,
+    limit: Annotated[int | None, typer.Option(help="At most this many training images.")] = DEFAULTS.limit,
     run_dir: Annotated[
         Path | None, typer.Option(help="Default: runs/$WANDB_RUN_ID, else runs/NAME-TIMESTAMP.")
     ] = DEFAULTS.run_dir,
@@ -256,13 +258,13 @@ def models(as_json: JsonOption = False) -> None:
         print_next(*FIRST)
         return
     print_table(
-        "models, with their accuracy on validation (which chooses) and test images (which judge)",
-        ("tag", "data set", "validation", "test", "size", "age"),
+        "models, with their accuracy on validation images (val), which choose, and test images, which judge",
+        ("tag", "data set", "val / test", "size", "age"),
         [
             (
                 row["tag"],
                 _short(row["dataset"]),
-                *("" if row[name] is None else f"{row[name]:.2%}" for name in ("val_accuracy", "test_accuracy")),
+                "" if row["test_accuracy"] is None else f"{100 * row['val_accuracy']:.2f} / {row['test_accuracy']:.2%}",
                 f"{row['size_bytes'] / 1e6:.0f} MB",
                 _age(datetime.now(UTC) - datetime.fromisoformat(row["created"])),
             )
@@ -293,7 +295,7 @@ def sweep(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A W&B sweep file, such as sweeps/grid.yaml.")],
     trials: Annotated[
         int | None,
-        typer.Option(min=0, help="In all, earlier ones included (default: run_cap, a whole grid, or 20)."),
+        typer.Option(min=0, help="Total, with earlier ones (default: the file's run_cap, else the whole grid, or 20)."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Trainings at once; each has its share of the cores.")] = 1,
     storage: Annotated[

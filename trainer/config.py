@@ -18,7 +18,6 @@ Precision = Literal["float32", "bfloat16"]
 
 # Far above what one machine trains in reasonable time: almost always a picture too large for a Dense layer.
 MAX_PARAMETERS = 200_000_000
-DEFAULT_MODEL = "branched_cnn"
 
 
 class TrainerError(Exception):
@@ -78,7 +77,7 @@ class FitConfig:
     """
 
     dataset: str
-    model: str = DEFAULT_MODEL
+    model: str = "branched_cnn"
     image_size: tuple[int, int] | None = None  # (height, width); None: chosen from the data
     epochs: int = 5  # past five, MNIST gains less than the noise between seeds
     batch_size: int = 128  # the global batch, over all devices and workers
@@ -137,11 +136,11 @@ class FitConfig:
         return {key: value for key, value in values.items() if key not in places}
 
     def command(self) -> list[str]:
-        """`trainer fit` with what differs from the defaults among the settings that decide the result."""
+        """`trainer fit` with what differs from the defaults, but for where the run goes."""
         options = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name in self.decisive() and getattr(self, field.name) != field.default
+            if field.name not in ("run_dir", "resume", "save", "wandb") and getattr(self, field.name) != field.default
         }
         if self.image_size:
             options["image_size"] = "x".join(map(str, self.image_size))

@@ -44,7 +44,8 @@ def evaluate(
     test = metrics.evaluate(dataset.test.labels, probabilities)
     folder = report_dir or Path("report") / stored.tag.replace(":", "-")
     mistakes = worst_mistakes(dataset.test, probabilities)
-    command = ["trainer", "evaluate", stored.tag, "--dataset", spec]
+    command = ["trainer", "evaluate", stored.tag, f"--dataset={spec}", f"--engine={engine_name}"]
+    command += [f"--data-dir={data_dir}"] if data_dir else []
     subject = report_subject(stored.tag, dataset, val.accuracy, command)
     report.write(folder, subject, evaluation=test, history=None, mistakes=mistakes)
     return {

@@ -69,10 +69,10 @@ def export(model: Any, val: Split, folder: Path) -> Exported:
     served.write_bytes(convert(folder / SAVED_MODEL, quantize=True))
     gate = compare(reference, _finite(predict_split(LiteRTEngine(served), val), "the int8 network"), val.labels)
     if gate.passed:
-        log.info("int8 is served: %.2f %% of its answers are those of float32", 100 * gate.agreement)
+        log.info("int8 is served: %.2f%% of its answers are those of float32", 100 * gate.agreement)
         return Exported("int8", gate, gate.accuracy)
     log.warning(
-        "float32 is served: only %.2f %% of the int8 answers are those of float32 (at least %.1f %% needed), "
+        "float32 is served: only %.2f%% of the int8 answers are those of float32 (at least %.1f%% needed), "
         "validation accuracy %.2f%% instead of %.2f%%",
         100 * gate.agreement,
         100 * MIN_AGREEMENT,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from trainer import metrics, report, tracking
 from trainer.checkpoints import Checkpoints, Progress
-from trainer.config import DEFAULT_MODEL, FitConfig, RunError, slug
+from trainer.config import FitConfig, RunError, slug
 from trainer.data import Dataset, load
 from trainer.data.spec import check_spec
 from trainer.evaluate import predict_split, report_subject, worst_mistakes
@@ -68,8 +68,8 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
         limit=config.limit,
     )
     log_counts(dataset)
-    if config.model == DEFAULT_MODEL != (suggested := suggest(dataset.pixels)):
-        log.info("--model %s learns pictures like these better and faster than the default", suggested)
+    if chief and config.model == FitConfig.model != (suggested := suggest(dataset.pixels)):
+        log.info("--model %s may learn pictures like these better and faster than the default", suggested)
     name = config.name or slug(dataset.name)
     estimator = Estimator(config, dataset, strategy)
     run = open_run(config, name, identity(config, dataset), shared=not chief)

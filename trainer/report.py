@@ -120,6 +120,7 @@ def _page(subject: Subject, evaluation: Evaluation, mistakes: Sequence[Mistake],
             )
             for mistake in mistakes
         ],
+        telling_answers=TELLING_ANSWERS,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     )
 

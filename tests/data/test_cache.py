@@ -101,7 +101,7 @@ def test_an_entry_is_made_again_when_something_changed(tmp_path: Path) -> None:
     assert opened(tmp_path).fingerprint == second.fingerprint
 
 
-@pytest.mark.parametrize("damage", ["truncated", "no labels", "bad index", "other index", "no images"])
+@pytest.mark.parametrize("damage", ["truncated", "no labels", "bad index", "other index", "names", "no images"])
 def test_a_damaged_entry_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
     picture_folder(tmp_path, {"a": 2, "b": 2})
     fingerprint = opened(tmp_path).fingerprint
@@ -114,6 +114,8 @@ def test_a_damaged_entry_is_made_again(tmp_path: Path, caplog: pytest.LogCapture
         (entry / "index.json").write_text("{")
     elif damage == "other index":
         (entry / "index.json").write_text(json.dumps({"labels": ["a"]}))
+    elif damage == "names":
+        os.truncate(entry / "names.json", 10)
     else:
         (entry / "images.bin").unlink()
     cache = opened(tmp_path)

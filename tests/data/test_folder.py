@@ -119,3 +119,12 @@ def test_upper_case_suffixes_count(tmp_path: Path) -> None:
     picture_folder(tmp_path, {"cat": 1, "dog": 1})
     picture(tmp_path / "cat" / "IMG.JPG", format="JPEG")
     assert len(FolderSource(tmp_path)) == 3
+
+
+def test_a_file_name_that_is_not_utf8_can_be_shown_and_read(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"a": 1, "b": 1})
+    os.rename(os.fsencode(tmp_path / "a" / "000.png"), os.fsencode(tmp_path / "a") + b"/caf\xe9.png")
+    first = next(FolderSource(tmp_path).examples())
+    assert first.name == r"a/caf\xe9.png"
+    assert isinstance(first.data, str)
+    assert Path(first.data).exists()

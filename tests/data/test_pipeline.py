@@ -166,7 +166,7 @@ def test_memory_stays_flat_and_the_process_ends_while_images_are_read(tmp_path: 
     (tmp_path / "names.json").write_text("[]")
     pixels = {"height": 64, "width": 64, "channels": 3, "resize": "bilinear", "normalize": "none"}
     index = {"labels": ["a", "b"], "pixels": pixels, "splits": {"train": [0, count]}, "sizes": [], "rejected": []}
-    (tmp_path / "index.json").write_text(json.dumps(index | {"unlabelled": 0, "fingerprint": "0"}))
+    (tmp_path / "index.json").write_text(json.dumps(index | {"names_bytes": 2, "unlabelled": 0, "fingerprint": "0"}))
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, tmp_path], check=True, stdout=subprocess.PIPE, timeout=120, text=True
     )

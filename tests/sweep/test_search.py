@@ -86,13 +86,18 @@ def test_a_failure_is_run_again_only_when_asked_for(tmp_path: Path) -> None:
     assert first
     search.finish(first, None, reason="the disk is full")
     assert search.claim(1) is None
-    again = search.claim(1, retry_failed=True)
+    again = search.claim(1, retry={0})
     assert again
     assert again.point == first.point
     assert again.folder != first.folder
-    search.finish(again, 0.7)
-    assert search.claim(1, retry_failed=True) is None
-    assert [trial.number for trial in search.leaders()] == [again.number]
+    search.finish(again, None, reason="it still is")
+    assert search.claim(1, retry={0}) is None  # once
+    assert [trial.number for trial in search.open_failures()] == [again.number]
+    last = search.claim(1, retry={again.number})
+    assert last
+    search.finish(last, 0.7)
+    assert search.open_failures() == []
+    assert [trial.number for trial in search.leaders()] == [last.number]
 
 
 def test_leaders_are_the_best_first(tmp_path: Path) -> None:

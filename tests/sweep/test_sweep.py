@@ -73,7 +73,7 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
     assert "parcoords" in pictures
     assert f"trial {best.number}, reached" in pictures
     assert f"<code>trainer save {best.user_attrs[RUN]}</code>" in pictures
-    assert re.search(r"most likely be right for [\d.]+% to [\d.]+%: trials within", done.stdout)
+    assert re.search(r"most likely be right for [\d.]+% to [\d.]+%, and rather", done.stdout)
     rate, dropout = (best.user_attrs[POINT][name] for name in ("learning_rate", "dropout"))
     options = f"--dataset=builtin:digits --epochs=1 --limit=320 --learning_rate={rate} --dropout={dropout}"
     assert f"<code>trainer fit {options}</code>" in pictures
@@ -106,9 +106,10 @@ def test_failures_in_a_row_stop_the_workers_with_the_reason() -> None:
     assert "--epochs: 0 is out of range" in done.stderr.strip().splitlines()[-1]
     assert len(trials_of(file).trials()) == 3
     again = sweep(str(file))  # goes on with the last point, and does not keep quiet about the others
-    assert again.returncode == 0
-    assert "4 trials failed and are left out; --retry-failed runs them once more" in again.stderr
-    assert again.stderr.splitlines()[-1] == "next: trainer sweep grid.yaml --retry-failed"
+    assert again.returncode == 3
+    assert "trial 0 failed: --epochs: 0 is out of range" in again.stderr
+    assert "trials that failed and are left out: 4; --retry-failed runs them once more" in again.stderr
+    assert again.stderr.splitlines()[-1].startswith("error: no trial has finished; ")
 
 
 def test_a_data_set_that_is_not_there_is_refused_before_any_trial() -> None:

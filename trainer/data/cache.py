@@ -89,6 +89,9 @@ class ImageCache:
         weakref.finalize(self, os.close, self._descriptor)
         self._names_descriptor = os.open(path / "names.json", os.O_RDONLY)
         weakref.finalize(self, os.close, self._names_descriptor)
+        self._names_bytes: int = index["names_bytes"]
+        if os.fstat(self._names_descriptor).st_size != self._names_bytes:
+            raise ValueError(f"{path}/names.json is not as it was written")
         if (self.labels.shape, os.fstat(self._descriptor).st_size) != ((rows,), self.size_bytes):
             raise ValueError(f"{path} does not hold the {rows} images that its index names")
 
@@ -98,8 +101,7 @@ class ImageCache:
     @cached_property
     def names(self) -> list[str]:
         """Of each image: its path within a folder, or its key in a TFDS data set."""
-        size = os.fstat(self._names_descriptor).st_size
-        names: list[str] = json.loads(os.pread(self._names_descriptor, size, 0))
+        names: list[str] = json.loads(os.pread(self._names_descriptor, self._names_bytes, 0))
         return names
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -314,6 +316,7 @@ def _write(
     index = facts | {
         "sizes": [[*size, count] for size, count in sizes.items()],
         "rejected": [{"path": example.name, "reason": reason} for example, reason in rejected],
+        "names_bytes": (folder / "names.json").stat().st_size,
         "unlabelled": len(source) - len(labels) - len(rejected),
         "fingerprint": digest.hexdigest()[:32],
     }

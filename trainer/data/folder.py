@@ -126,7 +126,8 @@ class FolderSource:
                     size, changed = 0, 0
                 name = entry.path[start:]
                 digest.update(os.fsencode(f"{name}\0{size}\0{changed}\0"))
-                self._examples.append(Example(split, label, name, entry.path, size))
+                shown = os.fsencode(name).decode("utf-8", "backslashreplace")  # not every name is UTF-8
+                self._examples.append(Example(split, label, shown, entry.path, size))
             else:
                 self.ignored += 1
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from trainer.config import DEFAULT_MODEL, MAX_PARAMETERS, InputError, choose
+from trainer.config import MAX_PARAMETERS, FitConfig, InputError, choose
 from trainer.models.applications import PREFIX, build_application
 from trainer.models.branched_cnn import build_branched_cnn, count_branched_cnn
 from trainer.models.compact_resnet import build_compact_resnet
@@ -28,7 +28,7 @@ BUILDERS: dict[str, Builder] = {
 def suggest(pixels: PixelSpec) -> str:
     """The architecture for pictures of this size. The default's weights grow with it: 132 million at 64x64."""
     digits = pixels.channels == 1 and max(pixels.height, pixels.width) <= 32
-    return DEFAULT_MODEL if digits else "compact_resnet"
+    return FitConfig.model if digits else "compact_resnet"
 
 
 def check_name(name: str) -> None:

@@ -43,9 +43,9 @@ from trainer.serving.settings import Settings
 SMALL_PIXELS = 100_000
 WARM_UP_REQUESTS = 50
 PAGE = Path(__file__).with_name("ui.html")
-# It holds all that it needs, and asks nobody but this server.
 CURL_FORM = "application/x-www-form-urlencoded"  # what `curl -d` and `--data-binary` claim
-PAGE_POLICY = b"default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+# It holds all that it needs, and asks nobody but this server.
+UI_POLICY = b"default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 SLOWEST_BATCH = 0.25  # of the deadline: a batch that takes longer leaves no room to wait for it
 
 
@@ -155,7 +155,7 @@ class Api:
         return json_answer(self.describe_model())
 
     async def _get_page(self, _: Request) -> Answer:
-        return Answer(200, self._page, "text/html; charset=utf-8", ((b"content-security-policy", PAGE_POLICY),))
+        return Answer(200, self._page, "text/html; charset=utf-8", ((b"content-security-policy", UI_POLICY),))
 
     async def _get_metrics(self, _: Request) -> Answer:
         return Answer(200, self._metrics.render(), CONTENT_TYPE)

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 
 
-ENGINES = ("litert", "tensorflow")
+EngineName = Literal["litert", "tensorflow"]
+ENGINES: tuple[str, ...] = get_args(EngineName)
 
 
 class Engine(Protocol):

@@ -47,7 +47,7 @@ FRAMING_LIMIT = MIB // 4  # what multipart adds around the files
 # Of all requests that are being read: a body that would exceed it is refused as overload.
 HELD_LIMIT = 512 * MIB
 # For BentoML's pages, which ask a browser to fetch a script of Google's (its Tag Manager).
-PAGE_POLICY = b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+BENTOML_POLICY = b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:"
 READ_TIMEOUT_S = 30.0  # for a body that does not come in one piece
 
 
@@ -223,7 +223,7 @@ class Contract:
                     await _send(send, answer)
                     _log_error(scope["path"], answer)
                 else:
-                    message["headers"] = [*message.get("headers", ()), (b"content-security-policy", PAGE_POLICY)]
+                    message["headers"] = [*message.get("headers", ()), (b"content-security-policy", BENTOML_POLICY)]
             if status < 400:
                 await send(message)
 

@@ -138,7 +138,7 @@ class EncodedImage:
         try:
             if self.info.format == "PNG":
                 _check_png(self._data)
-            if self.info.format == "JPEG" and image.size != size:
+            if self.info.format == "JPEG" and image.size != size:  # asking takes a twentieth of a small one's decoding
                 image.draft(None, (2 * MNIST_WORKING_SIDE,) * 2 if mnist else (2 * size[0], 2 * size[1]))
             image.load()
             flat = _flatten(image, gray=spec.channels == 1)

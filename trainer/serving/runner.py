@@ -24,7 +24,7 @@ Waiting = tuple[NDArray[np.uint8], "asyncio.Future[NDArray[np.float32]]"]
 # can be run in advance, and none computes padding.
 BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 # Seconds for one image, up to which the event loop itself runs it where images come one at a time: the way to the
-# engine's thread and back takes half a millisecond, and nobody else waits.
+# engine's thread and back takes half a millisecond, and no other image waits.
 SHORT_S = 0.005
 
 
@@ -50,8 +50,7 @@ class Runner:
         self._sizes: tuple[int, ...] = BATCH_SIZES
         self._waiting: deque[Waiting] = deque()
         self._busy = False
-        self._is_short = False  # known after `warm_up`
-        self._last_size = 0
+        self._last_was_short = False  # the last batch: one image, and no more than SHORT_S
         self._thread = ThreadPoolExecutor(1, "engine")
 
     @property
@@ -74,10 +73,7 @@ class Runner:
             self._engine.predict(images)  # the first call of a size also sets it up
             start = time.perf_counter()
             self._engine.predict(images)
-            seconds = time.perf_counter() - start
-            if not sizes:
-                self._is_short = seconds <= SHORT_S
-            elif seconds > slowest:
+            if sizes and time.perf_counter() - start > slowest:
                 break
             sizes.append(size)
         self._sizes = tuple(sizes)
@@ -109,9 +105,7 @@ class Runner:
             return
         size = max(size for size in self._sizes if size <= len(self._waiting))
         images, futures = zip(*(self._waiting.popleft() for _ in range(size)), strict=True)
-        one_by_one = self._last_size == size == 1
-        self._last_size = size
-        if one_by_one and self._is_short:
+        if size == 1 and self._last_was_short:
             self._finish(loop, futures, self._run_here(images))
             return
         batch = self._thread.submit(self._run, images)
@@ -143,6 +137,7 @@ class Runner:
         if error is None:
             probabilities, seconds = done.result()
             self._on_batch(len(futures), seconds, len(self._waiting))
+            self._last_was_short = len(futures) == 1 and seconds <= SHORT_S
         for index, future in enumerate(futures):
             if future.done():
                 continue

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trainer.serving.engine import EngineName
 
 PREFIX = "TRAINER_"
 
@@ -17,7 +19,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str | None = None  # NAME or NAME:VERSION; None: the newest
-    engine: Literal["litert", "tensorflow"] = "litert"
+    engine: EngineName = "litert"
     workers: int = Field(default=1, ge=1, le=256)  # processes, each with the model
     threads: int | None = Field(default=None, ge=1, le=1024)  # of one worker's engine; None: its share of the CPUs
     queue_length: int = Field(default=256, ge=1, le=100_000)  # images that wait for one worker; more are refused

@@ -45,7 +45,8 @@ class Agents:
         self.stopped: list[TrainerError] = []  # why workers gave up
         self._search = search
         self._most = most
-        self._retry_failed = retry_failed
+        # Not those that fail from now on: a failure that repeats would be run again and again.
+        self._retry = {trial.number for trial in search.open_failures()} if retry_failed else set[int]()
         self._stop = threading.Event()
         self._errors: list[BaseException] = []
 
@@ -76,7 +77,7 @@ class Agents:
         failures = 0
         try:
             while not self._stop.is_set():
-                trial = self._search.claim(self._most, retry_failed=self._retry_failed)
+                trial = self._search.claim(self._most, retry=self._retry)
                 if trial is None and self._search.has_orphans():
                     self._stop.wait(POLL_S)
                     continue

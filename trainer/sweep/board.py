@@ -151,8 +151,8 @@ def caution(search: Search) -> str:
         return ""
     low, high = metrics[f"{METRIC}_interval"]
     return (
-        f"On more images like these the best would most likely be right for {low:.1%} to {high:.1%}: "
-        "trials within that may be as good."
+        f"On more images like these the best would most likely be right for {low:.1%} to {high:.1%}, and rather for "
+        "less, as it was chosen on these; trials within that may be as good."
     )
 
 
@@ -200,7 +200,7 @@ def write_pictures(search: Search, file: Path) -> bool:
         name=search.spec.name,
         finished=len(leaders),
         caution=caution(search),
-        folder=leaders[0].user_attrs[RUN],
+        folder=shlex.quote(leaders[0].user_attrs[RUN]),
         number=leaders[0].number,
         best=leaders[0].value,
         leaders=leaderboard(search),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,15 +65,15 @@ class Search:
             except Exception as error:
                 raise InputError(f"--storage: {storage or folder}: cannot be used: {error}") from error
 
-    def claim(self, most: int | None, *, retry_failed: bool = False) -> Trial | None:
+    def claim(self, most: int | None, *, retry: Collection[int] = ()) -> Trial | None:
         """The next trial; None where `most` trials exist (those that failed included), or no point is left.
 
-        First come trials that were interrupted, then with `retry_failed` those that failed, then new points.
+        First come trials that were interrupted, then those of `retry` that failed, then new points.
         """
         with self._claims:
             trials = self.study.get_trials(deepcopy=False)
             for old in trials:
-                again = old.state == TrialState.RUNNING or (retry_failed and _is_open_failure(old, trials))
+                again = old.state == TrialState.RUNNING or (old.number in retry and _is_open_failure(old, trials))
                 if again and (trial := self._reclaim(old)):
                     return trial
             if most is not None and len([one for one in trials if _counts(one)]) >= most:

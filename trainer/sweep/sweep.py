@@ -11,19 +11,20 @@ from typing import NoReturn
 
 import typer
 
-from trainer.config import InputError, Interrupted
+from trainer.config import InputError, Interrupted, RunError
 from trainer.console import print_next, print_saved, print_table
 from trainer.data.spec import check_spec
 from trainer.publish import publish_run
 from trainer.run_folder import RUNS
 from trainer.sweep.agents import Agents
-from trainer.sweep.board import Board, best_metrics, caution, in_a_line, leaderboard, write_pictures
+from trainer.sweep.board import Board, best_metrics, caution, in_a_line, leaderboard, outcome, write_pictures
 from trainer.sweep.search import RUN, Search
 from trainer.sweep.sweep_file import METRIC, read_spec
 
 log = logging.getLogger("trainer")
 
 DEFAULT_TRIALS = 20
+FAILURES = 5  # whose reasons are shown at the end
 PICTURES = "sweep.html"
 
 
@@ -39,12 +40,13 @@ def run_sweep(
 ) -> None:
     """Run the trials of a sweep file, show the best, and publish its model.
 
-    `options` are those of `trainer fit` that may be searched. Raises InputError for a file that is wrong, RunError
-    where the trials fail, and Interrupted after a signal.
+    `options` are those of `trainer fit` that may be searched. Raises InputError for what is wrong in the file or given
+    to the trials, RunError where all of them fail, and Interrupted after a signal.
     """
     spec = read_spec(file, options)
-    for dataset in spec.parameters["dataset"].choices if "dataset" in spec.parameters else ():
-        check_spec(str(dataset))  # else each trial would fail for it
+    if trials != 0 and "dataset" in spec.parameters:
+        for dataset in spec.parameters["dataset"].choices:
+            check_spec(str(dataset))  # else each trial would fail for it
     search = Search(spec, RUNS / f"sweep-{spec.name}", storage)
     most = trials if trials is not None else spec.run_cap
     if most is None and spec.method != "grid":
@@ -64,13 +66,15 @@ def run_sweep(
             signal.signal(number, handler)
         _show(search)
     shared = ("--storage", storage) if storage else ()
-    failed = len(search.open_failures())
-    if failed:
-        log.warning("%d trials failed and are left out; --retry-failed runs them once more", failed)
+    failures = search.open_failures()
+    for trial in failures[:FAILURES]:
+        log.warning("trial %d %s", trial.number, outcome(trial))
+    if failures:
+        log.warning("trials that failed and are left out: %d; --retry-failed runs them once more", len(failures))
+    if failures and not search.leaders():
+        raise RunError(f"no trial has finished; `fit.log` in {search.folder}/trial-* says more than the reasons above")
     if save_best:
         _save_best(search)
-    elif failed:
-        print_next("trainer", "sweep", file, *shared, "--retry-failed")
     elif search.leaders():
         print_next("trainer", "sweep", file, *shared, "--trials", "0", "--save-best")
     else:
@@ -86,8 +90,8 @@ def _show(search: Search) -> None:
     rows = leaderboard(search)
     if rows:
         print_table(f"{search.spec.name}: the best trials", ("trial", METRIC, "parameters"), rows)
-    if len(rows) > 1:
-        typer.echo(caution(search))
+    if len(rows) > 1 and (words := caution(search)):
+        typer.echo(words)
     if write_pictures(search, search.folder / PICTURES):
         typer.echo(f"pictures in {search.folder / PICTURES}")
 
