@@ -71,7 +71,7 @@ def main() -> None:
         server.terminate()
         server.wait(30)
     print(json.dumps(answer))
-    print(f"\nA picture of a {digit} was answered with {answer['label']!r} ({answer['probability']:.1%}).")
+    print(f"\nA picture of a {digit} was answered with {answer['label']!r} ({answer['probability']:.2%}).")
     print("To go on with this model store:")
     print(f"  export BENTOML_HOME={HOME / 'bentoml'} PATH={binaries}:$PATH")
     print("  trainer models && bentoml serve")

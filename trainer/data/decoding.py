@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from trainer.config import RunError
 from trainer.data.source import Example
@@ -20,8 +21,11 @@ from trainer.serving.pixels import EncodedImage, ImageError, PixelSpec
 
 # A chunk is large enough that handing it over costs little, and small enough that progress is seen.
 CHUNK_IMAGES = 256
-CHUNK_BYTES = 4 << 20
-# Starting two processes takes as long as decoding about this much in one.
+CHUNK_BYTES = 4 << 20  # encoded
+CHUNK_DECODED_BYTES = 16 << 20
+CHUNKS_AHEAD = 2  # of a worker: so many that it never waits for its next
+HELD_BYTES = 64 << 20  # of decoded images that wait for their turn
+# Starting a process takes as long as decoding about this much in one.
 WORTH_PROCESSES_BYTES = 2 << 20
 
 Size = tuple[int, int, int]  # native height, width (upright) and channels
@@ -38,13 +42,15 @@ class Decoded(NamedTuple):
 def decode_all(
     examples: Iterable[Example], pixels: PixelSpec, processes: int
 ) -> Generator[tuple[list[Example], Decoded], None, None]:
-    """Decode in order, chunk by chunk; `processes` = 1 decodes in this one.
+    """Decode in order, chunk by chunk, in this process and `processes` - 1 workers.
 
-    Only a few chunks are in flight at a time, so that memory stays flat. Raises RunError where a worker is
-    killed.
+    A worker takes half a second to start, in which this process has begun. What is decoded and waits for its turn is
+    bounded, so that memory stays flat. Raises RunError where a worker is killed.
     """
+    image_bytes = pixels.height * pixels.width * pixels.channels
+    chunks = _chunks(examples, most=max(1, min(CHUNK_IMAGES, CHUNK_DECODED_BYTES // image_bytes)))
     if processes == 1:
-        for chunk in _chunks(examples):
+        for chunk in chunks:
             yield chunk, _decode_chunk([(e.data, e.size_bytes) for e in chunk], pixels)
         return
     pending: deque[tuple[list[Example], Future[Decoded]]] = deque()
@@ -52,12 +58,18 @@ def decode_all(
     # spawn runs the caller's script again in each worker, with whatever it imports.
     from joblib.externals.loky import ProcessPoolExecutor  # type: ignore[import-untyped]
 
-    pool = ProcessPoolExecutor(processes, initializer=_start_worker)
+    pool = ProcessPoolExecutor(processes - 1, initializer=_start_worker)
+    gc.freeze()  # as in a worker
     try:
-        for chunk in _chunks(examples):
+        for chunk in chunks:
             data = [(e.data, e.size_bytes) for e in chunk]
-            pending.append((chunk, pool.submit(_decode_chunk, data, pixels)))
-            if len(pending) > 3 * processes:
+            if sum(not future.done() for _, future in pending) < CHUNKS_AHEAD * (processes - 1):
+                pending.append((chunk, pool.submit(_decode_chunk, data, pixels)))
+            else:
+                future: Future[Decoded] = Future()
+                future.set_result(_decode_chunk(data, pixels))
+                pending.append((chunk, future))
+            while pending and (pending[0][1].done() or image_bytes * sum(len(one) for one, _ in pending) > HELD_BYTES):
                 done, future = pending.popleft()
                 yield done, future.result()
         for done, future in pending:
@@ -68,6 +80,7 @@ def decode_all(
         for _, future in pending:
             future.cancel()
         pool.shutdown()
+        gc.unfreeze()
 
 
 def first_size(examples: Iterable[Example]) -> set[Size]:
@@ -79,13 +92,13 @@ def first_size(examples: Iterable[Example]) -> set[Size]:
     return set()
 
 
-def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
+def _chunks(examples: Iterable[Example], most: int) -> Iterator[list[Example]]:
     chunk: list[Example] = []
     size_bytes = 0
     for example in examples:
         chunk.append(example)
         size_bytes += example.size_bytes
-        if len(chunk) == CHUNK_IMAGES or size_bytes >= CHUNK_BYTES:
+        if len(chunk) == most or size_bytes >= CHUNK_BYTES:
             yield chunk
             chunk, size_bytes = [], 0
     if chunk:
@@ -93,14 +106,15 @@ def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
 
 
 def _decode_chunk(chunk: list[tuple[str | bytes, int]], pixels: PixelSpec) -> Decoded:
-    images = np.empty((len(chunk), pixels.height, pixels.width, pixels.channels), np.uint8)
+    # One tall picture, of which one array is made: an array of each takes a seventh of a small one's decoding.
+    sheet = Image.new("L" if pixels.channels == 1 else "RGB", (pixels.width, len(chunk) * pixels.height))
     sizes: Counter[Size] = Counter()
     rejected: dict[int, str] = {}
     good = 0
     for position, (source, size_bytes) in enumerate(chunk):
         try:
             image = EncodedImage(_read(source, size_bytes))
-            images[good] = image.decode(pixels)
+            sheet.paste(image.render(pixels), (0, good * pixels.height))
         except ImageError as error:
             rejected[position] = str(error)
         except OSError as error:
@@ -108,6 +122,7 @@ def _decode_chunk(chunk: list[tuple[str | bytes, int]], pixels: PixelSpec) -> De
         else:
             sizes[image.info.height, image.info.width, image.info.channels] += 1
             good += 1
+    images = np.asarray(sheet).reshape(len(chunk), pixels.height, pixels.width, pixels.channels)
     return Decoded(images[:good], sizes, rejected)
 
 

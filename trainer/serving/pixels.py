@@ -127,11 +127,23 @@ class EncodedImage:
         self.info = _info(_format(data), self._image, self._orientation)
 
     def decode(self, spec: PixelSpec) -> NDArray[np.uint8]:
-        """uint8 [spec.height, spec.width, spec.channels], read-only. Once only: it consumes what was opened.
+        """uint8 [spec.height, spec.width, spec.channels], read-only. As for the rest, see `render`."""
+        picture = self._load(spec)
+        if spec.normalize == "mnist":
+            return normalize_mnist(np.asarray(picture))[:, :, None]
+        return np.asarray(picture).reshape(spec.height, spec.width, spec.channels)
+
+    def render(self, spec: PixelSpec) -> Image.Image:
+        """The picture of mode L or RGB in `spec`'s size. Once only: it consumes what was opened.
 
         Raises ImageError `corrupt_image` for whatever does not decode to its end (a truncated file, a wrong
         checksum).
         """
+        picture = self._load(spec)
+        return Image.fromarray(normalize_mnist(np.asarray(picture))) if spec.normalize == "mnist" else picture
+
+    def _load(self, spec: PixelSpec) -> Image.Image:
+        """Upright, of mode L or RGB as `spec` has it, and in its size but where it is to be normalised."""
         image, orientation = self._image, self._orientation
         size = (spec.width, spec.height) if orientation < 5 else (spec.height, spec.width)
         mnist = spec.normalize == "mnist"
@@ -148,11 +160,7 @@ class EncodedImage:
             flat = flat.resize(size, Image.Resampling.BILINEAR)
         if orientation in UPRIGHT:
             flat = flat.transpose(UPRIGHT[orientation])
-        if mnist:
-            return normalize_mnist(np.asarray(flat))[:, :, None]
-        if spec.channels == 3 and flat.mode == "L":
-            flat = flat.convert("RGB")
-        return np.asarray(flat).reshape(spec.height, spec.width, spec.channels)
+        return flat.convert("RGB") if spec.channels == 3 and flat.mode == "L" else flat
 
 
 def is_image(data: bytes) -> bool:
