@@ -65,14 +65,18 @@ class Server:
             headers = {"Content-Type": content_type} if content_type else {}
             chunked = body is not None and not isinstance(body, bytes)
             connection.request(method, path, body, headers, encode_chunked=chunked)
-            response = connection.getresponse()
-            names = {name.lower(): value for name, value in response.getheaders()}
-            return Reply(response.status, names, response.read())
+            return read_reply(connection)
         finally:
             connection.close()
 
     def predict(self, body: bytes | Iterable[bytes], content_type: str = "application/octet-stream") -> Reply:
         return self.ask("POST", "/predict", body, content_type)
+
+
+def read_reply(connection: http.client.HTTPConnection) -> Reply:
+    response = connection.getresponse()
+    names = {name.lower(): value for name, value in response.getheaders()}
+    return Reply(response.status, names, response.read())
 
 
 def form(*files: tuple[str, bytes], field: str | None = None) -> tuple[bytes, str]:

@@ -11,13 +11,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
-from server import PROJECT, Server, environment, form, publish, serve_in_vain, serving
+from server import PROJECT, Reply, Server, environment, form, publish, read_reply, serve_in_vain, serving
 from tiny_model import LABELS, PIXELS
 
 from trainer import store
@@ -414,10 +416,31 @@ def test_a_deadline_and_a_full_queue_have_their_codes(tiny_artifact: Path, tmp_p
         assert (reply.status, reply.code) == (504, "deadline_exceeded")
         assert server.ask("GET", "/model").status == 200
     with serving(tiny_artifact, tmp_path, "--arg", "queue_length=1") as server:
-        replies = together(server, [encoded()] * 64)
-        refused = [reply for reply in replies if reply.status != 200]
+        replies = stalled(server, [encoded()] * 64)
         assert {reply.status for reply in replies} == {200, 503}
+        refused = [reply for reply in replies if reply.status != 200]
         assert {(reply.code, reply.headers["retry-after"]) for reply in refused} == {("overloaded", "1")}
+        # A batch takes no more of the queue than there is.
+        batch = server.ask("POST", "/predict_batch", *form(*[("images", encoded())] * 8))
+        assert ["probability" in answer for answer in batch.value["predictions"]] == [True] * 8
+
+
+def stalled(server: Server, bodies: list[bytes]) -> list[Reply]:
+    """The replies to requests that have all arrived before the server gets to any of them."""
+    processes = psutil.Process(server.process.pid).children(recursive=True)
+    with ExitStack() as stack:
+        connections = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=30) for _ in bodies]
+        for connection in connections:  # accepted now: the server would do that one after the other
+            stack.callback(connection.close)
+            connection.request("GET", "/model")
+            assert read_reply(connection).status == 200
+        for process in processes:
+            process.suspend()
+        for connection, body in zip(connections, bodies, strict=True):
+            connection.request("POST", "/predict", body)
+        for process in processes:
+            process.resume()
+        return [read_reply(connection) for connection in connections]
 
 
 def test_an_answer_that_is_not_finite_is_an_internal_error(infinite_artifact: Path, tmp_path: Path) -> None:

@@ -170,10 +170,17 @@ def test_a_runner_is_told_of_each_batch() -> None:
 
 def test_warm_up_runs_every_size_that_will_be_used() -> None:
     engine = FakeEngine()
-    runner = Runner(engine, (2, 2, 1), queue_length=1)
+    runner = Runner(engine, (2, 2, 1), queue_length=100)
     runner.warm_up(slowest=10)
     assert sorted(set(engine.sizes)) == list(BATCH_SIZES)
     assert runner.largest_batch == BATCH_SIZES[-1]
+    runner.close()
+
+
+def test_no_batch_is_larger_than_the_queue() -> None:
+    runner = Runner(FakeEngine(), (2, 2, 1), queue_length=5)
+    runner.warm_up(slowest=10)
+    assert runner.largest_batch == 5
     runner.close()
 
 
@@ -183,7 +190,7 @@ def test_a_batch_that_takes_too_long_is_not_used() -> None:
             threading.Event().wait(0.02 * len(images))
             return super().predict(images)
 
-    runner = Runner(Slow(), (2, 2, 1), queue_length=1)
+    runner = Runner(Slow(), (2, 2, 1), queue_length=100)
     runner.warm_up(slowest=0.06)
     assert runner.largest_batch == 2
     runner.close()

@@ -63,7 +63,8 @@ class Runner:
 
     @property
     def largest_batch(self) -> int:
-        return self._sizes[-1]
+        """How many images, at most, can wait and then be run at once."""
+        return min(self._sizes[-1], self._queue_length)
 
     def warm_up(self, slowest: float) -> None:
         """Run every batch size that will be used; a size that takes longer than `slowest` seconds is none of them."""
