@@ -72,7 +72,7 @@ def test_an_image_is_dispatched_at_once_and_those_that_arrive_meanwhile_make_a_b
         assert (await first).tolist() == [7]
         assert [row.tolist() for row in await asyncio.gather(*rest)] == [[value] for value in range(20)]
 
-    assert run(test).sizes == [1, 16, 4]
+    assert run(test).sizes == [1, 20]
 
 
 def test_images_that_arrive_together_are_one_batch() -> None:
@@ -134,24 +134,41 @@ def test_an_engine_that_fails_fails_its_batch_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "thread"), [(0.0, "MainThread"), (2 * SHORT_S, "engine_0")])
-def test_images_one_by_one_are_run_at_once_where_that_is_short(seconds: float, thread: str) -> None:
+def test_a_short_batch_is_run_on_the_event_loop(seconds: float, thread: str) -> None:
     engine = FakeEngine()
     engine.seconds = seconds
     runner = Runner(engine, (2, 2, 1), queue_length=9)
 
     async def test() -> None:
-        for value in range(3):
-            assert (await runner.predict(image(value))).tolist() == [value]
+        for _ in range(2):
+            futures = [runner.predict(image(value)) for value in range(3)]
+            assert [row.tolist() for row in await asyncio.gather(*futures)] == [[0], [1], [2]]
         engine.fails = True
-        with pytest.raises(RuntimeError, match="broken"):
-            await runner.predict(image(1))
-        engine.fails = False
-        await asyncio.gather(*(runner.predict(image(0)) for _ in range(2)))
+        futures = [runner.predict(image(value)) for value in range(3)]
+        for failure in await asyncio.gather(*futures, return_exceptions=True):
+            assert str(failure) == "broken"
 
     asyncio.run(test())
     runner.close()
-    # Only after the first is it known that they come one by one.
-    assert engine.threads == ["engine_0", thread, thread, thread, "engine_0"]
+    # How long a size takes is known once it has run.
+    assert engine.threads == ["engine_0", thread, thread]
+
+
+@pytest.mark.parametrize(("spare_cpu", "thread"), [(True, "engine_0"), (False, "MainThread")])
+def test_a_backlog_is_worked_off_beside_the_event_loop_where_there_is_a_cpu(spare_cpu: bool, thread: str) -> None:
+    engine = FakeEngine()
+    runner = Runner(engine, (2, 2, 1), queue_length=256, spare_cpu=spare_cpu)
+    runner.warm_up(slowest=10)
+    engine.threads.clear()
+    full = runner.largest_batch
+
+    async def test() -> None:
+        await asyncio.gather(*(runner.predict(image(0)) for _ in range(2 * full)))
+
+    asyncio.run(test())
+    runner.close()
+    assert engine.sizes[-2:] == [full, full]
+    assert engine.threads == [thread, "MainThread"]
 
 
 def test_a_runner_is_told_of_each_batch() -> None:
@@ -170,6 +187,7 @@ def test_a_runner_is_told_of_each_batch() -> None:
 
 def test_warm_up_runs_every_size_that_will_be_used() -> None:
     engine = FakeEngine()
+    engine.seconds = 0.002
     runner = Runner(engine, (2, 2, 1), queue_length=100)
     runner.warm_up(slowest=10)
     assert sorted(set(engine.sizes)) == list(BATCH_SIZES)
@@ -178,19 +196,28 @@ def test_warm_up_runs_every_size_that_will_be_used() -> None:
 
 
 def test_no_batch_is_larger_than_the_queue() -> None:
-    runner = Runner(FakeEngine(), (2, 2, 1), queue_length=5)
+    engine = FakeEngine()
+    engine.seconds = 0.002
+    runner = Runner(engine, (2, 2, 1), queue_length=5)
     runner.warm_up(slowest=10)
     assert runner.largest_batch == 5
     runner.close()
 
 
-def test_a_batch_that_takes_too_long_is_not_used() -> None:
+@pytest.mark.parametrize(
+    ("each_batch", "each_image", "largest"),
+    [(0.020, 0.010, 2), (0.0, 0.010, 1)],
+    ids=["a batch of 4 takes too long", "a batch of 2 saves nothing"],
+)
+def test_a_batch_is_no_larger_than_is_good(each_batch: float, each_image: float, largest: int) -> None:
     class Slow(FakeEngine):
         def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-            threading.Event().wait(0.02 * len(images))
+            self.seconds = each_batch + each_image * len(images)
             return super().predict(images)
 
-    runner = Runner(Slow(), (2, 2, 1), queue_length=100)
-    runner.warm_up(slowest=0.06)
-    assert runner.largest_batch == 2
+    engine = Slow()
+    runner = Runner(engine, (2, 2, 1), queue_length=100)
+    runner.warm_up(slowest=0.05)
+    assert runner.largest_batch == largest
+    assert max(engine.sizes) == 2 * largest  # one more is tried
     runner.close()

@@ -62,6 +62,7 @@ class Api:
             engine,
             (self._pixels.height, self._pixels.width, self._pixels.channels),
             queue_length=settings.queue_length,
+            spare_cpu=available_cpus() > settings.workers,
             on_batch=metrics.on_batch,
         )
         self._page = PAGE.read_bytes()

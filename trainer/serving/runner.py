@@ -1,13 +1,18 @@
 """Adaptive batching: single images in, one call of the engine for all that wait.
 
-While the engine is idle an image is dispatched at once; while it is busy images collect for the next batch. So
-batches grow with the load, and no image waits on a timer. (Clipper, Crankshaw et al., NSDI 2017, calls batches whose
-size follows the load adaptive; a delay to fill them, which it and most servers have, is left out.)
+An idle engine gets what has arrived as soon as the event loop finds no more; while it is busy images collect for the
+next batch. So batches grow with the load, and no image waits on a timer. (Clipper, Crankshaw et al., NSDI 2017, calls
+batches whose size follows the load adaptive; a delay to fill them, which it and most servers have, is left out.)
+
+A short batch is run by the event loop itself. That looks like blocking, but the way to a thread and back takes half a
+millisecond, and what arrives meanwhile would be split over two batches, each at the price of one: requests wait in
+their sockets instead, and are the next batch together. Only a backlog is worth a thread, and only beside a free CPU.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,14 +27,15 @@ Waiting = tuple[NDArray[np.uint8], "asyncio.Future[NDArray[np.float32]]"]
 
 # A batch has the largest of these sizes that can be filled, and what is left over goes into the next one: all of them
 # can be run in advance, and none computes padding.
-BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-# Seconds for one image, up to which the event loop itself runs it where images come one at a time: the way to the
-# engine's thread and back takes half a millisecond, and no other image waits.
-SHORT_S = 0.005
+BATCH_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
+# Of the time for each image: a batch twice as large that saves less only lets its images wait longer.
+WORTH_DOUBLING = 0.95
+WARM_UP_RUNS = 3
+SHORT_S = 0.005  # up to which a batch may hold up the event loop
 
 
 class Runner:
-    """Runs an engine for images that arrive one by one on the event loop, in a thread of its own under load.
+    """Runs an engine for images that arrive one by one on the event loop.
 
     Every method belongs to the event loop's thread, except `warm_up`, which comes before all others.
     """
@@ -40,17 +46,22 @@ class Runner:
         image_shape: Sequence[int],
         *,
         queue_length: int,
+        spare_cpu: bool = True,
         on_batch: Callable[[int, float, int], None] = lambda size, seconds, waiting: None,
     ) -> None:
-        """`on_batch` is told of each batch: its images, the engine's seconds, and how many images wait."""
+        """`spare_cpu`: whether an engine's thread has another CPU than the event loop.
+
+        `on_batch` is told of each batch: its images, the engine's seconds, and how many images wait.
+        """
         self._engine = engine
         self._image_shape = tuple(image_shape)
         self._queue_length = queue_length
+        self._spare_cpu = spare_cpu
         self._on_batch = on_batch
         self._sizes: tuple[int, ...] = BATCH_SIZES
         self._waiting: deque[Waiting] = deque()
         self._busy = False
-        self._last_was_short = False  # the last batch: one image, and no more than SHORT_S
+        self._seconds: dict[int, float] = {}  # of the last batch of each size
         self._thread = ThreadPoolExecutor(1, "engine")
 
     @property
@@ -67,17 +78,21 @@ class Runner:
         return min(self._sizes[-1], self._queue_length)
 
     def warm_up(self, slowest: float) -> None:
-        """Run every batch size that will be used; a size that takes longer than `slowest` seconds is none of them."""
-        sizes: list[int] = []
-        for size in BATCH_SIZES:
-            images = np.zeros((size, *self._image_shape), np.uint8)
-            self._engine.predict(images)  # the first call of a size also sets it up
-            start = time.perf_counter()
-            self._engine.predict(images)
-            if sizes and time.perf_counter() - start > slowest:
+        """Run every batch size that will be used.
+
+        A batch is doubled as long as that saves time for each image, and takes no more than `slowest` seconds.
+        """
+        largest = 1
+        self._measure(largest)
+        while largest < BATCH_SIZES[-1]:
+            self._measure(2 * largest)
+            per_image = self._seconds[2 * largest] / (2 * self._seconds[largest])
+            if per_image > WORTH_DOUBLING or self._seconds[2 * largest] > slowest:
                 break
-            sizes.append(size)
-        self._sizes = tuple(sizes)
+            largest *= 2
+        self._sizes = tuple(size for size in BATCH_SIZES if size <= largest)
+        for size in set(self._sizes) - self._seconds.keys():
+            self._measure(size)
 
     def predict(self, image: NDArray[np.uint8]) -> asyncio.Future[NDArray[np.float32]]:
         """uint8 [H,W,C] → a future of probabilities float32 [K]. Cancel it, and the image is dropped while it waits.
@@ -91,22 +106,36 @@ class Runner:
         self._waiting.append((image, future))
         if not self._busy:
             self._busy = True
-            # Not now but when the loop has seen every request that has arrived: they make one batch.
             loop.call_soon(self._dispatch, loop)
         return future
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _measure(self, size: int) -> None:
+        images = np.zeros((size, *self._image_shape), np.uint8)
+        self._engine.predict(images)  # the first call of a size also sets it up
+        seconds = []
+        for _ in range(WARM_UP_RUNS):
+            start = time.perf_counter()
+            self._engine.predict(images)
+            seconds.append(time.perf_counter() - start)
+        self._seconds[size] = min(seconds)
+
+    def _dispatch(self, loop: asyncio.AbstractEventLoop, seen: int = 0) -> None:
+        """Run a batch, once the event loop has gone round and found no more than the `seen` images."""
         # Without the cancelled: their deadline has passed or their client has gone.
         self._waiting = deque(one for one in self._waiting if not one[1].done())
         self._busy = bool(self._waiting)
         if not self._busy:
             return
+        if seen < len(self._waiting) < self._sizes[-1]:
+            loop.call_soon(self._dispatch, loop, len(self._waiting))
+            return
         size = max(size for size in self._sizes if size <= len(self._waiting))
         images, futures = zip(*(self._waiting.popleft() for _ in range(size)), strict=True)
-        if size == 1 and self._last_was_short:
+        backlog = size == self._sizes[-1] and bool(self._waiting)
+        if self._seconds.get(size, math.inf) <= SHORT_S and not (backlog and self._spare_cpu):
             self._finish(loop, futures, self._run_here(images))
             return
         batch = self._thread.submit(self._run, images)
@@ -138,7 +167,7 @@ class Runner:
         if error is None:
             probabilities, seconds = done.result()
             self._on_batch(len(futures), seconds, len(self._waiting))
-            self._last_was_short = len(futures) == 1 and seconds <= SHORT_S
+            self._seconds[len(futures)] = seconds
         for index, future in enumerate(futures):
             if future.done():
                 continue
@@ -146,4 +175,4 @@ class Runner:
                 future.set_result(probabilities[index])
             else:
                 future.set_exception(error)
-        self._dispatch(loop)
+        loop.call_soon(self._dispatch, loop)  # after the answers, and whatever arrives meanwhile
