@@ -15,6 +15,8 @@ from typing import cast
 
 import uvloop
 
+CONNECT_INTERVAL_S = 0.002
+
 
 @dataclass
 class Load:
@@ -87,8 +89,12 @@ def closed_loop(
             if connection:
                 connection.close()
 
-        # Connected first: else the early ones keep the late ones waiting, whatever the server does.
-        opened = [await _connect(port) for _ in range(connections)]
+        # Connected first: else the early ones keep the late ones waiting, whatever the server does. And one after the
+        # other, as clients come: of a burst, one of several workers may accept all.
+        opened = []
+        for _ in range(connections):
+            opened.append(await _connect(port))
+            await asyncio.sleep(CONNECT_INTERVAL_S)
         start = time.perf_counter()
         await asyncio.gather(*(client(connection) for connection in opened))
         load.seconds = time.perf_counter() - start
