@@ -74,6 +74,11 @@ def test_encoded_images_with_labels_in_the_dataset_s_order(prepared: Path) -> No
     assert [example.name for example in validation] == ["validation[0]", "validation[1]", "validation[2]"]
 
 
+def test_the_library_s_own_deprecations_are_not_shown(prepared: Path, caplog: pytest.LogCaptureFixture) -> None:
+    list(TfdsSource("animals", prepared).examples())
+    assert not caplog.records
+
+
 def test_unlabelled_examples_are_left_out(prepared: Path) -> None:
     dataset = load("tfds:animals", data_dir=prepared)
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (54, 3, 6)  # test has no labels

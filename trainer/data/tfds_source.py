@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +81,26 @@ class TfdsSource:
 
         wanted = {self._image: True, self._label: True}
         keep_encoded = {self._image: tfds.decode.SkipDecoding()}
-        dataset = self._builder.as_dataset(
-            split=split,
-            decoders=tfds.decode.PartialDecoding(wanted, decoders=keep_encoded),
-            read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
-        )
+        with _quiet_absl():
+            dataset = self._builder.as_dataset(
+                split=split,
+                decoders=tfds.decode.PartialDecoding(wanted, decoders=keep_encoded),
+                read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+            )
         for batch in dataset.batch(READ_AT_ONCE).as_numpy_iterator():
             yield batch[self._image], batch[self._label]
+
+
+@contextmanager
+def _quiet_absl() -> Iterator[None]:
+    """Without the warnings of TFDS that it calls what it has deprecated itself."""
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        absl.setLevel(level)
 
 
 def _open_builder(reference: str, name: str, root: Path) -> Any:
