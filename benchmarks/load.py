@@ -91,10 +91,10 @@ def closed_loop(
 
         # Connected first: else the early ones keep the late ones waiting, whatever the server does. And one after the
         # other, as clients come: of a burst, one of several workers may accept all.
-        opened = []
-        for _ in range(connections):
-            opened.append(await _connect(port))
+        opened = [await _connect(port)]
+        for _ in range(connections - 1):
             await asyncio.sleep(CONNECT_INTERVAL_S)
+            opened.append(await _connect(port))
         start = time.perf_counter()
         await asyncio.gather(*(client(connection) for connection in opened))
         load.seconds = time.perf_counter() - start

@@ -154,21 +154,44 @@ def test_a_short_batch_is_run_on_the_event_loop(seconds: float, thread: str) -> 
     assert engine.threads == ["engine_0", thread, thread]
 
 
-@pytest.mark.parametrize(("spare_cpu", "thread"), [(True, "engine_0"), (False, "MainThread")])
-def test_a_backlog_is_worked_off_beside_the_event_loop_where_there_is_a_cpu(spare_cpu: bool, thread: str) -> None:
+@pytest.mark.parametrize(
+    ("spare_cpu", "queue_length", "threads"),
+    [
+        (True, 256, ["engine_0", "MainThread"]),
+        (False, 256, ["MainThread", "MainThread"]),
+        (False, 128, ["engine_0", "engine_0"]),  # a flood: it fills the queue
+    ],
+)
+def test_a_backlog_is_worked_off_beside_the_event_loop(spare_cpu: bool, queue_length: int, threads: list[str]) -> None:
     engine = FakeEngine()
-    runner = Runner(engine, (2, 2, 1), queue_length=256, spare_cpu=spare_cpu)
+    engine.seconds = 0.002
+    runner = Runner(engine, (2, 2, 1), queue_length=queue_length, spare_cpu=spare_cpu)
     runner.warm_up(slowest=10)
     engine.threads.clear()
-    full = runner.largest_batch
 
     async def test() -> None:
-        await asyncio.gather(*(runner.predict(image(0)) for _ in range(2 * full)))
+        futures = [runner.predict(image(value)) for value in range(128)]
+        assert [row.tolist() for row in await asyncio.gather(*futures)] == [[value] for value in range(128)]
 
     asyncio.run(test())
     runner.close()
-    assert engine.sizes[-2:] == [full, full]
-    assert engine.threads == [thread, "MainThread"]
+    assert engine.sizes[-2:] == [64, 64]
+    assert engine.threads == threads
+
+
+def test_a_flood_of_cancelled_images_leaves_the_runner_ready() -> None:
+    async def test(engine: FakeEngine, runner: Runner) -> None:
+        engine.may_run.clear()
+        first = runner.predict(image(1))
+        await until_busy(runner)
+        flood = [runner.predict(image(2)) for _ in range(4)]
+        for future in flood:
+            future.cancel()
+        engine.may_run.set()
+        assert (await first).tolist() == [1]
+        assert (await runner.predict(image(3))).tolist() == [3]
+
+    assert run(test, queue_length=4).sizes == [1, 1]
 
 
 def test_a_runner_is_told_of_each_batch() -> None:

@@ -6,7 +6,8 @@ batches whose size follows the load adaptive; a delay to fill them, which it and
 
 A short batch is run by the event loop itself. That looks like blocking, but the way to a thread and back takes half a
 millisecond, and what arrives meanwhile would be split over two batches, each at the price of one: requests wait in
-their sockets instead, and are the next batch together. Only a backlog is worth a thread, and only beside a free CPU.
+their sockets instead, and are the next batch together. A thread is for long batches, for a backlog where there is
+another CPU, and for a flood of requests.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.serving.engine import Engine
 
+Images = list[NDArray[np.uint8]]
+Futures = list["asyncio.Future[NDArray[np.float32]]"]
 Waiting = tuple[NDArray[np.uint8], "asyncio.Future[NDArray[np.float32]]"]
 
 # A batch has the largest of these sizes that can be filled, and what is left over goes into the next one: all of them
@@ -71,6 +74,10 @@ class Runner:
     @property
     def full(self) -> bool:
         return self.waiting >= self._queue_length
+
+    @property
+    def _flooded(self) -> bool:
+        return self.waiting >= self._queue_length / 2
 
     @property
     def largest_batch(self) -> int:
@@ -124,55 +131,64 @@ class Runner:
 
     def _dispatch(self, loop: asyncio.AbstractEventLoop, seen: int = 0) -> None:
         """Run a batch, once the event loop has gone round and found no more than the `seen` images."""
-        # Without the cancelled: their deadline has passed or their client has gone.
-        self._waiting = deque(one for one in self._waiting if not one[1].done())
-        self._busy = bool(self._waiting)
-        if not self._busy:
-            return
         if seen < len(self._waiting) < self._sizes[-1]:
             loop.call_soon(self._dispatch, loop, len(self._waiting))
             return
-        size = max(size for size in self._sizes if size <= len(self._waiting))
-        images, futures = zip(*(self._waiting.popleft() for _ in range(size)), strict=True)
-        backlog = size == self._sizes[-1] and bool(self._waiting)
-        if self._seconds.get(size, math.inf) <= SHORT_S and not (backlog and self._spare_cpu):
-            self._finish(loop, futures, self._run_here(images))
+        images, futures = self._next_batch()
+        self._busy = bool(futures)
+        if not futures:
             return
-        batch = self._thread.submit(self._run, images)
-        batch.add_done_callback(lambda done: loop.call_soon_threadsafe(self._finish, loop, futures, done))
+        backlog = len(futures) == self._sizes[-1] and bool(self._waiting)
+        beside = self._flooded or (backlog and self._spare_cpu)
+        if self._seconds.get(len(futures), math.inf) <= SHORT_S and not beside:
+            self._finish(futures, self._run(images))
+            loop.call_soon(self._dispatch, loop)  # after the answers, and whatever arrives meanwhile
+        else:
+            self._thread.submit(self._work_off, loop, images, futures)
 
-    def _run(self, images: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.float32], float]:
-        """The probabilities [N,K] and how long they took."""
-        batch = np.stack(images)
-        start = time.perf_counter()
-        probabilities = self._engine.predict(batch)
-        return probabilities, time.perf_counter() - start
+    def _next_batch(self) -> tuple[Images, Futures]:
+        """Take the largest that can be filled, without the cancelled: their deadline or their client has passed."""
+        batch: list[Waiting] = []
+        while self._waiting and len(batch) < self._sizes[-1]:
+            one = self._waiting.popleft()
+            if not one[1].done():
+                batch.append(one)
+        size = max((size for size in self._sizes if size <= len(batch)), default=0)
+        self._waiting.extendleft(reversed(batch[size:]))
+        return [image for image, _ in batch[:size]], [future for _, future in batch[:size]]
 
-    def _run_here(self, images: Sequence[NDArray[np.uint8]]) -> Future[tuple[NDArray[np.float32], float]]:
-        """As the engine's thread would, but on the event loop."""
-        done: Future[tuple[NDArray[np.float32], float]] = Future()
+    def _work_off(self, loop: asyncio.AbstractEventLoop, images: Images, futures: Futures) -> None:
+        """In the engine's thread: this batch, and the next ones while there is a flood.
+
+        An event loop that has to refuse requests is too busy to hand over each. (Meanwhile it only adds to what waits,
+        and a deque bears that from another thread.)
+        """
+        while futures:
+            loop.call_soon_threadsafe(self._finish, futures, self._run(images))
+            if not self._flooded:
+                break
+            images, futures = self._next_batch()
+        loop.call_soon_threadsafe(self._dispatch, loop)
+
+    def _run(self, images: Images) -> tuple[NDArray[np.float32], float] | Exception:
+        """The probabilities [N,K] and how long they took, or why there are none."""
         try:
-            done.set_result(self._run(images))
+            batch = np.stack(images)
+            start = time.perf_counter()
+            probabilities = self._engine.predict(batch)
+            return probabilities, time.perf_counter() - start
         except Exception as error:
-            done.set_exception(error)
-        return done
+            return error
 
-    def _finish(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        futures: Sequence[asyncio.Future[NDArray[np.float32]]],
-        done: Future[tuple[NDArray[np.float32], float]],
-    ) -> None:
-        error = done.exception()
-        if error is None:
-            probabilities, seconds = done.result()
-            self._on_batch(len(futures), seconds, len(self._waiting))
-            self._seconds[len(futures)] = seconds
-        for index, future in enumerate(futures):
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(probabilities[index])
-            else:
-                future.set_exception(error)
-        loop.call_soon(self._dispatch, loop)  # after the answers, and whatever arrives meanwhile
+    def _finish(self, futures: Futures, outcome: tuple[NDArray[np.float32], float] | Exception) -> None:
+        if isinstance(outcome, Exception):
+            for future in futures:
+                if not future.done():
+                    future.set_exception(outcome)
+            return
+        probabilities, seconds = outcome
+        self._seconds[len(futures)] = seconds
+        self._on_batch(len(futures), seconds, len(self._waiting))
+        for future, row in zip(futures, probabilities, strict=True):
+            if not future.done():
+                future.set_result(row)
