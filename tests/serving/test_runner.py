@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trainer.serving.runner import BATCH_SIZES, SHORT_S, Runner
+from trainer.serving.runner import BATCH_SIZES, Runner
 
 TIMEOUT_S = 10
 
@@ -133,10 +133,11 @@ def test_an_engine_that_fails_fails_its_batch_and_no_other() -> None:
     run(test)
 
 
-@pytest.mark.parametrize(("seconds", "thread"), [(0.0, "MainThread"), (2 * SHORT_S, "engine_0")])
-def test_a_short_batch_is_run_on_the_event_loop(seconds: float, thread: str) -> None:
+@pytest.mark.parametrize(("short", "thread"), [(TIMEOUT_S, "MainThread"), (0.001, "engine_0")])
+def test_a_short_batch_is_run_on_the_event_loop(short: float, thread: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.serving.runner.SHORT_S", short)
     engine = FakeEngine()
-    engine.seconds = seconds
+    engine.seconds = 0.002
     runner = Runner(engine, (2, 2, 1), queue_length=9)
 
     async def test() -> None:
@@ -162,7 +163,10 @@ def test_a_short_batch_is_run_on_the_event_loop(seconds: float, thread: str) -> 
         (False, 128, ["engine_0", "engine_0"]),  # a flood: it fills the queue
     ],
 )
-def test_a_backlog_is_worked_off_beside_the_event_loop(spare_cpu: bool, queue_length: int, threads: list[str]) -> None:
+def test_a_backlog_is_worked_off_beside_the_event_loop(
+    spare_cpu: bool, queue_length: int, threads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.serving.runner.SHORT_S", TIMEOUT_S)
     engine = FakeEngine()
     engine.seconds = 0.002
     runner = Runner(engine, (2, 2, 1), queue_length=queue_length, spare_cpu=spare_cpu)
@@ -228,11 +232,11 @@ def test_no_batch_is_larger_than_the_queue() -> None:
 
 
 @pytest.mark.parametrize(
-    ("each_batch", "each_image", "largest"),
-    [(0.020, 0.010, 2), (0.0, 0.010, 1)],
+    ("each_batch", "each_image", "slowest", "largest"),
+    [(0.020, 0.010, 0.05, 2), (0.0, 0.050, 10, 1)],
     ids=["a batch of 4 takes too long", "a batch of 2 saves nothing"],
 )
-def test_a_batch_is_no_larger_than_is_good(each_batch: float, each_image: float, largest: int) -> None:
+def test_a_batch_is_no_larger_than_is_good(each_batch: float, each_image: float, slowest: float, largest: int) -> None:
     class Slow(FakeEngine):
         def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
             self.seconds = each_batch + each_image * len(images)
@@ -240,7 +244,7 @@ def test_a_batch_is_no_larger_than_is_good(each_batch: float, each_image: float,
 
     engine = Slow()
     runner = Runner(engine, (2, 2, 1), queue_length=100)
-    runner.warm_up(slowest=0.05)
+    runner.warm_up(slowest)
     assert runner.largest_batch == largest
     assert max(engine.sizes) == 2 * largest  # one more is tried
     runner.close()
