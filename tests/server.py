@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from trainer import store
@@ -57,6 +58,9 @@ class Server:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
 
     def ask(self, method: str, path: str, body: bytes | Iterable[bytes] | None = None, content_type: str = "") -> Reply:
         """One request on a connection of its own; an iterable body is sent chunked."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 from server import PROJECT, Reply, Server, environment, form, publish, read_reply, serve_in_vain, serving
@@ -427,19 +426,19 @@ def test_a_deadline_and_a_full_queue_have_their_codes(tiny_artifact: Path, tmp_p
 
 def stalled(server: Server, bodies: list[bytes]) -> list[Reply]:
     """The replies to requests that have all arrived before the server gets to any of them."""
-    processes = psutil.Process(server.process.pid).children(recursive=True)
     with ExitStack() as stack:
         connections = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=30) for _ in bodies]
         for connection in connections:  # accepted now: the server would do that one after the other
             stack.callback(connection.close)
             connection.request("GET", "/model")
             assert read_reply(connection).status == 200
-        for process in processes:
-            process.suspend()
+        workers = server.workers()
+        for worker in workers:
+            worker.suspend()
         for connection, body in zip(connections, bodies, strict=True):
             connection.request("POST", "/predict", body)
-        for process in processes:
-            process.resume()
+        for worker in workers:
+            worker.resume()
         return [read_reply(connection) for connection in connections]
 
 

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from load import closed_loop, open_loop, request_bytes
 from PIL import Image
@@ -56,12 +55,8 @@ def mutated(image: bytes, random: np.random.Generator) -> bytes:
     return bytes(data)
 
 
-def workers_of(server: Server) -> list[psutil.Process]:
-    return psutil.Process(server.process.pid).children(recursive=True)
-
-
 def memory_of(server: Server) -> int:
-    return sum(process.memory_info().rss for process in workers_of(server))
+    return sum(process.memory_info().rss for process in server.workers())
 
 
 def test_fuzzed_images_do_no_harm(server: Server) -> None:
@@ -82,14 +77,14 @@ def test_fuzzed_images_do_no_harm(server: Server) -> None:
         with ThreadPoolExecutor(CLIENTS) as pool:
             return sum(pool.map(client, range(first_seed, first_seed + CLIENTS)), Counter())
 
-    workers = workers_of(server)
+    workers = server.workers()
     statuses = all_clients(0)
     before = memory_of(server)
     statuses += all_clients(CLIENTS)
     assert statuses.total() == FUZZED
     assert set(statuses) <= {200, 400, 413, 415, 422}
     assert min(statuses[200], statuses[422]) > FUZZED // 100  # neither all refused nor all read
-    assert workers_of(server) == workers
+    assert server.workers() == workers
     assert memory_of(server) < before + 30e6
     assert "Traceback" not in server.log.read_text()
 

@@ -24,8 +24,6 @@ from numpy.typing import NDArray
 
 from trainer.serving.engine import Engine
 
-Images = list[NDArray[np.uint8]]
-Futures = list["asyncio.Future[NDArray[np.float32]]"]
 Waiting = tuple[NDArray[np.uint8], "asyncio.Future[NDArray[np.float32]]"]
 
 # A batch has the largest of these sizes that can be filled, and what is left over goes into the next one: all of them
@@ -40,7 +38,7 @@ SHORT_S = 0.005  # up to which a batch may hold up the event loop
 class Runner:
     """Runs an engine for images that arrive one by one on the event loop.
 
-    Every method belongs to the event loop's thread, except `warm_up`, which comes before all others.
+    Its public methods belong to the event loop's thread, except `warm_up`, which comes before all others.
     """
 
     def __init__(
@@ -74,10 +72,6 @@ class Runner:
     @property
     def full(self) -> bool:
         return self.waiting >= self._queue_length
-
-    @property
-    def _flooded(self) -> bool:
-        return self.waiting >= self._queue_length / 2
 
     @property
     def largest_batch(self) -> int:
@@ -134,19 +128,23 @@ class Runner:
         if seen < len(self._waiting) < self._sizes[-1]:
             loop.call_soon(self._dispatch, loop, len(self._waiting))
             return
-        images, futures = self._next_batch()
-        self._busy = bool(futures)
-        if not futures:
+        batch = self._next_batch()
+        self._busy = bool(batch)
+        if not batch:
             return
-        backlog = len(futures) == self._sizes[-1] and bool(self._waiting)
+        backlog = len(batch) == self._sizes[-1] and bool(self._waiting)
         beside = self._flooded or (backlog and self._spare_cpu)
-        if self._seconds.get(len(futures), math.inf) <= SHORT_S and not beside:
-            self._finish(futures, self._run(images))
+        if self._seconds.get(len(batch), math.inf) <= SHORT_S and not beside:
+            self._finish(batch, self._run(batch))
             loop.call_soon(self._dispatch, loop)  # after the answers, and whatever arrives meanwhile
         else:
-            self._thread.submit(self._work_off, loop, images, futures)
+            self._thread.submit(self._work_off, loop, batch)
 
-    def _next_batch(self) -> tuple[Images, Futures]:
+    @property
+    def _flooded(self) -> bool:
+        return self.waiting >= self._queue_length / 2
+
+    def _next_batch(self) -> list[Waiting]:
         """Take the largest that can be filled, without the cancelled: their deadline or their client has passed."""
         batch: list[Waiting] = []
         while self._waiting and len(batch) < self._sizes[-1]:
@@ -155,40 +153,40 @@ class Runner:
                 batch.append(one)
         size = max((size for size in self._sizes if size <= len(batch)), default=0)
         self._waiting.extendleft(reversed(batch[size:]))
-        return [image for image, _ in batch[:size]], [future for _, future in batch[:size]]
+        return batch[:size]
 
-    def _work_off(self, loop: asyncio.AbstractEventLoop, images: Images, futures: Futures) -> None:
+    def _work_off(self, loop: asyncio.AbstractEventLoop, batch: list[Waiting]) -> None:
         """In the engine's thread: this batch, and the next ones while there is a flood.
 
         An event loop that has to refuse requests is too busy to hand over each. (Meanwhile it only adds to what waits,
         and a deque bears that from another thread.)
         """
-        while futures:
-            loop.call_soon_threadsafe(self._finish, futures, self._run(images))
+        while batch:
+            loop.call_soon_threadsafe(self._finish, batch, self._run(batch))
             if not self._flooded:
                 break
-            images, futures = self._next_batch()
+            batch = self._next_batch()
         loop.call_soon_threadsafe(self._dispatch, loop)
 
-    def _run(self, images: Images) -> tuple[NDArray[np.float32], float] | Exception:
+    def _run(self, batch: list[Waiting]) -> tuple[NDArray[np.float32], float] | Exception:
         """The probabilities [N,K] and how long they took, or why there are none."""
         try:
-            batch = np.stack(images)
+            images = np.stack([image for image, _ in batch])
             start = time.perf_counter()
-            probabilities = self._engine.predict(batch)
+            probabilities = self._engine.predict(images)
             return probabilities, time.perf_counter() - start
         except Exception as error:
             return error
 
-    def _finish(self, futures: Futures, outcome: tuple[NDArray[np.float32], float] | Exception) -> None:
+    def _finish(self, batch: list[Waiting], outcome: tuple[NDArray[np.float32], float] | Exception) -> None:
         if isinstance(outcome, Exception):
-            for future in futures:
+            for _, future in batch:
                 if not future.done():
                     future.set_exception(outcome)
             return
         probabilities, seconds = outcome
-        self._seconds[len(futures)] = seconds
-        self._on_batch(len(futures), seconds, len(self._waiting))
-        for future, row in zip(futures, probabilities, strict=True):
+        self._seconds[len(batch)] = seconds
+        self._on_batch(len(batch), seconds, len(self._waiting))
+        for (_, future), row in zip(batch, probabilities, strict=True):
             if not future.done():
                 future.set_result(row)
