@@ -87,13 +87,14 @@ class TensorFlowEngine:
     """A SavedModel's signature `serving_default`."""
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
-        import tensorflow as tf
+        with quiet_stderr():  # TensorFlow warns of missing CUDA drivers before any setting of its own is read
+            import tensorflow as tf
 
-        # Refused once TensorFlow has begun to work in this process: then its threads stay as they are.
-        with contextlib.suppress(RuntimeError):
-            tf.config.threading.set_intra_op_parallelism_threads(threads or available_cpus())
+            # Refused once TensorFlow has begun to work in this process: then its threads stay as they are.
+            with contextlib.suppress(RuntimeError):
+                tf.config.threading.set_intra_op_parallelism_threads(threads or available_cpus())
+            self._model = tf.saved_model.load(str(folder))  # keeps alive what the signature refers to
         self._constant = tf.constant
-        self._model = tf.saved_model.load(str(folder))  # keeps alive what the signature refers to
         self._signature = self._model.signatures["serving_default"]
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
