@@ -30,11 +30,12 @@ from bentoml.models import BentoModel
 from bentoml.validators import ContentType
 from pydantic import BaseModel
 
-from trainer import store
+from trainer import artifact
+from trainer.artifact import store
+from trainer.artifact.engine import check_engine, load_engine
 from trainer.config import InputError
-from trainer.serving import artifact
+from trainer.machine import available_cpus
 from trainer.serving.api import Api
-from trainer.serving.engine import available_cpus, check_engine, load_engine
 from trainer.serving.http import Contract, Outermost, Routes
 from trainer.serving.metrics import Metrics
 from trainer.serving.settings import read_settings

@@ -29,7 +29,7 @@ import psutil
 from hardware import hardware
 from load import Load, closed_loop, open_loop, request_bytes
 
-from trainer import store
+from trainer.artifact import store
 from trainer.data.digits import DigitsSource
 
 PROJECT = Path(__file__).parents[1]

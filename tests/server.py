@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
-from trainer import store
+from trainer.artifact import store
 
 PROJECT = Path(__file__).parents[1]
 BENTOML = Path(sys.executable).parent / "bentoml"

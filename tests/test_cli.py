@@ -18,9 +18,9 @@ import typer
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from trainer import store
+from trainer import artifact
+from trainer.artifact import store
 from trainer.cli import app, run
-from trainer.serving import artifact
 
 BIN = Path(sys.executable).parent
 FIT = ["fit", "--dataset", "builtin:digits", "--precision", "float32", "--json"]
@@ -50,6 +50,15 @@ def write_digit(path: Path, index: int) -> str:
     digits = load_digits()
     Image.fromarray((digits.images[index] * 255 / 16).round().astype(np.uint8)).save(path)
     return str(digits.target[index])
+
+
+def test_fit_tells_of_each_epoch_as_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    code, lines, _ = call(*FIT, "--epochs=2", "--events", "--wandb=disabled", "--no-save", capsys=capsys)
+    assert code == 0
+    assert [line.get("event") for line in lines] == ["epoch", "epoch", None]
+    assert [(line["epoch"], line["epochs"]) for line in lines[:2]] == [(1, 2), (2, 2)]
+    assert 0 <= lines[0]["val_accuracy"] <= 1
+    assert lines[2]["epochs"] == 2
 
 
 def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -328,7 +337,7 @@ def test_each_command_names_the_next_one(
     assert closing("cache", "prune", capsys=capsys) == first
 
     answer = {"path": "a b.png", "label": "cat", "probability": 0.5}
-    monkeypatch.setattr("trainer.predict.predict_remote", lambda *_: iter([answer]))
+    monkeypatch.setattr("trainer.artifact.predict.predict_remote", lambda *_: iter([answer]))
     remote = closing("predict", "--url", "http://127.0.0.1:3000/", "a b.png", capsys=capsys)
     assert remote == "next: curl --data-binary '@a b.png' http://127.0.0.1:3000/predict"
 

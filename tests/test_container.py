@@ -149,7 +149,17 @@ def test_it_answers_without_network_or_rights(container: str, image: BuiltImage)
 
 def test_it_holds_what_it_needs_and_no_more(container: str, image: BuiltImage) -> None:
     code = "import importlib.util as i; print([m for m in %r if i.find_spec(m)])"
-    unwanted = ["tensorflow", "wandb", "typer", "optuna", "trainer.fit", "trainer.cli", "trainer.data", "pip", "uv"]
+    unwanted = [
+        "tensorflow",
+        "wandb",
+        "typer",
+        "optuna",
+        "trainer.cli",
+        "trainer.data",
+        "trainer.training",
+        "pip",
+        "uv",
+    ]
     assert docker("exec", "--workdir=/app/src", container, "python", "-c", code % unwanted) == "[]"
     tools = "for tool in gcc cc git make; do command -v $tool; done; true"
     assert docker("exec", container, "sh", "-c", tools) == ""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from server import Server, form, serving
 
-from trainer import store
+from trainer.artifact import store
 from trainer.cli import run
 from trainer.data import load
 

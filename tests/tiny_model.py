@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.serving import artifact
-from trainer.serving.pixels import PixelSpec
+from trainer import artifact
+from trainer.images.pixels import PixelSpec
 
 LABELS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "drei Punkte … é")
 PIXELS = PixelSpec(28, 28, 1)
@@ -15,7 +15,7 @@ def export_tiny_model(folder: Path, pixel_scale: float = 1 / 255, logit_scale: f
     """Write an artifact of an untrained network, 28×28×1 → 10, whose answers differ from image to image."""
     import keras
 
-    from trainer.export import convert, freeze, save_frozen
+    from trainer.training.export import convert, freeze, save_frozen
 
     keras.utils.set_random_seed(seed)
     layers = keras.layers

@@ -113,6 +113,9 @@ def fit(
     data_dir: DataDirOption = DEFAULTS.data_dir,
     wandb: Annotated[str, typer.Option(help="auto, online, offline or disabled.")] = DEFAULTS.wandb,
     as_json: JsonOption = False,
+    events: Annotated[
+        bool, typer.Option("--events", help="With --json: also one JSON object for each epoch, before the result's.")
+    ] = False,
 ) -> None:
     """Train a classifier and publish it to the model store."""
     config = FitConfig(
@@ -139,9 +142,9 @@ def fit(
         data_dir=data_dir,
         wandb=wandb,
     )
-    from trainer.fit import fit as run_fit
+    from trainer.training.fit import fit as run_fit
 
-    with TrainingDisplay() as display:
+    with TrainingDisplay(json_events=as_json and events) as display:
         result = run_fit(config, display)
     if as_json:
         print_json(result)
@@ -168,7 +171,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a stored model on a data set's validation and test images."""
-    from trainer.evaluate import evaluate as run_evaluate
+    from trainer.training.evaluate import evaluate as run_evaluate
 
     result = run_evaluate(model, dataset, engine_name=engine, data_dir=data_dir, report_dir=report_dir)
     if as_json:
@@ -203,7 +206,7 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Classify image files, with a stored model or a running server."""
-    from trainer.predict import predict_local, predict_remote
+    from trainer.artifact.predict import predict_local, predict_remote
 
     if url is None and len(arguments) < 2:
         raise InputError("predict: a model and at least one image are expected: trainer predict MODEL IMAGE")
@@ -232,8 +235,8 @@ def predict(
 @app.command(epilog="Example: [bold]trainer models[/bold]")
 def models(as_json: JsonOption = False) -> None:
     """List the models of the store, the newest first."""
-    from trainer import store
-    from trainer.serving import artifact
+    from trainer import artifact
+    from trainer.artifact import store
 
     rows = []
     for stored in store.models():
@@ -281,7 +284,7 @@ def save(
     as_json: JsonOption = False,
 ) -> None:
     """Publish the model of a run folder to the store."""
-    from trainer.publish import publish_run
+    from trainer.training.publish import publish_run
 
     published = publish_run(run_dir, name)
     if as_json:
@@ -309,7 +312,9 @@ def sweep(
     """Search hyper-parameters with a W&B sweep file, without W&B. Stop it at any time; the same command goes on."""
     from trainer.sweep.sweep import run_sweep
 
-    searchable = [name for name in inspect.signature(fit).parameters if name not in ("as_json", "run_dir", "resume")]
+    searchable = [
+        name for name in inspect.signature(fit).parameters if name not in ("as_json", "events", "run_dir", "resume")
+    ]
     run_sweep(
         file,
         searchable,

@@ -37,7 +37,7 @@ def normalize_arguments(arguments: Sequence[str]) -> list[str]:
     writes them in `${args}`; options that begin with `--_wandb` (added by W&B on resume) are
     dropped, and so is `--debug`, which `run` has seen.
     """
-    flags = {"save": "--no-save", "json": None}  # what each reads when it is false; None: left out
+    flags = {"save": "--no-save", "json": None, "events": None}  # what each reads when it is false; None: left out
     normal: list[str] = []
     for position, argument in enumerate(arguments):
         if argument == "--":
@@ -68,7 +68,7 @@ def _flag(option: str, value: str, flags: dict[str, str | None]) -> list[str]:
 
 def fail(error: BaseException) -> int:
     """Print an error as one line on stderr; its exit code."""
-    from trainer.serving.artifact import ArtifactError
+    from trainer.artifact.spec import ArtifactError
 
     message = " ".join(str(error).split()) or type(error).__name__
     code = 1
@@ -141,7 +141,9 @@ class TrainingDisplay:
     Outside `defer_signals` SIGINT and SIGTERM raise Interrupted at once; within, `check_interrupted` does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, json_events: bool = False) -> None:
+        """`json_events`: each epoch is also a JSON object on stdout, for a program that follows the training."""
+        self._json_events = json_events
         self._received: int | None = None
         self._deferred = False
         self._previous: dict[int, Any] = {}
@@ -197,6 +199,8 @@ class TrainingDisplay:
             100 * entry["val_accuracy"],
             entry["images_per_second"],
         )
+        if self._json_events:
+            print_json({"event": "epoch", "epochs": epochs, **entry})
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         if self._deferred and self._received is None:

@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
-from trainer.serving import artifact
-from trainer.serving.engine import load_engine
-from trainer.serving.pixels import decode
-from trainer.serving.prediction import prediction
+from trainer import artifact
+from trainer.artifact.engine import load_engine
+from trainer.artifact.prediction import prediction
+from trainer.images.decode import decode
 
 loaded = artifact.load(Path(os.environ["ARTIFACT"]))
 engine = load_engine(loaded)

@@ -6,9 +6,9 @@ from pathlib import Path
 import tensorflow as tf
 from fastapi import FastAPI, Request
 
-from trainer.serving import artifact
-from trainer.serving.pixels import decode
-from trainer.serving.prediction import prediction
+from trainer import artifact
+from trainer.artifact.prediction import prediction
+from trainer.images.decode import decode
 
 loaded = artifact.load(Path(os.environ["ARTIFACT"]))
 model = tf.saved_model.load(str(loaded.saved_model))

@@ -10,10 +10,10 @@ import litserve
 import numpy as np
 from fastapi import Request
 
-from trainer.serving import artifact
-from trainer.serving.engine import load_engine
-from trainer.serving.pixels import decode
-from trainer.serving.prediction import prediction
+from trainer import artifact
+from trainer.artifact.engine import load_engine
+from trainer.artifact.prediction import prediction
+from trainer.images.decode import decode
 
 
 class Api(litserve.LitAPI):

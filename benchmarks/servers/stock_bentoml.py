@@ -7,9 +7,9 @@ import bentoml
 import numpy as np
 from PIL.Image import Image
 
-from trainer.serving import artifact
-from trainer.serving.engine import load_engine
-from trainer.serving.prediction import prediction
+from trainer import artifact
+from trainer.artifact.engine import load_engine
+from trainer.artifact.prediction import prediction
 
 
 @bentoml.service(workers=1)

@@ -15,7 +15,8 @@ from PIL import Image
 from trainer.config import InputError, RunError
 from trainer.data.cache import ImageCache, Request, cache_dir, open_or_build, prune
 from trainer.data.folder import FolderSource
-from trainer.serving.pixels import PixelSpec, decode
+from trainer.images.decode import decode
+from trainer.images.pixels import PixelSpec
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from pictures import picture_folder
 
 from trainer.config import InputError
 from trainer.data import Dataset, load
-from trainer.serving.pixels import PixelSpec
+from trainer.images.pixels import PixelSpec
 
 MNIST = Path(__file__).parents[2] / "../shared/data/tfds"
 

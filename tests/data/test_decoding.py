@@ -13,7 +13,8 @@ from trainer.config import RunError
 from trainer.data import decoding
 from trainer.data.folder import FolderSource
 from trainer.data.source import Example
-from trainer.serving.pixels import PixelSpec, decode
+from trainer.images.decode import decode
+from trainer.images.pixels import PixelSpec
 
 PIXELS = PixelSpec(16, 12, 3)
 

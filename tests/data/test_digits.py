@@ -4,7 +4,8 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from trainer.data.digits import DigitsSource
-from trainer.serving.pixels import PixelSpec, decode
+from trainer.images.decode import decode
+from trainer.images.pixels import PixelSpec
 
 
 def test_every_digit_decodes_to_its_values_scaled_to_255() -> None:

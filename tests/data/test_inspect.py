@@ -10,7 +10,7 @@ from PIL import Image
 
 from trainer.data import load
 from trainer.data.inspect import CELL, GAP, MARGIN, SAMPLES, TEXT_WIDTH, contact_sheet, summarize
-from trainer.serving.pixels import PixelSpec
+from trainer.images.pixels import PixelSpec
 
 
 def test_a_summary_has_the_facts(tmp_path: Path) -> None:

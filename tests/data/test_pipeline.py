@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from trainer.data import Augment, Dataset, load, make_for_eval, make_for_train
-from trainer.data.pipeline import memory_budget
+from trainer.machine import memory_budget
 
 Batches = list[tuple[Any, Any]]
 STRONG = Augment("strong", flips=True, colour=False)

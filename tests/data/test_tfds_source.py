@@ -16,7 +16,8 @@ import tensorflow_datasets as tfds
 from trainer.config import InputError
 from trainer.data import load
 from trainer.data.tfds_source import TfdsSource
-from trainer.serving.pixels import PixelSpec, decode
+from trainer.images.decode import decode
+from trainer.images.pixels import PixelSpec
 
 MNIST = Path(__file__).parents[2] / "../shared/data/tfds"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer import store
+from trainer.artifact import store
 from trainer.sweep.search import POINT, RUN, Search
 from trainer.sweep.sweep_file import read_spec
 

@@ -38,8 +38,8 @@ from trainer.config import InputError, RunError
 from trainer.data.decoding import WORTH_PROCESSES_BYTES, Size, decode_all, first_size
 from trainer.data.progress import track
 from trainer.data.source import SPLITS, Example, Source
-from trainer.serving.engine import available_cpus
-from trainer.serving.pixels import PixelSpec
+from trainer.images.pixels import PixelSpec
+from trainer.machine import available_cpus
 
 log = logging.getLogger("trainer")
 

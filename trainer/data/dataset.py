@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trainer.config import InputError
 from trainer.data.cache import ImageCache, Rejected, Request, open_or_build
 from trainer.data.spec import open_source
-from trainer.serving.pixels import PixelSpec
+from trainer.images.pixels import PixelSpec
 
 HELD_OUT = 0.1  # of the training images, for validation and again for test, where there are none
 

@@ -17,7 +17,8 @@ from PIL import Image
 
 from trainer.config import RunError
 from trainer.data.source import Example
-from trainer.serving.pixels import EncodedImage, ImageError, PixelSpec
+from trainer.images.decode import EncodedImage
+from trainer.images.pixels import ImageError, PixelSpec
 
 # A chunk is large enough that handing it over costs little, and small enough that progress is seen.
 CHUNK_IMAGES = 256

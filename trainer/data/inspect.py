@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from trainer.data.cache import Rejected
 from trainer.data.dataset import Dataset
-from trainer.serving.pixels import PixelSpec
+from trainer.images.pixels import PixelSpec
 
 SAMPLES = 8  # per class
 MAX_CLASSES = 50  # on a contact sheet

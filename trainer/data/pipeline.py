@@ -6,15 +6,14 @@ brings back); evaluation keeps the order and every image.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trainer.data.augment import DRAWS
 from trainer.data.threads import until_exit
+from trainer.machine import memory_budget
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     # Positions within a split, int64 [n] → images uint8 [n,H,W,C] and labels int32 [n].
     Gather = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
-MEMORY_SHARE = 4  # a quarter of the memory may be filled with images
 PREFETCH = 4  # batches: enough to even out the slow ones
 
 
@@ -123,14 +121,3 @@ def _gather_from_file(split: Split) -> Gather:
         return images, tf.gather(labels, positions)
 
     return gather
-
-
-def memory_budget() -> int:
-    """Bytes of images that may be held in memory: a share of the machine's or the container's."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            total = min(total, int(Path(file).read_text()))
-        except (OSError, ValueError):  # no such version of cgroups, or "max"
-            continue
-    return total // MEMORY_SHARE

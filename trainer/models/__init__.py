@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from trainer.config import MAX_PARAMETERS, FitConfig, InputError, choose
+from trainer.images.pixels import PixelSpec
 from trainer.models.applications import PREFIX, build_application
 from trainer.models.branched_cnn import build_branched_cnn, count_branched_cnn
 from trainer.models.compact_resnet import build_compact_resnet
-from trainer.serving.pixels import PixelSpec
 
 if TYPE_CHECKING:
     import keras

@@ -1,1 +1,1 @@
-"""What serving needs and training shares: never imports TensorFlow (unless it is asked for), wandb or typer."""
+"""What only a server needs: HTTP, batching, metrics, settings, its page."""

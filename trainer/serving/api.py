@@ -17,8 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from starlette.types import Message
 
-from trainer.serving.artifact import Artifact
-from trainer.serving.engine import Engine, available_cpus
+from trainer.artifact.engine import Engine
+from trainer.artifact.prediction import prediction
+from trainer.artifact.spec import Artifact
+from trainer.images.decode import EncodedImage, is_image
+from trainer.images.pixels import ImageError
+from trainer.machine import available_cpus
 from trainer.serving.http import (
     BATCH_IMAGES,
     BATCH_LIMIT,
@@ -34,8 +38,6 @@ from trainer.serving.http import (
 )
 from trainer.serving.metrics import CONTENT_TYPE, Metrics
 from trainer.serving.openapi import describe
-from trainer.serving.pixels import EncodedImage, ImageError, is_image
-from trainer.serving.prediction import prediction
 from trainer.serving.runner import Runner
 from trainer.serving.settings import Settings
 

@@ -19,7 +19,7 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from trainer.serving.pixels import ImageError
+from trainer.images.pixels import ImageError
 
 log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
 

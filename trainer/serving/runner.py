@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.serving.engine import Engine
+from trainer.artifact.engine import Engine
 
 Waiting = tuple[NDArray[np.uint8], "asyncio.Future[NDArray[np.float32]]"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from trainer.serving.engine import EngineName
+from trainer.artifact.engine import EngineName
 
 PREFIX = "TRAINER_"
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import InputError, RunError, TrainerError
-from trainer.run_folder import CHECKPOINTS
 from trainer.sweep.search import Search, Trial
 from trainer.sweep.sweep_file import METRIC, Value
+from trainer.training.run_folder import CHECKPOINTS
 
 POLL_S = 0.5
 PATIENCE = 3  # failures in a row that stop a worker

@@ -14,11 +14,11 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from trainer.serving.artifact import ArtifactError, read_spec
+from trainer.artifact.spec import ArtifactError, read_spec
+from trainer.reporting.templates import render
 from trainer.sweep.agents import Agents
 from trainer.sweep.search import POINT, REASON, RUN, Search
 from trainer.sweep.sweep_file import METRIC, SweepSpec, Value
-from trainer.templates import render
 
 log = logging.getLogger("trainer")
 

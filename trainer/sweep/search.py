@@ -20,8 +20,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from trainer.config import InputError
-from trainer.run_folder import LOCK as RUN_LOCK
 from trainer.sweep.sweep_file import Parameter, SweepSpec, Value
+from trainer.training.run_folder import LOCK as RUN_LOCK
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 log = logging.getLogger("trainer")

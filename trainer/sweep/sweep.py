@@ -14,12 +14,12 @@ import typer
 from trainer.config import InputError, Interrupted, RunError
 from trainer.console import print_next, print_saved, print_table
 from trainer.data.spec import check_spec
-from trainer.publish import publish_run
-from trainer.run_folder import RUNS
 from trainer.sweep.agents import Agents
 from trainer.sweep.board import Board, best_metrics, caution, in_a_line, leaderboard, outcome, write_pictures
 from trainer.sweep.search import RUN, Search
 from trainer.sweep.sweep_file import METRIC, read_spec
+from trainer.training.publish import publish_run
+from trainer.training.run_folder import RUNS
 
 log = logging.getLogger("trainer")
 

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_model import LABELS, PIXELS, write_tiny_spec
+
+from trainer.artifact.spec import ArtifactError, load, read_spec, write_spec
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "export"
+    (path / "saved_model" / "variables").mkdir(parents=True)
+    (path / "model.tflite").write_bytes(b"network")
+    (path / "saved_model" / "saved_model.pb").write_bytes(b"graph")
+    (path / "report").mkdir()
+    (path / "report" / "curves.png").write_bytes(b"picture")
+    write_tiny_spec(path)
+    return path
+
+
+def edit_spec(folder: Path, **values: Any) -> None:
+    spec = json.loads((folder / "spec.json").read_text())
+    (folder / "spec.json").write_text(json.dumps(spec | values))
+
+
+def test_what_was_written_is_read(folder: Path) -> None:
+    artifact = load(folder)
+    assert artifact.path == folder
+    assert artifact.labels == LABELS
+    assert artifact.pixels == PIXELS
+    assert (artifact.quantization, artifact.dataset) == ("int8", "builtin:digits")
+    assert artifact.metrics == {"test_accuracy": 0.5, "val_accuracy": 0.25}
+    assert artifact.config == {"seed": 0}
+    assert artifact.git_revision is None
+
+
+def test_spec_has_the_hash_of_every_file(folder: Path) -> None:
+    spec = read_spec(folder)
+    assert spec["format"] == 1
+    assert sorted(spec["files"]) == ["model.tflite", "report/curves.png", "saved_model/saved_model.pb"]
+    assert spec["files"]["model.tflite"] == hashlib.sha256(b"network").hexdigest()
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["export"]  # no draft is left
+
+
+def test_writing_again_replaces_it(folder: Path) -> None:
+    (folder / "report" / "more.txt").write_text("more")
+    write_tiny_spec(folder)
+    assert "report/more.txt" in read_spec(folder)["files"]
+    load(folder)
+
+
+def test_parts_that_stay_out_of_an_image_may_be_missing(folder: Path) -> None:
+    shutil.rmtree(folder / "saved_model")
+    shutil.rmtree(folder / "report")
+    (folder / "model.yaml").write_text("name: mnist")  # the store's own
+    assert load(folder).labels == LABELS
+
+
+def test_the_network_must_be_there(folder: Path) -> None:
+    (folder / "model.tflite").unlink()
+    with pytest.raises(ArtifactError, match=r"model\.tflite is missing"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "saved_model/saved_model.pb", "report/curves.png"])
+def test_a_changed_file_is_refused(folder: Path, name: str) -> None:
+    with (folder / name).open("ab") as stream:
+        stream.write(b"!")
+    with pytest.raises(ArtifactError, match=r"its sha256 differs"):
+        load(folder)
+
+
+def test_a_foreign_file_is_refused(folder: Path) -> None:
+    (folder / "saved_model" / "saved_model.pbtxt").write_text("")
+    with pytest.raises(ArtifactError, match="does not belong"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "format 'list' is not 1"),
+        ("{}", "format None is not 1"),
+        ('{"format": 2}', "format 2 is not 1"),
+        ('{"format": 1}', "not as it was written"),
+    ],
+)
+def test_a_spec_of_another_kind_is_refused(folder: Path, text: str, message: str) -> None:
+    (folder / "spec.json").write_text(text)
+    with pytest.raises(ArtifactError, match=message):
+        load(folder)
+
+
+def test_impossible_pixels_are_refused(folder: Path) -> None:
+    edit_spec(folder, pixels={"height": 28, "width": 28, "channels": 1, "colour": True})
+    with pytest.raises(ArtifactError, match="not as it was written"):
+        load(folder)
+
+
+def test_no_artifact_at_all(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"no artifact: it has no spec\.json") as caught:
+        load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_that_json_lacks_are_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_spec(
+            folder,
+            labels=LABELS,
+            pixels=PIXELS,
+            dataset="",
+            config={},
+            metrics={"loss": float("nan")},
+            quantization="int8",
+            versions={},
+            git_revision=None,
+        )

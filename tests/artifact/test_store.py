@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import datetime
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_model import write_tiny_spec
+
+from trainer import artifact
+from trainer.artifact import store
+from trainer.config import InputError, RunError
+
+PUBLISH = (
+    "import sys; from pathlib import Path; from trainer.artifact import store; "
+    "print(store.publish(Path(sys.argv[1]), sys.argv[2]))"
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    return tmp_path / "bentoml"
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    """An artifact in form; the store does not look into the network."""
+    folder = tmp_path / "export"
+    (folder / "saved_model").mkdir(parents=True)
+    (folder / "model.tflite").write_bytes(os.urandom(100_000))
+    (folder / "saved_model" / "saved_model.pb").write_bytes(b"graph")
+    write_tiny_spec(folder)
+    return folder
+
+
+def bentoml_list(home: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [Path(sys.executable).parent / "bentoml", "models", "list", "-o", "json"],
+        env=os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_publish_and_find(home: Path, export: Path) -> None:
+    before = datetime.datetime.now(datetime.UTC)
+    tag = store.publish(export, "mnist")
+    name, version = tag.split(":")
+    assert name == "mnist"
+    for spelling in ("mnist", "mnist:latest", tag, None):
+        found = store.find(spelling)
+        assert (found.tag, found.path) == (tag, home / "models" / "mnist" / version)
+    assert before <= found.created <= datetime.datetime.now(datetime.UTC)
+    assert found.size_bytes == sum(path.stat().st_size for path in found.path.rglob("*") if path.is_file())
+    assert artifact.load(found.path).labels[0] == "0"
+
+
+def test_bentoml_sees_labels_and_metrics(home: Path, export: Path) -> None:
+    tag = store.publish(export, "mnist")
+    import bentoml.models
+    from bentoml._internal.models import ModelStore
+
+    model = bentoml.models.get("mnist:latest", _model_store=ModelStore(home / "models"))
+    assert str(model.tag) == tag
+    assert model.info.labels == {"trainer": "fit"}
+    assert model.info.metadata["labels"][9] == "drei Punkte … é"
+    assert model.info.metadata["metrics"] == {"test_accuracy": 0.5, "val_accuracy": 0.25}
+    assert tag in bentoml_list(home).stdout
+
+
+def test_the_newest_is_latest_and_comes_first(home: Path, export: Path) -> None:
+    first = store.publish(export, "mnist")
+    other = store.publish(export, "digits")
+    second = store.publish(export, "mnist")
+    assert [model.tag for model in store.models()] == [second, other, first]
+    assert store.find("mnist").tag == second
+    assert store.find("digits").tag == other
+    assert store.find(None).tag == second
+    assert (home / "models" / "mnist" / "latest").read_text() == second.split(":")[1]
+
+
+@pytest.mark.usefixtures("home")
+def test_empty_store_says_what_makes_a_model() -> None:
+    assert store.models() == []
+    for tag in (None, "mnist"):
+        with pytest.raises(InputError, match=r"holds no model .*`trainer fit .*` makes one"):
+            store.find(tag)
+
+
+@pytest.mark.usefixtures("home")
+def test_unknown_names_and_versions(export: Path) -> None:
+    tag = store.publish(export, "mnist")
+    with pytest.raises(InputError, match=r"no model 'mnits' .* did you mean mnist\?"):
+        store.find("mnits")
+    with pytest.raises(InputError, match=r"no model 'flowers' .* there are mnist"):
+        store.find("flowers:latest")
+    with pytest.raises(InputError, match=f"no such version of mnist; there are {tag.split(':')[1]}"):
+        store.find("mnist:nonesuch")
+
+
+@pytest.mark.usefixtures("home")
+def test_a_name_that_bentoml_refuses(export: Path) -> None:
+    with pytest.raises(InputError, match="such as my-model"):
+        store.publish(export, "My Model")
+
+
+def test_models_of_others_and_partials_are_passed_over(home: Path, export: Path) -> None:
+    tag = store.publish(export, "mnist")
+    foreign = home / "models" / "other" / "v1"
+    foreign.mkdir(parents=True)
+    description = yaml.safe_load((store.find(tag).path / "model.yaml").read_text())
+    (foreign / "model.yaml").write_text(yaml.safe_dump(description | {"labels": {}}))
+    (home / "models" / "mnist" / "partial").mkdir()
+    (home / "models" / "mnist" / "broken").mkdir()
+    (home / "models" / "mnist" / "broken" / "model.yaml").write_text("name: [")
+    assert [model.tag for model in store.models()] == [tag]
+
+
+@pytest.mark.parametrize("latest", [None, "gone"])
+def test_without_a_usable_latest_the_newest_is_meant(home: Path, export: Path, latest: str | None) -> None:
+    store.publish(export, "mnist")
+    newest = store.publish(export, "mnist")
+    file = home / "models" / "mnist" / "latest"
+    file.unlink()
+    if latest:
+        file.write_text(latest)
+    assert store.find("mnist").tag == newest
+
+
+def test_two_publishers_do_not_harm_each_other(home: Path, export: Path) -> None:
+    processes = [
+        subprocess.Popen([sys.executable, "-c", PUBLISH, str(export), "mnist"], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    tags = [process.communicate(timeout=120)[0].strip() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(model.tag for model in store.models()) == sorted(tags)
+    for tag in tags:
+        artifact.load(store.find(tag).path)
+    assert store.find("mnist").tag == store.models()[0].tag
+    assert list((home / "trainer-publish").iterdir()) == []
+
+
+def test_a_killed_publisher_leaves_nothing_in_the_way(home: Path, export: Path) -> None:
+    """Killed in the middle of the copy: the store lists, and the next publisher removes the leftovers."""
+    tag = store.publish(export, "mnist")
+    code = "import shutil, time; shutil.copytree = lambda *a, **k: (print('copying', flush=True), time.sleep(60)); "
+    process = subprocess.Popen(
+        [sys.executable, "-c", code + PUBLISH, str(export), "mnist"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "copying\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    process.stdout.close()
+    assert len(list((home / "trainer-publish").iterdir())) == 1
+    listed = bentoml_list(home)
+    assert (listed.returncode, listed.stdout.count('"tag"')) == (0, 1)
+    assert [model.tag for model in store.models()] == [tag]
+    second = store.publish(export, "mnist")
+    assert list((home / "trainer-publish").iterdir()) == []
+    assert store.find("mnist").tag == second
+
+
+def test_a_full_disk_leaves_the_store_as_it_was(home: Path, export: Path) -> None:
+    """A limit on the size of files fails the same call, write(2), as a full disk."""
+    tag = store.publish(export, "mnist")
+    before = sorted(path for path in (home / "models").rglob("*"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(RunError, match=r"cannot be written: .*nothing is published, the model stays in") as caught:
+            store.publish(export, "mnist")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value)
+    assert sorted(path for path in (home / "models").rglob("*")) == before
+    assert list((home / "trainer-publish").iterdir()) == []
+    assert store.find("mnist").tag == tag
+
+
+def test_an_unfinished_export_is_not_published(home: Path, export: Path) -> None:
+    shutil.rmtree(export / "saved_model")
+    (export / "spec.json").unlink()
+    with pytest.raises(artifact.ArtifactError, match=r"has no spec\.json"):
+        store.publish(export, "mnist")
+    assert store.models() == []
+    assert not (home / "models").exists()
+
+
+@pytest.mark.usefixtures("home")
+def test_reading_the_store_imports_neither_bentoml_nor_tensorflow(export: Path) -> None:
+    store.publish(export, "mnist")
+    code = (
+        "import sys; from trainer.artifact import store; store.find('mnist'); "
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'bentoml', 'tensorflow', 'wandb', 'numpy'}))"
+    )
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.strip() in ("[]", "['numpy']")
+    assert time.monotonic() - started < 5

@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import random
+import struct
+import warnings
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer.images.decode import EncodedImage, ImageInfo, decode
+from trainer.images.pixels import ImageError, PixelSpec
+
+GRAY = PixelSpec(4, 6, 1)
+COLOUR = PixelSpec(4, 6, 3)
+DIGIT = PixelSpec(28, 28, 1, normalize="mnist")
+
+
+def encode(image: Image.Image, format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def gradient(mode: str = "RGB", width: int = 6, height: int = 4) -> Image.Image:
+    """Every pixel differs, in every channel."""
+    y, x = np.mgrid[:height, :width]
+    x, y = x / (width - 1), y / (height - 1)
+    return Image.fromarray(np.stack([x * 240, y * 250, x * 90 + y * 160], -1).astype(np.uint8)).convert(mode)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, depth: int, colour_type: int, rows: bytes, extra: bytes = b"") -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + extra
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+def code_of(data: bytes, spec: PixelSpec = COLOUR) -> str:
+    with pytest.raises(ImageError) as caught:
+        decode(data, spec)
+    assert "/" not in str(caught.value)
+    return caught.value.code
+
+
+# --- formats and modes
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "WebP", "GIF"])
+def test_lossless_formats_give_the_exact_pixels(format: str) -> None:
+    image = gradient()
+    data = encode(image, format, **({"lossless": True} if format == "WebP" else {}))
+    np.testing.assert_array_equal(decode(data, COLOUR), np.asarray(image))
+    assert EncodedImage(data).info == ImageInfo(format, 6, 4, 3)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_jpeg_is_what_pillow_decodes(options: dict[str, Any]) -> None:
+    data = encode(gradient(), "JPEG", quality=95, **options)
+    np.testing.assert_array_equal(decode(data, COLOUR), np.asarray(Image.open(io.BytesIO(data))))
+    assert EncodedImage(data).info == ImageInfo("JPEG", 6, 4, 3)
+
+
+def test_result_is_uint8_of_the_spec_s_shape() -> None:
+    for spec in (GRAY, COLOUR, PixelSpec(7, 3, 3), DIGIT):
+        pixels = decode(encode(gradient(), "PNG"), spec)
+        assert pixels.shape == (spec.height, spec.width, spec.channels)
+        assert pixels.dtype == np.uint8
+
+
+def test_gray_of_colour_is_luma_and_colour_of_gray_is_repeated() -> None:
+    red = encode(Image.new("RGB", (6, 4), (255, 0, 0)), "PNG")
+    assert (decode(red, GRAY) == 76).all()
+    gray = gradient("L")
+    for format in ("PNG", "BMP", "GIF"):
+        assert EncodedImage(encode(gray, format)).info.channels == (3 if format == "GIF" else 1)  # a palette is colour
+        assert (decode(encode(gray, format), COLOUR) == np.asarray(gray)[:, :, None]).all()
+
+
+def test_a_colour_file_with_gray_pixels_is_colour() -> None:
+    assert EncodedImage(encode(gradient("L").convert("RGB"), "PNG")).info.channels == 3
+
+
+def test_alpha_is_laid_over_white() -> None:
+    image = Image.new("RGBA", (6, 4), (0, 100, 200, 0))
+    image.putpixel((0, 0), (0, 100, 200, 255))
+    image.putpixel((1, 0), (0, 100, 200, 128))
+    for format in ("PNG", "WebP"):
+        pixels = decode(encode(image, format, **({"lossless": True} if format == "WebP" else {})), COLOUR)
+        assert pixels[0, 0].tolist() == [0, 100, 200]
+        np.testing.assert_allclose(pixels[0, 1], [127, 177, 227], atol=1)
+        assert (pixels[1:] == 255).all()
+    gray = Image.new("LA", (6, 4), (0, 0))
+    gray.putpixel((2, 1), (50, 255))
+    pixels = decode(encode(gray, "PNG"), GRAY)
+    assert pixels[1, 2, 0] == 50
+    assert (np.delete(pixels.ravel(), 8) == 255).all()
+    assert EncodedImage(encode(gray, "PNG")).info.channels == 1
+
+
+def test_transparent_palette_and_colour_keys_are_laid_over_white() -> None:
+    palette = Image.new("P", (6, 4), 1)
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.putpixel((0, 0), 0)
+    for format in ("PNG", "GIF"):
+        pixels = decode(encode(palette, format, transparency=1), COLOUR)
+        assert pixels[0, 0].tolist() == [10, 20, 30]
+        assert (pixels[1:] == 255).all()
+    several = decode(encode(palette, "PNG", transparency=bytes([255, 0])), COLOUR)
+    assert (several[1:] == 255).all()
+    key = decode(png(2, 1, 8, 2, b"\0\1\2\3\4\5\6", chunk(b"tRNS", struct.pack(">3H", 1, 2, 3))), PixelSpec(1, 2, 3))
+    assert key.tolist() == [[[255, 255, 255], [4, 5, 6]]]
+
+
+def test_one_bit_and_sixteen_bits() -> None:
+    one = png(8, 1, 1, 0, b"\0\xa0")
+    assert decode(one, PixelSpec(1, 8, 1)).ravel().tolist() == [255, 0, 255, 0, 0, 0, 0, 0]
+    assert EncodedImage(one).info.channels == 1
+    bitmap = gradient("L").point(lambda value: 255 * (value > 60)).convert("1")
+    for format in ("PNG", "BMP"):
+        np.testing.assert_array_equal(decode(encode(bitmap, format), GRAY)[:, :, 0], np.asarray(bitmap) * 255)
+    deep = png(2, 1, 16, 0, b"\0" + struct.pack(">2H", 0x12FF, 0xFE01))
+    assert decode(deep, PixelSpec(1, 2, 1)).ravel().tolist() == [0x12, 0xFE]
+    assert EncodedImage(deep).info.channels == 1
+    colour = png(1, 1, 16, 2, b"\0" + struct.pack(">3H", 0x12FF, 0x3400, 0xFEFF))
+    assert decode(colour, PixelSpec(1, 1, 3)).ravel().tolist() == [0x12, 0x34, 0xFE]
+
+
+def test_cmyk_is_converted_without_a_profile() -> None:
+    data = encode(Image.new("CMYK", (6, 4), (255, 0, 0, 0)), "JPEG", quality=100)
+    np.testing.assert_allclose(decode(data, COLOUR)[0, 0], [0, 255, 255], atol=3)
+    assert EncodedImage(data).info.channels == 3
+
+
+def test_first_frame_of_an_animation() -> None:
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "blue")]
+    for format in ("GIF", "PNG", "WebP"):
+        options = {"lossless": True} if format == "WebP" else {}
+        data = encode(frames[0], format, save_all=True, append_images=frames[1:], **options)
+        assert decode(data, COLOUR)[0, 0].tolist() == [255, 0, 0]
+
+
+# --- size
+
+
+def test_resize_is_pillows_bilinear_stretch() -> None:
+    image = gradient(width=50, height=20)
+    expected = np.asarray(image.resize((6, 4), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(decode(encode(image, "PNG"), COLOUR), expected)
+
+
+def test_shrinking_averages() -> None:
+    stripes = Image.fromarray(np.tile(np.array([0, 255], np.uint8), (400, 200)))
+    pixels = decode(encode(stripes, "PNG"), PixelSpec(8, 8, 1))
+    np.testing.assert_allclose(pixels, 127.5, atol=3)
+
+
+def test_a_large_jpeg_is_decoded_at_a_fraction_to_nearly_the_same_pixels() -> None:
+    image = gradient(width=16, height=16).resize((1600, 1600), Image.Resampling.BICUBIC)
+    data = encode(image, "JPEG", quality=95)
+    full = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR), np.int16)
+    np.testing.assert_allclose(decode(data, PixelSpec(16, 16, 3)), full, atol=6)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WebP"])
+def test_exif_orientation(orientation: int, format: str) -> None:
+    """An image stored turned, with the tag that turns it back, is the upright image."""
+    upright = gradient(width=48, height=32)
+    inverse = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(inverse[orientation]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    lossless: dict[str, dict[str, Any]] = {
+        "JPEG": {"quality": 100, "subsampling": 0},
+        "PNG": {},
+        "WebP": {"lossless": True},
+    }
+    data = encode(stored, format, exif=exif, **lossless[format])
+    info = EncodedImage(data).info
+    assert (info.width, info.height) == (48, 32)
+    expected = np.asarray(upright.resize((12, 8), Image.Resampling.BILINEAR), np.int16)
+    np.testing.assert_allclose(decode(data, PixelSpec(8, 12, 3)), expected, atol=3)
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b""])
+def test_damaged_exif_does_no_harm(exif: bytes) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert decode(encode(gradient(), "JPEG", exif=exif), COLOUR).shape == (4, 6, 3)
+
+
+# --- what is refused
+
+
+def test_empty_and_unsupported() -> None:
+    assert code_of(b"") == "empty_body"
+    others = [
+        b"hello",
+        b"BM is how this text begins, and it is long enough",
+        b"http://127.0.0.1/x.png",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        encode(gradient(), "TIFF"),
+        encode(gradient(), "ICO"),
+        encode(gradient(), "PPM"),
+        pickle.dumps([1]),
+        gzip.compress(b"x"),
+        b"RIFF\0\0\0\0WAVEfmt ",
+    ]
+    assert {code_of(data) for data in others} == {"unsupported_type"}
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "GIF", "WebP"])
+def test_truncated_files_are_corrupt(format: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    data = encode(noise, format)
+    for end in (len(data) // 2, len(data) - len(data) // 8, 40):
+        assert code_of(data[:end]) == "corrupt_image"
+
+
+@pytest.mark.parametrize("kind", [b"IHDR", b"IDAT", b"IEND", b"tEXt"])
+def test_a_wrong_png_checksum_is_corrupt(kind: bytes) -> None:
+    text = chunk(b"tEXt", b"a\0b")
+    data = bytearray(png(1, 1, 8, 0, b"\0\7", text))
+    assert decode(bytes(data), PixelSpec(1, 1, 1)).ravel().tolist() == [7]
+    start = data.index(kind)
+    length = struct.unpack(">I", data[start - 4 : start])[0]
+    data[start + 4 + length] ^= 1
+    assert code_of(bytes(data)) == "corrupt_image"
+
+
+def test_a_png_without_its_end_is_corrupt() -> None:
+    assert code_of(png(1, 1, 8, 0, b"\0\7")[:-12]) == "corrupt_image"
+
+
+@pytest.mark.parametrize("side", [5001, 10_000, 30_000])
+def test_too_many_pixels_by_the_header(side: int) -> None:
+    """Between Pillow's own limits too, which warn (an error in these tests) and raise."""
+    assert code_of(png(side, side, 8, 2, b"")) == "too_many_pixels"
+    bmp = bytearray(encode(gradient(), "BMP"))
+    bmp[18:26] = struct.pack("<ii", side, side)
+    assert code_of(bytes(bmp)) == "too_many_pixels"
+    gif = bytearray(encode(gradient("L"), "GIF"))
+    gif[6:10] = struct.pack("<HH", side, side)
+    assert code_of(bytes(gif)) == "too_many_pixels"
+
+
+def test_a_gif_frame_larger_than_its_screen_counts() -> None:
+    gif = bytearray(encode(gradient("L"), "GIF"))
+    frame = gif.index(b"\x2c", 13)
+    gif[frame + 5 : frame + 9] = struct.pack("<HH", 20_000, 20_000)
+    assert code_of(bytes(gif)) == "too_many_pixels"
+
+
+def test_exactly_the_limit_is_read() -> None:
+    assert EncodedImage(png(5000, 5000, 8, 0, b"")).info.width == 5000
+
+
+def test_pillow_s_own_limit_is_left_alone() -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    code_of(png(30_000, 30_000, 8, 2, b""))
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_error_crosses_process_boundaries() -> None:
+    error = pickle.loads(pickle.dumps(ImageError("corrupt_image", "why")))
+    assert (error.code, str(error)) == ("corrupt_image", "why")
+
+
+def test_mutated_files_either_decode_or_are_refused() -> None:
+    rng = random.Random(0)
+    seeds = [encode(gradient(width=40, height=30), format) for format in ("JPEG", "PNG", "GIF", "BMP", "WebP")]
+    seeds.append(encode(gradient("RGBA"), "PNG"))
+    outcomes: set[Any] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow remarks on odd metadata
+        for round in range(1500):
+            data = bytearray(seeds[round % len(seeds)])
+            for _ in range(rng.randint(1, 8)):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            try:
+                outcomes.add(decode(bytes(data), DIGIT if round % 2 else COLOUR).shape)
+            except ImageError as error:
+                outcomes.add(error.code)
+    assert {(4, 6, 3), (28, 28, 1), "corrupt_image"} <= outcomes

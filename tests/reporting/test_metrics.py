@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from trainer.reporting import metrics
+
+LABELS = np.array([0, 0, 1, 1, 2], np.int32)
+PROBABILITIES = np.array(
+    [[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.3, 0.7, 0.0], [0.0, 1.0, 0.0], [0.6, 0.3, 0.1]], np.float32
+)
+
+
+def test_evaluate() -> None:
+    evaluation = metrics.evaluate(LABELS, PROBABILITIES)
+    assert evaluation.accuracy == pytest.approx(3 / 5)
+    assert evaluation.loss == pytest.approx(-np.log([0.9, 0.2, 0.7, 1.0, 0.1]).mean(), rel=1e-6)
+    assert evaluation.confusion.tolist() == [[1, 1, 0], [0, 2, 0], [1, 0, 0]]
+    np.testing.assert_allclose(evaluation.precision, [1 / 2, 2 / 3, 0])
+    np.testing.assert_allclose(evaluation.recall, [1 / 2, 1, 0])
+    assert evaluation.bin_counts.sum() == 5
+
+
+def test_what_an_accuracy_is_worth() -> None:
+    evaluation = metrics.evaluate(LABELS, PROBABILITIES)
+    assert evaluation.images == 5
+    assert evaluation.guess_accuracy == pytest.approx(2 / 5)
+    # By Wilson's formula, with n = 5, p = 0.6 and z = 1.96.
+    assert evaluation.accuracy_interval == pytest.approx((0.2307, 0.8824), abs=1e-4)
+
+
+def test_calibration_error_by_hand() -> None:
+    # Ten answers that are 95 % sure, eight of them right.
+    probabilities = np.tile(np.array([[0.95, 0.05]], np.float32), (10, 1))
+    evaluation = metrics.evaluate(np.array([0] * 8 + [1] * 2, np.int32), probabilities)
+    assert evaluation.calibration_error == pytest.approx(0.15, abs=1e-6)
+    perfect = metrics.evaluate(np.zeros(4, np.int32), np.tile(np.array([[1.0, 0.0]], np.float32), (4, 1)))
+    assert perfect.calibration_error == 0
+
+
+def test_a_probability_of_zero_is_no_infinite_loss() -> None:
+    evaluation = metrics.evaluate(np.array([1], np.int32), np.array([[1.0, 0.0]], np.float32))
+    assert np.isfinite(evaluation.loss)
+    assert evaluation.loss > 80
+
+
+def test_answers_that_are_not_finite_show_in_the_loss() -> None:
+    evaluation = metrics.evaluate(np.array([1], np.int32), np.array([[np.nan, np.nan]], np.float32))
+    assert not np.isfinite(evaluation.loss)
+
+
+def test_worst_are_the_most_confident_mistakes() -> None:
+    assert metrics.worst(LABELS, PROBABILITIES, 5).tolist() == [1, 4]
+    assert metrics.worst(LABELS, PROBABILITIES, 1).tolist() == [1]
+
+
+def test_to_dict_is_plain_json() -> None:
+    values = metrics.evaluate(LABELS, PROBABILITIES).to_dict(["a", "b c", "ü"])
+    assert json.loads(json.dumps(values)) == values
+    assert values["classes"]["b c"] == {"images": 2, "precision": 2 / 3, "recall": 1.0}

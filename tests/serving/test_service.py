@@ -1,0 +1,535 @@
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from server import PROJECT, Reply, Server, environment, form, publish, read_reply, serve_in_vain, serving
+from tiny_model import LABELS, PIXELS
+
+from trainer import artifact
+from trainer.artifact import store
+from trainer.artifact.engine import load_engine
+from trainer.artifact.prediction import prediction
+from trainer.data import load
+from trainer.images.decode import decode
+
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def server(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("served")
+    with serving(tiny_artifact, home, TRAINER_DRAIN_FILE=str(home / "drain")) as running:
+        yield running
+
+
+def encoded(format: str = "PNG") -> bytes:
+    pixels = np.random.default_rng(3).integers(0, 256, (28, 28), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format)
+    return buffer.getvalue()
+
+
+def png_that_says(width: int, height: int) -> bytes:
+    """A small PNG whose header claims another size, under a right checksum."""
+    import zlib
+
+    data = encoded()
+    header = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + data[24:29]
+    return data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:]
+
+
+def with_a_wrong_checksum(png: bytes) -> bytes:
+    position = png.index(b"IDAT") + 10
+    return png[:position] + bytes([png[position] ^ 1]) + png[position + 1 :]
+
+
+def expected(image: bytes, folder: Path, engine_name: str = "litert") -> dict[str, Any]:
+    engine = load_engine(artifact.load(folder), engine_name)
+    return prediction(engine.predict(decode(image, PIXELS)[None])[0], LABELS)
+
+
+def assert_same(answer: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """The same classes; probabilities may differ in the last digits with the size of the batch."""
+    assert (answer["label"], answer["index"]) == (wanted["label"], wanted["index"])
+    assert [score["index"] for score in answer["top"]] == [score["index"] for score in wanted["top"]]
+    np.testing.assert_allclose(
+        [score["probability"] for score in answer["top"]],
+        [score["probability"] for score in wanted["top"]],
+        atol=2e-6,
+    )
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "BMP", "GIF", "WebP"])
+def test_answer_is_the_engine_s(server: Server, tiny_artifact: Path, format: str) -> None:
+    image = encoded(format)
+    reply = server.predict(image)
+    assert reply.status == 200
+    assert list(reply.value) == ["label", "index", "probability", "top", "model"]
+    assert reply.value["model"] == server.tag
+    assert reply.value["top"][0] == {key: reply.value[key] for key in ("label", "index", "probability")}
+    assert_same(reply.value, expected(image, tiny_artifact))
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/x-www-form-urlencoded", "text/plain", "application/json", "application/vnd.bentoml+pickle", ""],
+)
+def test_the_content_type_does_not_matter(server: Server, content_type: str) -> None:
+    """The first is what `curl --data-binary` sends."""
+    reply = server.predict(encoded(), content_type)
+    assert (reply.status, reply.value["model"]) == (200, server.tag)
+
+
+def test_bytes_of_an_image_are_one_whatever_form_they_claim_to_be(server: Server) -> None:
+    assert server.predict(encoded(), "multipart/form-data; boundary=frame").status == 200
+
+
+def test_an_image_in_a_form_or_in_chunks_is_the_same_image(server: Server) -> None:
+    image = encoded()
+    plain = server.predict(image).value
+    assert server.predict(*form(("image", image))).value == plain
+    assert server.predict(image[start : start + 100] for start in range(0, len(image), 100)).value == plain
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        pytest.param(b"", 400, "empty_body", id="empty"),
+        pytest.param(b"hello", 415, "unsupported_type", id="text"),
+        pytest.param(b"http://127.0.0.1:1/x.png", 415, "unsupported_type", id="URL"),
+        pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "unsupported_type", id="SVG"),
+        pytest.param(b"II*\0" + bytes(100), 415, "unsupported_type", id="TIFF"),
+        pytest.param(b"\x80\x04\x95" + bytes(100), 415, "unsupported_type", id="pickle"),
+        pytest.param(encoded("JPEG")[:-200], 422, "corrupt_image", id="truncated JPEG"),
+        pytest.param(encoded()[:-20], 422, "corrupt_image", id="truncated PNG"),
+        pytest.param(with_a_wrong_checksum(encoded()), 422, "corrupt_image", id="PNG checksum"),
+        pytest.param(png_that_says(30_000, 30_000), 413, "too_many_pixels", id="30,000x30,000"),
+        pytest.param(encoded() + bytes(11 * MIB), 413, "too_large", id="11 MiB"),
+    ],
+)
+def test_bad_images_are_refused_with_a_code(server: Server, body: bytes, status: int, code: str) -> None:
+    reply = server.predict(body, "image/png")
+    assert (reply.status, reply.code) == (status, code)
+    item = server.ask("POST", "/predict_batch", *form(("images", body), ("images", encoded()))).value["predictions"]
+    assert item[0]["error"]["code"] == code
+    assert item[1]["label"] in LABELS
+    assert server.ask("POST", "/preview", body).code == code
+
+
+def test_what_curl_alters_says_how_to_send_it(server: Server) -> None:
+    data = encoded().replace(b"\n", b"").replace(b"\r", b"")  # as `curl -d @FILE` does
+    reply = server.predict(data, "application/x-www-form-urlencoded")
+    assert reply.status == 415
+    assert "with curl: --data-binary @FILE" in reply.value["error"]["message"]
+
+
+def test_a_body_that_is_too_large_is_refused_while_it_is_read(server: Server) -> None:
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        while sent < 400 * MIB:
+            sent += MIB
+            yield bytes(MIB)
+
+    try:
+        assert server.predict(endless()).code == "too_large"
+    except (BrokenPipeError, ConnectionResetError):  # refused in the middle of our writing: just as good
+        assert sent < 400 * MIB
+    assert server.predict(encoded()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "files", "field"),
+    [
+        ("/predict", [], "image"),
+        ("/predict", [], None),
+        ("/predict", [("picture", encoded())], None),
+        ("/predict", [("image", encoded())], "more"),
+        ("/predict", [("image", encoded())] * 2, None),
+        ("/predict_batch", [], None),
+        ("/predict_batch", [("image", encoded())], None),
+        ("/predict_batch", [("images", encoded())], "images"),
+        ("/predict_batch", [("images", encoded())] * 257, None),
+    ],
+)
+def test_forms_of_another_shape_are_bad_requests(
+    server: Server, path: str, files: list[tuple[str, bytes]], field: str | None
+) -> None:
+    reply = server.ask("POST", path, *form(*files, field=field))
+    assert (reply.status, reply.code) == (400, "bad_request")
+
+
+@pytest.mark.parametrize("content_type", ["multipart/form-data", "application/json", "multipart/form-data; boundary=x"])
+def test_a_batch_that_is_no_form_is_a_bad_request(server: Server, content_type: str) -> None:
+    assert server.ask("POST", "/predict_batch", b"{}", content_type).code == "bad_request"
+    assert server.ask("POST", "/predict_batch", b"", content_type).code == "empty_body"
+
+
+def test_a_batch_is_answered_in_order_with_errors_in_their_places(server: Server, tiny_artifact: Path) -> None:
+    images = [encoded(), b"hello", encoded("JPEG"), b""] * 64
+    reply = server.ask("POST", "/predict_batch", *form(*(("images", image) for image in images)))
+    assert reply.status == 200
+    assert list(reply.value) == ["model", "predictions"]
+    answers = reply.value["predictions"]
+    assert len(answers) == 256
+    png, jpeg = expected(images[0], tiny_artifact), expected(images[2], tiny_artifact)
+    for index in range(0, 256, 4):
+        assert list(answers[index]) == ["label", "index", "probability", "top"]
+        assert_same(answers[index], png)
+        assert answers[index + 1]["error"]["code"] == "unsupported_type"
+        assert_same(answers[index + 2], jpeg)
+        assert answers[index + 3]["error"]["code"] == "empty_body"
+
+
+def test_preview_is_what_the_model_sees(server: Server) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (300, 200), (200, 30, 30)).save(buffer, "JPEG")
+    reply = server.ask("POST", "/preview", buffer.getvalue())
+    assert (reply.status, reply.headers["content-type"]) == (200, "image/png")
+    seen = np.asarray(Image.open(io.BytesIO(reply.body)))
+    np.testing.assert_array_equal(seen, decode(buffer.getvalue(), PIXELS)[:, :, 0])
+
+
+def pictures_of_every_kind() -> dict[str, bytes]:
+    """File name → an encoded image, for every format, mode and orientation that has a rule of its own."""
+    y, x = np.mgrid[:90, :120] / 120
+    colour = Image.fromarray((np.stack([x, y, (x + y) / 2], -1) * 255).astype(np.uint8))
+    clear = colour.convert("RGBA")
+    clear.putalpha(Image.fromarray((x * 255).astype(np.uint8)))
+    deep = Image.fromarray((x * 65535).astype(np.uint16))
+    files: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+        "gray.jpg": (colour.convert("L"), {}),
+        "colour.jpg": (colour, {}),
+        "cmyk.jpg": (colour.convert("CMYK"), {}),
+        "progressive.jpg": (colour, {"progressive": True}),
+        "gray.png": (colour.convert("L"), {}),
+        "colour.png": (colour, {}),
+        "alpha.png": (clear, {}),
+        "palette.png": (colour.quantize(16), {"transparency": 3}),
+        "one-bit.png": (colour.convert("1"), {}),
+        "deep.png": (deep, {}),
+        "colour.webp": (colour, {}),
+        "colour.bmp": (colour, {}),
+        "palette.gif": (colour.quantize(64), {}),
+    }
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        files[f"turned-{orientation}.jpg"] = (colour, {"exif": exif})
+    encoded = {}
+    for name, (image, options) in files.items():
+        buffer = io.BytesIO()
+        suffix = name.rpartition(".")[2].upper()
+        image.save(buffer, "JPEG" if suffix == "JPG" else suffix, **options)
+        encoded[name] = buffer.getvalue()
+    return encoded
+
+
+def test_the_model_is_fed_what_training_cached(server: Server, tmp_path: Path) -> None:
+    """The same file through `trainer.data` and through the server: the same array."""
+    pictures = pictures_of_every_kind()
+    for split in ("train", "val", "test"):
+        for name, data in pictures.items():
+            file = tmp_path / "data" / split / name.replace(".", "-") / name
+            file.parent.mkdir(parents=True)
+            file.write_bytes(data)
+    dataset = load(f"folder:{tmp_path / 'data'}", pixels=PIXELS)
+    cached = dict(zip(dataset.test.labels.tolist(), dataset.test.read(np.arange(len(dataset.test))), strict=True))
+    assert len(cached) == len(pictures) == 21
+    for name, data in pictures.items():
+        fed = np.asarray(Image.open(io.BytesIO(server.ask("POST", "/preview", data).body)))
+        trained = cached[dataset.labels.index(name.replace(".", "-"))]
+        np.testing.assert_array_equal(fed, trained[:, :, 0], err_msg=name)
+
+
+def test_what_is_not_there_and_what_is_not_allowed(server: Server) -> None:
+    assert (server.ask("GET", "/nothing").status, server.ask("GET", "/nothing").code) == (404, "not_found")
+    for method, path, allow in (("GET", "/predict", "POST"), ("DELETE", "/model", "GET, HEAD"), ("POST", "/livez", "")):
+        reply = server.ask(method, path)
+        assert (reply.status, reply.code) == (405, "method_not_allowed")
+        assert allow in reply.headers["allow"]
+
+
+def test_model_view(server: Server) -> None:
+    reply = server.ask("GET", "/model")
+    assert reply.status == 200
+    assert reply.value == {
+        "model": server.tag,
+        "labels": list(LABELS),
+        "input": {"height": 28, "width": 28, "channels": 1, "normalize": "none"},
+        "metrics": {"test_accuracy": 0.5, "val_accuracy": 0.25},
+    }
+    assert server.ask("HEAD", "/model").body == b""
+
+
+def test_the_page_needs_nothing_from_elsewhere(server: Server) -> None:
+    reply = server.ask("GET", "/ui")
+    assert (reply.status, reply.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'self'" in reply.headers["content-security-policy"]
+    assert b"http://" not in reply.body
+    assert b"https://" not in reply.body
+
+
+def test_bentoml_s_own_client(server: Server, tmp_path: Path) -> None:
+    """In a process of its own: the client warns when it is imported and when it is collected."""
+    (tmp_path / "image.png").write_bytes(encoded())
+    code = (
+        "import sys, bentoml, pathlib\n"
+        "path = pathlib.Path(sys.argv[2])\n"
+        "with bentoml.SyncHTTPClient(sys.argv[1]) as client:\n"
+        "    print(client.predict(path.read_bytes())['model'])\n"
+        "    print(len(client.predict_batch(images=[path, path])['predictions']))\n"
+        "    print(client.preview(path.read_bytes())[:4])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, server.url, str(tmp_path / "image.png")],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.split("\n")[:3] == [server.tag, "2", r"b'\x89PNG'"], done.stderr
+
+
+def test_metrics_count_without_a_series_for_each_path(server: Server) -> None:
+    server.predict(encoded())
+    server.predict(b"hello")
+    for index in range(50):
+        server.ask("GET", f"/invented/{index}")
+    reply = server.ask("GET", "/metrics")
+    text = reply.body.decode()
+    assert reply.headers["content-type"].startswith("text/plain")
+    assert "invented" not in text
+    for line in (
+        'trainer_requests_total{code="200",endpoint="/predict"}',
+        'trainer_requests_total{code="415",endpoint="/predict"}',
+        'trainer_requests_total{code="404",endpoint="other"}',
+        'trainer_request_seconds_bucket{endpoint="/predict",le="0.005"}',
+        'trainer_batch_size_bucket{le="1.0"}',
+        "trainer_engine_seconds_count",
+        "trainer_decode_seconds_count",
+        "trainer_queue_depth 0.0",
+        f'trainer_model_info{{model="{server.tag}"}} 1.0',
+    ):
+        assert line in text
+
+
+def test_the_log_has_a_line_for_the_model_and_for_each_error_and_none_for_a_success(server: Server) -> None:
+    assert f"serving {server.tag} on litert" in server.log.read_text()
+    before = len(server.log.read_text())
+    server.predict(encoded())
+    server.predict(b"hello")
+    server.ask("GET", "/nothing")
+    time.sleep(0.2)  # a line is written after its answer
+    lines = server.log.read_text()[before:].splitlines()
+    errors = [json.loads(line[line.index("{") :]) for line in lines]
+    assert [(error["path"], error["status"], error["code"]) for error in errors] == [
+        ("/predict", 415, "unsupported_type"),
+        ("/nothing", 404, "not_found"),
+    ]
+    assert errors[0]["ms"] > 0
+
+
+def test_a_client_that_leaves_disturbs_nobody(server: Server) -> None:
+    for _ in range(20):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        connection.request("POST", "/predict", encoded())
+        connection.close()
+    half = http.client.HTTPConnection("127.0.0.1", server.port)
+    half.putrequest("POST", "/predict")
+    half.putheader("Content-Length", "1000")
+    half.endheaders(b"the rest never comes")
+    half.close()
+    assert server.predict(encoded()).status == 200
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_one_bad_image_changes_no_other_answer(server: Server, tiny_artifact: Path) -> None:
+    good, bad = encoded(), encoded()[:-20]
+    wanted = expected(good, tiny_artifact)
+    for _ in range(10):
+        replies = together(server, [good] * 31 + [bad])
+        assert replies[-1].code == "corrupt_image"
+        for reply in replies[:-1]:
+            assert_same(reply.value, wanted)
+
+
+def together(server: Server, bodies: list[bytes]) -> list[Any]:
+    """The replies to requests that are sent at the same time."""
+    replies: list[Any] = [None] * len(bodies)
+
+    def ask(index: int) -> None:
+        replies[index] = server.predict(bodies[index])
+
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(len(bodies))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return replies
+
+
+def test_the_drain_file_turns_readyz_off_while_requests_are_served(server: Server) -> None:
+    drain = server.log.parent / "drain"
+    assert server.ask("GET", "/readyz").status == 200
+    drain.touch()
+    try:
+        reply = server.ask("GET", "/readyz")
+        assert (reply.status, reply.code) == (503, "not_ready")
+        assert server.ask("GET", "/livez").status == 200
+        assert server.predict(encoded()).status == 200
+    finally:
+        drain.unlink()
+    assert server.ask("GET", "/readyz").status == 200
+
+
+def test_sigterm_ends_it(server: Server) -> None:
+    """The last of the tests that use the server."""
+    server.process.terminate()
+    assert server.process.wait(20) == 0
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"{server.url}/livez", timeout=2)
+
+
+def test_a_deadline_and_a_full_queue_have_their_codes(tiny_artifact: Path, tmp_path: Path) -> None:
+    with serving(tiny_artifact, tmp_path, "--arg", "deadline_ms=0.001") as server:
+        reply = server.predict(encoded())
+        assert (reply.status, reply.code) == (504, "deadline_exceeded")
+        assert server.ask("GET", "/model").status == 200
+    with serving(tiny_artifact, tmp_path, "--arg", "queue_length=1") as server:
+        replies = stalled(server, [encoded()] * 64)
+        assert {reply.status for reply in replies} == {200, 503}
+        refused = [reply for reply in replies if reply.status != 200]
+        assert {(reply.code, reply.headers["retry-after"]) for reply in refused} == {("overloaded", "1")}
+        # A batch takes no more of the queue than there is.
+        batch = server.ask("POST", "/predict_batch", *form(*[("images", encoded())] * 8))
+        assert ["probability" in answer for answer in batch.value["predictions"]] == [True] * 8
+
+
+def stalled(server: Server, bodies: list[bytes]) -> list[Reply]:
+    """The replies to requests that have all arrived before the server gets to any of them."""
+    with ExitStack() as stack:
+        connections = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=30) for _ in bodies]
+        for connection in connections:  # accepted now: the server would do that one after the other
+            stack.callback(connection.close)
+            connection.request("GET", "/model")
+            assert read_reply(connection).status == 200
+        workers = server.workers()
+        for worker in workers:
+            worker.suspend()
+        for connection, body in zip(connections, bodies, strict=True):
+            connection.request("POST", "/predict", body)
+        for worker in workers:
+            worker.resume()
+        return [read_reply(connection) for connection in connections]
+
+
+def test_an_answer_that_is_not_finite_is_an_internal_error(infinite_artifact: Path, tmp_path: Path) -> None:
+    with serving(infinite_artifact, tmp_path) as server:
+        reply = server.predict(encoded())
+        assert (reply.status, reply.code) == (500, "internal")
+        assert "not finite" in server.log.read_text()
+        buffer = io.BytesIO()
+        Image.new("L", (28, 28)).save(buffer, "PNG")
+        assert server.predict(buffer.getvalue()).status == 200
+
+
+def test_sigterm_drains_first(tiny_artifact: Path, tmp_path: Path) -> None:
+    with serving(tiny_artifact, tmp_path, "--arg", "drain_delay_s=3") as server:
+        begin = time.monotonic()
+        server.process.terminate()
+        while server.ask("GET", "/readyz").status == 200:
+            assert time.monotonic() < begin + 1
+        while time.monotonic() < begin + 2:
+            assert server.predict(encoded()).status == 200
+            assert server.ask("GET", "/readyz").code == "not_ready"
+        assert server.process.wait(20) == 0
+        assert 2.9 < time.monotonic() - begin < 8
+
+
+def test_several_workers_and_tensorflow(tiny_artifact: Path, tmp_path: Path) -> None:
+    with serving(tiny_artifact, tmp_path, TRAINER_WORKERS="2", TRAINER_ENGINE="tensorflow") as server:
+        wanted = expected(encoded(), tiny_artifact, "tensorflow")
+        for _ in range(20):
+            assert_same(server.predict(encoded()).value, wanted)
+        time.sleep(0.1)  # a worker counts an answer after it has sent it
+        counts = {
+            line for line in server.ask("GET", "/metrics").body.decode().splitlines() if line.startswith("trainer_req")
+        }
+        assert 'trainer_requests_total{code="200",endpoint="/predict"} 20.0' in counts
+        assert "on tensorflow" in server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "`trainer fit --dataset builtin:digits` makes one"),
+        (["--arg", "model=mnist"], "`trainer fit --dataset builtin:digits` makes one"),
+        (["--arg", "modle=mnist"], "--arg modle: no such setting"),
+        (["--arg", "threads=none"], "--arg threads: 'none' is wrong"),
+    ],
+)
+def test_serving_nothing_ends_with_an_error(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = serve_in_vain(environment(tmp_path), *arguments)
+    assert done.returncode not in (0, 124)
+    assert message in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_serving_a_changed_model_ends_with_an_error(tiny_artifact: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    publish(tiny_artifact, home)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(home))
+        with (store.find("tiny").path / "model.tflite").open("ab") as stream:
+            stream.write(b"!")
+    done = serve_in_vain(environment(home) | {"TRAINER_MODEL": "tiny:latest"})
+    assert done.returncode == 2
+    assert "its sha256 differs" in done.stdout + done.stderr
+
+
+def test_an_engine_without_its_files_ends_with_an_error(tiny_artifact: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed"  # as an image has it
+    shutil.copytree(tiny_artifact, packed, ignore=shutil.ignore_patterns("saved_model"))
+    publish(packed, tmp_path / "home")
+    done = serve_in_vain(environment(tmp_path / "home") | {"TRAINER_ENGINE": "tensorflow"})
+    assert done.returncode == 2
+    assert "saved_model: is missing" in done.stdout + done.stderr
+
+
+def test_importing_the_service_is_light_and_needs_no_model(tmp_path: Path) -> None:
+    code = (
+        "import sys, service, os; "
+        "heavy = {'tensorflow', 'keras', 'wandb', 'typer', 'matplotlib', 'sklearn', 'tensorflow_datasets'}; "
+        "print(sorted({name.split('.')[0] for name in sys.modules} & heavy), os.environ['BENTOML_DO_NOT_TRACK']); "
+        "ours = {name for name in sys.modules if name.startswith('trainer.')}; "
+        "print(sorted(name for name in ours if not name.startswith('trainer.serving')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PROJECT,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["[] True", "['trainer.config', 'trainer.artifact.store']"]

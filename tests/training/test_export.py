@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.artifact.engine import LiteRTEngine
+from trainer.config import RunError
+from trainer.data import Dataset, load
+from trainer.models import build
+from trainer.training import export as export_module
+from trainer.training.export import compare, export
+
+
+@pytest.fixture
+def digits() -> Dataset:
+    return load("builtin:digits")
+
+
+def network() -> Any:
+    keras.utils.set_random_seed(0)
+    return build("branched_cnn", input_shape=(8, 8, 1), classes=10, dropout=0.4, kernel_size=3)
+
+
+def test_all_three_forms_give_the_same_answers(tmp_path: Path, digits: Dataset) -> None:
+    model = network()
+    exported = export(model, digits.val, tmp_path / "export")
+    assert exported.quantization == ("int8" if exported.gate.passed else "float32")
+    images = digits.val.read(np.arange(32))
+    expected = tf.nn.softmax(model(images, training=False)).numpy()
+    litert = LiteRTEngine(tmp_path / "export" / "model.tflite").predict(images)
+    loaded = tf.saved_model.load(str(tmp_path / "export" / "saved_model"))
+    assert not loaded.signatures["serving_default"].variables
+    frozen = loaded.signatures["serving_default"](images=tf.constant(images))["probabilities"].numpy()
+    np.testing.assert_allclose(frozen, expected, atol=1e-6)
+    np.testing.assert_allclose(litert, expected, atol=0.02)
+
+
+def test_the_gate_falls_back_to_float32(
+    tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    original = export_module.convert
+    model = network()
+    other = build("branched_cnn", input_shape=(8, 8, 1), classes=10, dropout=0.4, kernel_size=3)
+    export_module.save_frozen(export_module.freeze(other), tmp_path / "other")
+    spoiled = original(tmp_path / "other", quantize=True)
+
+    def convert(saved_model: Path, *, quantize: bool) -> bytes:
+        return spoiled if quantize else original(saved_model, quantize=False)
+
+    monkeypatch.setattr(export_module, "convert", convert)
+    exported = export(model, digits.val, tmp_path / "export")
+    assert (exported.quantization, exported.gate.passed) == ("float32", False)
+    assert "float32 is served" in caplog.text
+    images = digits.val.read(np.arange(32))
+    litert = LiteRTEngine(tmp_path / "export" / "model.tflite").predict(images)
+    np.testing.assert_allclose(litert, tf.nn.softmax(model(images, training=False)), atol=1e-5)
+
+
+def test_an_answer_that_is_not_finite_fails(tmp_path: Path, digits: Dataset) -> None:
+    model = network()
+    model.get_layer("output").bias.assign([np.nan] * 10)
+    with pytest.raises(RunError, match="not finite; nothing is published"):
+        export(model, digits.val, tmp_path / "export")
+
+
+def test_the_gates_thresholds() -> None:
+    reference = np.eye(2, dtype=np.float32)[np.zeros(2000, int)]
+    labels = np.zeros(2000, np.int32)
+    for different, passed in ((0, True), (2, True), (3, False)):
+        quantized = reference.copy()
+        quantized[:different] = quantized[:different, ::-1]
+        assert compare(reference, quantized, labels).passed is passed

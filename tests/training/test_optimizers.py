@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.config import FitConfig
+from trainer.training.optimizers import fused, make_optimizer
+
+
+def _apply(optimizer: Any, variable: Any, gradient: Any) -> None:
+    optimizer.apply([gradient], [variable])
+
+
+def test_warm_up_and_cosine() -> None:
+    schedule = make_optimizer(FitConfig(dataset="x", learning_rate=0.5), total_steps=100)._learning_rate
+    rates = [float(schedule(step)) for step in (0, 5, 10, 55, 100)]
+    np.testing.assert_allclose(rates, [0.0, 0.25, 0.5, 0.2525, 0.005], atol=1e-6)
+
+
+def test_the_fused_update_is_that_of_keras() -> None:
+    generator = np.random.default_rng(0)
+    start = generator.normal(size=(5, 3)).astype(np.float32)
+    gradients = generator.normal(size=(10, 5, 3)).astype(np.float32)
+    results = []
+    for optimizer in (
+        keras.optimizers.Adam(0.01, weight_decay=0.1),
+        fused(keras.optimizers.Adam(0.01, weight_decay=0.1)),
+    ):
+        variable = keras.Variable(start, name="kernel")
+        optimizer.build([variable])
+        step = tf.function(partial(_apply, optimizer, variable))
+        for gradient in gradients:
+            step(tf.constant(gradient))
+        results.append(variable.numpy())
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-5, atol=1e-6)
+    assert np.abs(results[0] - start).max() > 0.05
+
+
+@pytest.mark.parametrize(("name", "decayed"), [("adamw", ["kernel"]), ("sgd", ["kernel"]), ("adam", [])])
+def test_weight_decay_spares_biases(name: str, decayed: list[str]) -> None:
+    optimizer = make_optimizer(FitConfig(dataset="x", optimizer=name), total_steps=10)
+    variables = [keras.Variable(np.ones(3, np.float32), name=key) for key in ("kernel", "bias", "gamma", "beta")]
+    optimizer.build(variables)
+    if optimizer.weight_decay is None:
+        assert decayed == []
+    else:
+        assert [v.name for v in variables if optimizer._use_weight_decay(v)] == decayed

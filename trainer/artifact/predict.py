@@ -1,0 +1,67 @@
+"""`trainer predict`: image files through a stored model or a running server. Never imports TensorFlow."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainer import artifact
+from trainer.artifact import store
+from trainer.artifact.engine import load_engine
+from trainer.artifact.prediction import prediction
+from trainer.config import InputError
+from trainer.images.decode import decode
+from trainer.images.pixels import ImageError
+
+TIMEOUT_S = 30
+
+
+def predict_local(model: str, paths: Sequence[Path]) -> Iterator[dict[str, Any] | InputError]:
+    """The HTTP prediction plus `path` for each file, in order, or what is wrong with it."""
+    stored = store.find(model)
+    loaded = artifact.load(stored.path)
+    engine = load_engine(loaded)
+    for path in paths:
+        try:
+            image = decode(_read(path), loaded.pixels)
+        except ImageError as error:
+            yield InputError(f"{path}: {error}")
+        except InputError as error:
+            yield error
+        else:
+            probabilities = engine.predict(image[None])[0]
+            yield prediction(probabilities, loaded.labels) | {"model": stored.tag, "path": str(path)}
+
+
+def predict_remote(url: str, paths: Sequence[Path]) -> Iterator[dict[str, Any] | InputError]:
+    """The same from the server at `url`. Raises InputError where nothing answers there."""
+    for path in paths:
+        try:
+            request = urllib.request.Request(f"{url.rstrip('/')}/predict", data=_read(path), method="POST")
+            request.add_header("Content-Type", "application/octet-stream")
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+                yield json.load(response) | {"path": str(path)}
+        except urllib.error.HTTPError as error:
+            yield InputError(f"{path}: {_message(error)}")
+        except InputError as error:
+            yield error
+        except (OSError, ValueError) as error:
+            raise InputError(f"--url: no answer from {url}: {getattr(error, 'reason', error)}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"the server answered {error.code} {error.reason}"

@@ -1,0 +1,145 @@
+"""The artifact: a folder with the frozen network and `spec.json`, which says what it is and guards every file.
+
+model.tflite   what is served by default: `images` uint8 [N,H,W,C] → `probabilities` float32 [N,K]
+saved_model/   the same network for TensorFlow, signature `serving_default`
+report/        pictures, and report.html
+spec.json      format 1: labels, pixels, dataset, config, metrics, versions and the sha256 of every file
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.images.pixels import PixelSpec
+
+FORMAT = 1
+SPEC_FILE = "spec.json"
+MODEL_FILE = "model.tflite"
+SAVED_MODEL = "saved_model"
+# Files that others write: the spec cannot hold its own hash, and the model store adds model.yaml.
+UNHASHED = (SPEC_FILE, "model.yaml")
+
+
+class ArtifactError(ValueError):
+    """An artifact that is incomplete, altered, of another format, or that cannot be run here; one line."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A verified artifact."""
+
+    path: Path
+    labels: tuple[str, ...]  # class names, in the order of the probabilities
+    pixels: PixelSpec
+    quantization: str  # of model.tflite: int8 | float32
+    dataset: str
+    metrics: dict[str, Any]
+    config: dict[str, Any]
+    versions: dict[str, str]
+    git_revision: str | None
+
+    @property
+    def model_file(self) -> Path:
+        return self.path / MODEL_FILE
+
+    @property
+    def saved_model(self) -> Path:
+        return self.path / SAVED_MODEL
+
+
+def write_spec(
+    folder: Path,
+    *,
+    labels: Sequence[str],
+    pixels: PixelSpec,
+    dataset: str,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    quantization: str,
+    versions: Mapping[str, str],
+    git_revision: str | None,
+) -> None:
+    """Write `spec.json` for the files that lie in `folder` now, atomically.
+
+    Raises ValueError for values that JSON does not have, such as NaN.
+    """
+    spec = {
+        "format": FORMAT,
+        "labels": list(labels),
+        "pixels": pixels.to_dict(),
+        "quantization": quantization,
+        "dataset": dataset,
+        "config": dict(config),
+        "metrics": dict(metrics),
+        "versions": dict(versions),
+        "git_revision": git_revision,
+        "files": {name: _sha256(folder / name) for name in _files(folder)},
+    }
+    text = json.dumps(spec, indent=1, ensure_ascii=False, allow_nan=False)
+    draft = folder.parent / f".{folder.name}.{SPEC_FILE}"  # beside the folder: a leftover must not be hashed
+    draft.write_text(text + "\n", encoding="utf-8")
+    os.replace(draft, folder / SPEC_FILE)
+
+
+def read_spec(folder: Path) -> dict[str, Any]:
+    """`spec.json` as it stands; no file is verified. Raises ArtifactError where it is missing or unreadable."""
+    file = folder / SPEC_FILE
+    try:
+        spec = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise ArtifactError(f"{folder}: no artifact: it has no {SPEC_FILE}") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{file}: cannot be read: {error}") from error
+    if not isinstance(spec, dict) or spec.get("format") != FORMAT:
+        found = spec.get("format") if isinstance(spec, dict) else type(spec).__name__
+        raise ArtifactError(f"{file}: format {found!r} is not {FORMAT}, the one that this version reads")
+    return spec
+
+
+def load(folder: Path) -> Artifact:
+    """Read an artifact after checking the hash of each of its files that is there; `model.tflite` must be.
+
+    `saved_model/` and `report/` may be missing: they stay out of an image. Raises ArtifactError.
+    """
+    spec = read_spec(folder)
+    try:
+        files: dict[str, str] = spec["files"]
+        artifact = Artifact(
+            path=folder,
+            labels=tuple(spec["labels"]),
+            pixels=PixelSpec.from_dict(spec["pixels"]),
+            quantization=spec["quantization"],
+            dataset=spec["dataset"],
+            metrics=spec["metrics"],
+            config=spec["config"],
+            versions=spec["versions"],
+            git_revision=spec["git_revision"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{folder / SPEC_FILE}: not as it was written: {error!r}") from error
+    present = _files(folder)
+    if MODEL_FILE not in present:
+        raise ArtifactError(f"{folder}: {MODEL_FILE} is missing")
+    for name in present:
+        if name not in files:
+            raise ArtifactError(f"{folder / name}: does not belong to the artifact: {SPEC_FILE} has no hash for it")
+        if _sha256(folder / name) != files[name]:
+            raise ArtifactError(f"{folder / name}: is not the file that was saved: its sha256 differs")
+    return artifact
+
+
+def _files(folder: Path) -> list[str]:
+    """Every hashed file of the folder, as a relative path with `/`."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if name not in UNHASHED)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Encoded bytes → uint8 pixels, the same for training and for serving."""

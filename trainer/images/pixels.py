@@ -1,0 +1,51 @@
+"""The array that a model takes, and what is said of an image that cannot become one."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.images.mnist import MNIST_SIDE
+
+
+class ImageError(ValueError):
+    """An image that is refused. `code` is the HTTP contract's; the text is for people and holds no path.
+
+    `code`: empty_body, unsupported_type, too_many_pixels or corrupt_image.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        return ImageError, (self.code, str(self))  # crosses process boundaries
+
+
+@dataclass(frozen=True)
+class PixelSpec:
+    """The array that a model takes: uint8 [height,width,channels]. Raises ValueError for an impossible one."""
+
+    height: int
+    width: int
+    channels: int  # 1: gray, 3: RGB
+    resize: str = "bilinear"
+    normalize: str = "none"  # none | mnist
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1 or self.channels not in (1, 3):
+            raise ValueError(f"pixels: {self.height}x{self.width}x{self.channels} is no HxWx1 or HxWx3")
+        if self.resize != "bilinear":
+            raise ValueError(f"pixels: resize {self.resize!r} is not bilinear")
+        if self.normalize not in ("none", "mnist"):
+            raise ValueError(f"pixels: normalize {self.normalize!r} is neither none nor mnist")
+        if self.normalize == "mnist" and (self.height, self.width, self.channels) != (MNIST_SIDE, MNIST_SIDE, 1):
+            raise ValueError(f"pixels: normalize mnist gives 28x28x1, not {self.height}x{self.width}x{self.channels}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PixelSpec:
+        return cls(**values)

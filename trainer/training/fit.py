@@ -1,0 +1,230 @@
+"""`trainer fit`, from the data to the model store, top to bottom."""
+
+from __future__ import annotations
+
+import logging
+import math
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Protocol
+
+from trainer import artifact
+from trainer.artifact.engine import LiteRTEngine
+from trainer.config import FitConfig, RunError, slug
+from trainer.data import Dataset, load
+from trainer.data.spec import check_spec
+from trainer.machine import quiet_stderr
+from trainer.models import check_name, suggest
+from trainer.reporting import metrics, report
+from trainer.training import tracking
+from trainer.training.checkpoints import Checkpoints, Progress
+from trainer.training.evaluate import predict_split, report_subject, worst_mistakes
+from trainer.training.publish import publish
+from trainer.training.run_folder import RunFolder, open_run, refuse_private_folder
+
+if TYPE_CHECKING:
+    from trainer.training.estimator import Estimator
+
+log = logging.getLogger("trainer")
+
+FEW_TRAINING_IMAGES = 30  # of a class
+
+
+class Display(Protocol):
+    """What the command line shows and asks while a run goes on."""
+
+    def on_progress(self, step: int, total_steps: int) -> None: ...
+
+    def on_epoch(self, entry: dict[str, float], epochs: int) -> None: ...
+
+    def check_interrupted(self) -> None:
+        """Raise Interrupted once a signal has come."""
+
+    def defer_signals(self) -> AbstractContextManager[None]:
+        """While it lasts, signals wait for `check_interrupted`."""
+
+
+def fit(config: FitConfig, display: Display) -> dict[str, Any]:
+    """Train, export and (with `config.save`) publish; the run's result as plain JSON values.
+
+    Raises InputError, RunError (the run can be resumed) and, after a signal, Interrupted.
+    """
+    check_name(config.model)
+    check_spec(config.dataset)  # TensorFlow takes seconds to start
+    from trainer.training.estimator import Estimator, count_workers, is_chief, make_strategy
+
+    refuse_private_folder(config, count_workers())
+    with quiet_stderr():  # TensorFlow warns of missing CUDA drivers before any setting of its own is read
+        strategy = make_strategy()  # before anything else asks TensorFlow for something
+    chief = is_chief(strategy)
+    dataset = load(
+        config.dataset,
+        image_size=config.image_size,
+        normalize=config.normalize,
+        data_dir=config.data_dir,
+        seed=config.seed,
+        limit=config.limit,
+    )
+    log_counts(dataset)
+    if chief and config.model == FitConfig.model != (suggested := suggest(dataset.pixels)):
+        log.info("--model %s may learn pictures like these better and faster than the default", suggested)
+    name = config.name or slug(dataset.name)
+    estimator = Estimator(config, dataset, strategy)
+    run = open_run(config, name, identity(config, dataset), shared=not chief)
+    tracker = tracking.start(
+        config.wandb if chief else "disabled",
+        config={**config.decisive(), "dataset_fingerprint": dataset.fingerprint},
+        run_dir=run.path,
+        name=run.path.name,
+        run_id=run.wandb_id,
+        resume=run.resumed,
+    )
+    try:
+        if chief:
+            run.update(wandb_id=tracker.id)
+        log.info("run folder %s, precision %s", run.path, estimator.precision)
+        observer = _Observer(display, tracker, config.epochs)
+        with display.defer_signals():
+            progress = estimator.train_and_evaluate(Checkpoints(run.checkpoints, estimator.checkpoint), observer)
+        result: dict[str, Any] = {
+            "run_dir": str(run.path),
+            "epochs": len(progress.history),
+            "train_seconds": sum(entry["seconds"] for entry in progress.history),
+            "images_per_second": progress.history[-1]["images_per_second"],
+        }
+        if chief:
+            result |= _finish(estimator, name, run, progress, tracker)
+            published = publish(run.export, name) if config.save else None
+            result["tag"] = published.tag if published else None
+            result["worse_than"] = published.worse_than if published else None
+            run.update(state="finished")
+            tracker.summary(result)
+    except BaseException as error:
+        tracker.finish(exit_code=getattr(error, "exit_code", 1), error=str(error) or type(error).__name__)
+        raise
+    finally:
+        run.close()
+    tracker.finish(exit_code=0, error=None)
+    return result
+
+
+def identity(config: FitConfig, dataset: Dataset) -> dict[str, Any]:
+    """What a run folder may be continued for: the same data, split alike, and the same network."""
+    return {
+        "dataset": dataset.spec,
+        "fingerprint": dataset.fingerprint,
+        "labels": list(dataset.labels),
+        "input": dataset.pixels.to_dict(),
+        "model": config.model,
+        "kernel_size": config.kernel_size,
+        "seed": config.seed,
+        "limit": config.limit,
+    }
+
+
+def log_counts(dataset: Dataset) -> None:
+    """Say what is trained on, and warn of few images and of classes that are far from balanced."""
+    pixels = dataset.pixels
+    log.info(
+        "%s: %d classes, %d train + %d validation + %d test images, %dx%dx%d",
+        dataset.spec,
+        len(dataset.labels),
+        *(len(split) for split in (dataset.train, dataset.val, dataset.test)),
+        *(pixels.height, pixels.width, pixels.channels),
+    )
+    counts = dataset.train.counts
+    shown = ", ".join(f"{label} {count}" for label, count in zip(dataset.labels, counts, strict=True))
+    log.info("training images per class: %s", shown)
+    if counts.min() < FEW_TRAINING_IMAGES:
+        log.warning(
+            "class %s has only %d training images; below %d a network learns little",
+            dataset.labels[int(counts.argmin())],
+            counts.min(),
+            FEW_TRAINING_IMAGES,
+        )
+    images = len(dataset.test)
+    if images < metrics.FEW_TEST_IMAGES:
+        log.warning(
+            "%d test images tell the accuracy to within %.0f points; %d and more tell it to within 10",
+            images,
+            100 * 0.98 / math.sqrt(images),  # half of the 95 % interval at an accuracy of 50 %
+            metrics.FEW_TEST_IMAGES,
+        )
+    if counts.max() > 3 * max(1, counts.min()):
+        log.warning(
+            "the largest class has %.1f times the images of the smallest; consider --class-weights balanced",
+            counts.max() / max(1, counts.min()),
+        )
+
+
+class _Observer:
+    """Passes what the estimator tells on to the display and the tracker."""
+
+    def __init__(self, display: Display, tracker: tracking.Tracker, epochs: int) -> None:
+        self._display, self._tracker, self._epochs = display, tracker, epochs
+        self.on_progress: Callable[[int, int], None] = display.on_progress
+        self.check_interrupted: Callable[[], None] = display.check_interrupted
+
+    def on_epoch(self, entry: dict[str, float], step: int) -> None:
+        self._tracker.log(step, entry)
+        self._display.on_epoch(entry, self._epochs)
+
+
+def _finish(
+    estimator: Estimator, name: str, run: RunFolder, progress: Progress, tracker: tracking.Tracker
+) -> dict[str, Any]:
+    """Export, measure what will be served on test (once), write report and spec."""
+    dataset = estimator.dataset
+    exported = estimator.export(run.export)
+    probabilities = predict_split(LiteRTEngine(run.export / artifact.MODEL_FILE), dataset.test)
+    test = metrics.evaluate(dataset.test.labels, probabilities)
+    if not math.isfinite(test.loss):
+        raise RunError("export: the test answers are not finite; nothing is published")
+    mistakes = worst_mistakes(dataset.test, probabilities)
+    title = f"{name}, run {run.path.name}"
+    subject = report_subject(title, dataset, exported.val_accuracy, estimator.config.command())
+    files = report.write(run.report, subject, evaluation=test, history=progress.history, mistakes=mistakes)
+    shutil.copytree(run.report, run.export / "report", dirs_exist_ok=True)
+    tracker.log_report(files, mistakes, dataset.labels, test)
+    figures = {
+        "val_accuracy": exported.val_accuracy,
+        "val_accuracy_interval": list(metrics.accuracy_interval(exported.val_accuracy, len(dataset.val))),
+        "test_accuracy": test.accuracy,
+        "test_accuracy_interval": list(test.accuracy_interval),
+        "guess_accuracy": test.guess_accuracy,
+        "test_loss": test.loss,
+        "calibration_error": test.calibration_error,
+        "int8_agreement": exported.gate.agreement,
+        "quantization": exported.quantization,
+    }
+    artifact.write_spec(
+        run.export,
+        labels=dataset.labels,
+        pixels=dataset.pixels,
+        dataset=dataset.spec,
+        config=estimator.config.decisive(),
+        metrics=figures,
+        quantization=exported.quantization,
+        versions=library_versions(),
+        git_revision=git_revision(),
+    )
+    return figures
+
+
+def library_versions() -> dict[str, str]:
+    """Of what decides the artifact's contents."""
+    packages = ("trainer", "tensorflow", "keras", "ai-edge-litert", "pillow", "numpy")
+    return {"python": platform.python_version()} | {package: version(package) for package in packages}
+
+
+def git_revision() -> str | None:
+    """Of the current folder, where it is a git checkout."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
