@@ -1,14 +1,11 @@
 from __future__ import annotations
 
 import errno
-import os
-import signal
-from pathlib import Path
 
 import pytest
 
 from trainer.config import InputError, Interrupted, RunError
-from trainer.console import TrainingDisplay, fail, normalize_arguments, print_next, print_saved, serve_command
+from trainer.console import fail, normalize_arguments
 
 
 @pytest.mark.parametrize(
@@ -56,37 +53,3 @@ def test_errors_are_one_line_and_an_exit_code(
     printed = capsys.readouterr().err
     assert printed.startswith(shown)
     assert printed.count("\n") == 1
-
-
-def test_signals_wait_only_while_deferred() -> None:
-    with TrainingDisplay() as display:
-        with display.defer_signals():
-            os.kill(os.getpid(), signal.SIGTERM)
-            with pytest.raises(Interrupted) as caught:
-                display.check_interrupted()
-        assert caught.value.exit_code == 143
-        with pytest.raises(Interrupted) as caught:
-            os.kill(os.getpid(), signal.SIGINT)
-        assert caught.value.exit_code == 130
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-
-
-def test_the_closing_line_is_on_stderr_and_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
-    print_next("trainer", "fit", "--dataset", Path("my pictures"))
-    print_next(*serve_command("digits:v1"))
-    printed = capsys.readouterr()
-    assert printed.err == "next: trainer fit --dataset 'my pictures'\nnext: bentoml serve --arg model=digits:v1\n"
-    assert printed.out == ""
-
-
-@pytest.mark.parametrize(
-    ("worse_than", "command"),
-    [(None, "bentoml serve --arg model=pets"), ("pets:old", "bentoml models delete pets:new")],
-)
-def test_what_was_published_is_served_or_taken_back(
-    worse_than: str | None, command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    print_saved("pets:new", worse_than)
-    printed = capsys.readouterr()
-    assert printed.out == "saved as pets:new\n"
-    assert printed.err == f"next: {command}\n"

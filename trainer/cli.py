@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from trainer.config import FitConfig, InputError, parse_image_size
+from trainer import printing
+from trainer.config import FitConfig, InputError, options, searchable
 from trainer.console import (
-    TrainingDisplay,
     fail,
     normalize_arguments,
     print_json,
     print_next,
     print_saved,
-    print_table,
     serve_command,
     set_up_logging,
 )
-
-DEFAULTS = FitConfig(dataset="")
-FIRST = ("trainer", "fit", "--dataset", "builtin:digits")  # works without any data or network
+from trainer.display import TrainingDisplay
+from trainer.options import typer_option, with_options
 
 app = typer.Typer(
     name="trainer",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Fit image classifiers on any folder or TFDS data set, and keep them in the BentoML model store.",
     epilog="Example: [bold]trainer fit --dataset builtin:digits[/bold]",
 )
@@ -51,112 +48,49 @@ cache_app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(cache_app, name="cache")
 
-DatasetOption = Annotated[
-    str, typer.Option("--dataset", metavar="SPEC", help="tfds:NAME, folder:PATH, a path, or builtin:digits.")
-]
-DataDirOption = Annotated[
-    Path | None,
-    typer.Option("--data-dir", help="Where prepared TFDS data sets lie (default: $TFDS_DATA_DIR)."),
-]
+DatasetOption = Annotated[str, typer_option(FitConfig, "dataset")]
+DataDirOption = Annotated[Path | None, typer_option(FitConfig, "data_dir")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line; logs go to stderr.")]
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model's tag: mnist, mnist:latest or mnist:VERSION.")
 ]
 
 
+def print_version(wanted: bool) -> None:
+    """The callback of `--version`."""
+    if wanted:
+        typer.echo(version("trainer"))
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    shown: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=print_version)
+    ] = False,
 ) -> None:
     """`--debug` is taken off the command line by `main`, wherever it stands; here for the help."""
 
 
 @app.command(epilog="Example: [bold]trainer fit --dataset folder:photos --model compact_resnet --epochs 20[/bold]")
+@with_options(FitConfig)
 def fit(
-    dataset: DatasetOption,
-    model: Annotated[
-        str,
-        typer.Option(help="branched_cnn (small gray images), compact_resnet (all others) or keras.applications:NAME."),
-    ] = DEFAULTS.model,
-    image_size: Annotated[
-        str | None,
-        typer.Option(metavar="N|HxW", help="Default: the images' own size up to 64x64 where they share one, else 64."),
-    ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = DEFAULTS.epochs,
-    batch_size: Annotated[int, typer.Option(help="Images in a step, over all devices.")] = DEFAULTS.batch_size,
-    learning_rate: Annotated[
-        float, typer.Option(help="The peak, after warm-up and before the cosine decay.")
-    ] = DEFAULTS.learning_rate,
-    optimizer: Annotated[str, typer.Option(help="adamw, adam or sgd.")] = DEFAULTS.optimizer,
-    weight_decay: Annotated[float, typer.Option(help="For adamw and sgd.")] = DEFAULTS.weight_decay,
-    dropout: Annotated[
-        float, typer.Option(help="Share of the network switched off in each step, 0 to 0.95.")
-    ] = DEFAULTS.dropout,
-    kernel_size: Annotated[int, typer.Option(help="Of the convolutions, in pixels.")] = DEFAULTS.kernel_size,
-    normalize: Annotated[str, typer.Option(help="auto, none or mnist.")] = DEFAULTS.normalize,
-    augment: Annotated[str, typer.Option(help="auto, none, light or strong.")] = DEFAULTS.augment,
-    class_weights: Annotated[str, typer.Option(help="none or balanced.")] = DEFAULTS.class_weights,
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = DEFAULTS.precision,
-    seed: Annotated[int, typer.Option(help="Of the split, the weights and the augmentation.")] = DEFAULTS.seed,
-    limit: Annotated[int | None, typer.Option(help="At most this many training images.")] = DEFAULTS.limit,
-    run_dir: Annotated[
-        Path | None, typer.Option(help="Default: runs/$WANDB_RUN_ID, else runs/NAME-TIMESTAMP.")
-    ] = DEFAULTS.run_dir,
-    resume: Annotated[
-        str,
-        typer.Option(metavar="never|auto|RUN_DIR", help="auto continues an unfinished run of this configuration."),
-    ] = DEFAULTS.resume,
-    name: Annotated[str | None, typer.Option(help="The model's name (default: the data set's).")] = DEFAULTS.name,
-    save: Annotated[
-        bool, typer.Option("--save/--no-save", help="Publish the model to the BentoML store at the end.")
-    ] = DEFAULTS.save,
-    data_dir: DataDirOption = DEFAULTS.data_dir,
-    wandb: Annotated[str, typer.Option(help="auto, online, offline or disabled.")] = DEFAULTS.wandb,
+    config: FitConfig,
     as_json: JsonOption = False,
     events: Annotated[
         bool, typer.Option("--events", help="With --json: also one JSON object for each epoch, before the result's.")
     ] = False,
 ) -> None:
     """Train a classifier and publish it to the model store."""
-    config = FitConfig(
-        dataset=dataset,
-        model=model,
-        image_size=parse_image_size(image_size),
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        dropout=dropout,
-        kernel_size=kernel_size,
-        normalize=normalize,
-        augment=augment,
-        class_weights=class_weights,
-        precision=precision,
-        seed=seed,
-        limit=limit,
-        run_dir=run_dir,
-        resume=resume,
-        name=name,
-        save=save,
-        data_dir=data_dir,
-        wandb=wandb,
-    )
     from trainer.training.fit import fit as run_fit
 
     with TrainingDisplay(json_events=as_json and events) as display:
         result = run_fit(config, display)
     if as_json:
         print_json(result)
-    elif "test_accuracy" in result:
-        typer.echo(
-            f"validation accuracy {result['val_accuracy']:.2%}, test accuracy {result['test_accuracy']:.2%}, "
-            f"{result['quantization']} model, report in {result['run_dir']}/report/report.html"
-        )
-        if result["tag"]:
-            print_saved(result["tag"], result["worse_than"])
-        else:
-            print_next("trainer", "save", result["run_dir"])
+    else:
+        printing.print_fit(result)
 
 
 @app.command(epilog="Example: [bold]trainer evaluate mnist --dataset tfds:mnist[/bold]")
@@ -176,24 +110,8 @@ def evaluate(
     result = run_evaluate(model, dataset, engine_name=engine, data_dir=data_dir, report_dir=report_dir)
     if as_json:
         print_json(result)
-        return
-    print_table(
-        f"{result['model']} on {result['dataset']}, test images",
-        ("class", "images", "precision", "recall"),
-        [
-            (label, str(row["images"]), f"{row['precision']:.2%}", f"{row['recall']:.2%}")
-            for label, row in result["classes"].items()
-        ],
-    )
-    typer.echo(
-        "precision: of the answers that named the class, how many were right; recall: of its images, how many found"
-    )
-    typer.echo(
-        f"validation accuracy {result['val_accuracy']:.2%}, test accuracy {result['test_accuracy']:.2%}, "
-        f"calibration error {result['calibration_error']:.2%} (what its probabilities are off by), "
-        f"report in {result['report_dir']}/report.html"
-    )
-    print_next(*serve_command(model))
+    else:
+        printing.print_evaluation(model, result)
 
 
 @app.command(epilog="Example: [bold]trainer predict mnist seven.png[/bold]")
@@ -252,29 +170,11 @@ def models(as_json: JsonOption = False) -> None:
                 "created": stored.created.isoformat(),
             }
         )
-    if as_json:
-        for row in rows:
-            print_json(row)
+    if not as_json:
+        printing.print_models(rows)
         return
-    if not rows:
-        typer.echo("the store is empty")
-        print_next(*FIRST)
-        return
-    print_table(
-        "models, with their accuracy on validation images (val), which choose, and test images, which judge",
-        ("tag", "data set", "val / test", "size", "age"),
-        [
-            (
-                row["tag"],
-                _short(row["dataset"]),
-                "" if row["test_accuracy"] is None else f"{100 * row['val_accuracy']:.2f} / {row['test_accuracy']:.2%}",
-                f"{row['size_bytes'] / 1e6:.0f} MB",
-                _age(datetime.now(UTC) - datetime.fromisoformat(row["created"])),
-            )
-            for row in rows
-        ],
-    )
-    print_next(*serve_command(rows[0]["tag"]))
+    for row in rows:
+        print_json(row)
 
 
 @app.command(epilog="Example: [bold]trainer save runs/mnist-20260101-120000[/bold]")
@@ -312,12 +212,9 @@ def sweep(
     """Search hyper-parameters with a W&B sweep file, without W&B. Stop it at any time; the same command goes on."""
     from trainer.sweep.sweep import run_sweep
 
-    searchable = [
-        name for name in inspect.signature(fit).parameters if name not in ("as_json", "events", "run_dir", "resume")
-    ]
     run_sweep(
         file,
-        searchable,
+        searchable(FitConfig),
         trials=trials,
         workers=workers,
         storage=storage,
@@ -328,7 +225,7 @@ def sweep(
 
 @data_app.command("inspect", epilog="Example: [bold]trainer data inspect folder:photos[/bold]")
 def data_inspect(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help="tfds:NAME, folder:PATH, a path, or builtin:digits.")],
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help=options(FitConfig)["dataset"].help)],
     data_dir: DataDirOption = None,
     sheet: Annotated[Path, typer.Option(help="Where the contact sheet goes (PNG).")] = Path("contact-sheet.png"),
     as_json: JsonOption = False,
@@ -344,23 +241,9 @@ def data_inspect(
     if as_json:
         print_json({**asdict(summary), "contact_sheet": str(sheet)})
         return
-    counts = summary.counts
-    print_table(
-        summary.spec,
-        ("class", *counts),
-        [(label, *(f"{counts[split][i]:,}" for split in counts)) for i, label in enumerate(summary.labels)],
-    )
-    for height, width, channels, images in summary.sizes[:5]:
-        typer.echo(f"{images:,} images of {height}x{width}x{channels}")
-    if len(summary.sizes) > 5:
-        typer.echo(f"and {len(summary.sizes) - 5} more sizes")
-    pixels = summary.pixels
-    typer.echo(f"decoded to {pixels.height}x{pixels.width}x{pixels.channels}; contact sheet in {sheet}")
-    typer.echo(f"{len(summary.rejected)} rejected, {summary.ignored} ignored (no images)")
-    for file in summary.rejected[:20]:
-        typer.echo(f"  {file.path}: {file.reason}")
-    suggested = suggest(pixels)
-    model = () if suggested == DEFAULTS.model else ("--model", suggested)
+    printing.print_dataset(summary, sheet)
+    suggested = suggest(summary.pixels)
+    model = () if suggested == FitConfig.model else ("--model", suggested)
     print_next("trainer", "fit", "--dataset", spec, *model, *(("--data-dir", data_dir) if data_dir else ()))
 
 
@@ -371,7 +254,7 @@ def cache_prune() -> None:
 
     count, size_bytes = prune()
     typer.echo(f"{count} cached data sets deleted, {size_bytes / 1e6:.0f} MB freed")
-    print_next(*FIRST)
+    print_next(*printing.FIRST)
 
 
 def main() -> None:
@@ -390,16 +273,3 @@ def run(command_line: Sequence[str]) -> int:
             traceback.print_exc()
         return fail(error)
     return code if isinstance(code, int) else 0
-
-
-def _short(spec: str) -> str:
-    """A data set's spec; of a path, the last part."""
-    return re.sub(r"^folder:.*/(?=.)", "…/", spec)
-
-
-def _age(age: timedelta) -> str:
-    if age < timedelta(hours=1):
-        return f"{age.seconds // 60} min"
-    if age < timedelta(days=1):
-        return f"{age.seconds // 3600} h"
-    return f"{age.days} d"

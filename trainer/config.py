@@ -1,4 +1,4 @@
-"""Every default of `trainer fit`, its validation, and the errors that become exit codes."""
+"""Every option of `trainer fit`, said once; and the errors that become exit codes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-Normalize = Literal["none", "mnist"]
-Optimizer = Literal["adamw", "adam", "sgd"]
-Precision = Literal["float32", "bfloat16"]
+from typing import Any
 
 # Far above what one machine trains in reasonable time: almost always a picture too large for a Dense layer.
 MAX_PARAMETERS = 200_000_000
@@ -70,34 +66,124 @@ def parse_image_size(text: str | None) -> tuple[int, int] | None:
 
 
 @dataclass(frozen=True)
+class Option:
+    """What the command line, the sweeps and the checks know of a field; name, type and default are the field's own."""
+
+    help: str
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    low: float | None = None  # both ends are allowed
+    high: float | None = None
+    check: Callable[[str], None] | None = None  # of another kind; raises InputError
+    parse: Callable[[str | None], Any] | None = None  # for a type that the command line does not know
+    spell: Callable[[Any], str] = str  # the way back
+    decides: bool = True  # the result: part of `FitConfig.hash`
+    searchable: bool = True  # by a sweep
+    repeated: bool = True  # in the command that trains the same again
+
+
+def option(default: Any = dataclasses.MISSING, **facts: Any) -> Any:
+    """A dataclass field that is also an option; `facts` as in `Option`."""
+    return dataclasses.field(default=default, metadata={"option": Option(**facts)})
+
+
+def options(config: Any) -> dict[str, Option]:
+    """Field → option, of a dataclass or an instance of one, in order."""
+    return {field.name: field.metadata["option"] for field in dataclasses.fields(config) if "option" in field.metadata}
+
+
+def searchable(config: Any) -> list[str]:
+    """The options that a sweep may vary."""
+    return [name for name, one in options(config).items() if one.searchable]
+
+
+def flag(name: str) -> str:
+    """A field's name as it stands on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def check_options(config: Any) -> None:
+    """Raise InputError for the first value of a dataclass that its option does not allow; None is always allowed."""
+    for name, one in options(config).items():
+        value = getattr(config, name)
+        if value is None:
+            continue
+        if one.choices:
+            choose(flag(name), value, one.choices)
+        if one.low is not None and one.high is not None and not one.low <= value <= one.high:
+            raise InputError(f"{flag(name)}: {value} is out of range; {one.low:g} to {one.high:g} is expected")
+        if one.check:
+            one.check(value)
+
+
+def check_name(name: str) -> None:
+    """Raise InputError unless `name` can be a model's."""
+    if slug(name) != name:
+        raise InputError(
+            f"--name: {name!r} is no model name; use up to 63 of a-z, 0-9, '.', '_' and '-', "
+            "with a letter or digit at both ends"
+        )
+
+
+@dataclass(frozen=True)
 class FitConfig:
-    """What `trainer fit` is asked to do. Raises InputError for a value out of range.
+    """What `trainer fit` is asked to do. Raises InputError for a value out of range."""
 
-    The fields up to `limit` decide the result and enter `hash()`; the rest say where things go.
-    """
-
-    dataset: str
-    model: str = "branched_cnn"
-    image_size: tuple[int, int] | None = None  # (height, width); None: chosen from the data
-    epochs: int = 5  # past five, MNIST gains less than the noise between seeds
-    batch_size: int = 128  # the global batch, over all devices and workers
-    learning_rate: float = 1e-3  # the peak, after warm-up
-    optimizer: str = "adamw"
-    weight_decay: float = 0.01  # decoupled; kernels only
-    dropout: float = 0.4
-    kernel_size: int = 3
-    normalize: str = "auto"
-    augment: str = "auto"
-    class_weights: str = "none"
-    precision: str = "auto"
-    seed: int = 0
-    limit: int | None = None  # caps the training images only
-    name: str | None = None
-    run_dir: Path | None = None
-    resume: str = "auto"
-    save: bool = True
-    data_dir: Path | None = None
-    wandb: str = "auto"
+    dataset: str = option(metavar="SPEC", help="tfds:NAME, folder:PATH, a path, or builtin:digits.")
+    model: str = option(
+        "branched_cnn",
+        help="branched_cnn (small gray images), compact_resnet (all others) or keras.applications:NAME.",
+    )
+    image_size: tuple[int, int] | None = option(  # (height, width)
+        None,
+        metavar="N|HxW",
+        parse=parse_image_size,
+        spell=lambda size: "x".join(map(str, size)),
+        help="Default: the images' own size up to 64x64 where they share one, else 64.",
+    )
+    # Past five, MNIST gains less than the noise between seeds.
+    epochs: int = option(5, low=1, high=10_000, help="Passes over the training images.")
+    batch_size: int = option(128, low=1, high=65_536, help="Images in a step, over all devices.")
+    learning_rate: float = option(
+        1e-3, low=1e-8, high=10.0, help="The peak, after warm-up and before the cosine decay."
+    )
+    optimizer: str = option("adamw", choices=("adamw", "adam", "sgd"), help="adamw, adam or sgd.")
+    weight_decay: float = option(0.01, low=0.0, high=1.0, help="For adamw and sgd.")  # decoupled; kernels only
+    dropout: float = option(0.4, low=0.0, high=0.95, help="Share of the network switched off in each step, 0 to 0.95.")
+    kernel_size: int = option(3, low=1, high=11, help="Of the convolutions, in pixels.")
+    normalize: str = option("auto", choices=("auto", "none", "mnist"), help="auto, none or mnist.")
+    augment: str = option("auto", choices=("auto", "none", "light", "strong"), help="auto, none, light or strong.")
+    class_weights: str = option("none", choices=("none", "balanced"), help="none or balanced.")
+    precision: str = option("auto", choices=("auto", "float32", "bfloat16"), help="auto, float32 or bfloat16.")
+    seed: int = option(0, low=0, high=2**31 - 1, help="Of the split, the weights and the augmentation.")
+    limit: int | None = option(None, low=1, high=2**31 - 1, help="At most this many training images.")
+    run_dir: Path | None = option(
+        None,
+        help="Default: runs/$WANDB_RUN_ID, else runs/NAME-TIMESTAMP.",
+        decides=False,
+        searchable=False,
+        repeated=False,
+    )
+    resume: str = option(
+        "auto",
+        metavar="never|auto|RUN_DIR",
+        help="auto continues an unfinished run of this configuration.",
+        decides=False,
+        searchable=False,
+        repeated=False,
+    )
+    name: str | None = option(None, check=check_name, help="The model's name (default: the data set's).", decides=False)
+    save: bool = option(True, help="Publish the model to the BentoML store at the end.", decides=False, repeated=False)
+    data_dir: Path | None = option(
+        None, help="Where prepared TFDS data sets lie (default: $TFDS_DATA_DIR).", decides=False
+    )
+    wandb: str = option(
+        "auto",
+        choices=("auto", "online", "offline", "disabled"),
+        help="auto, online, offline or disabled.",
+        decides=False,
+        repeated=False,
+    )
 
     # Sound defaults that are not options: a wall of switches helps nobody.
     warmup_fraction: float = 0.1  # of all steps, linear from 0 to the peak
@@ -105,56 +191,29 @@ class FitConfig:
     clip_norm: float = 1.0  # global gradient norm
     momentum: float = 0.9  # sgd only, Nesterov
     patience: int = 5  # epochs without a better validation accuracy before the run stops early
-    steps_per_call: int = 20  # training steps in one call into the graph
 
     def __post_init__(self) -> None:
-        choose("--optimizer", self.optimizer, ("adamw", "adam", "sgd"))
-        choose("--normalize", self.normalize, ("auto", "none", "mnist"))
-        choose("--augment", self.augment, ("auto", "none", "light", "strong"))
-        choose("--class-weights", self.class_weights, ("none", "balanced"))
-        choose("--precision", self.precision, ("auto", "float32", "bfloat16"))
-        choose("--wandb", self.wandb, ("auto", "online", "offline", "disabled"))
-        _in_range("--epochs", self.epochs, 1, 10_000)
-        _in_range("--batch-size", self.batch_size, 1, 65_536)
-        _in_range("--learning-rate", self.learning_rate, 1e-8, 10.0)
-        _in_range("--weight-decay", self.weight_decay, 0.0, 1.0)
-        _in_range("--dropout", self.dropout, 0.0, 0.95)
-        _in_range("--kernel-size", self.kernel_size, 1, 11)
-        _in_range("--seed", self.seed, 0, 2**31 - 1)
-        if self.limit is not None:
-            _in_range("--limit", self.limit, 1, 2**31 - 1)
-        if self.name is not None and not re.fullmatch(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?", self.name):
-            raise InputError(
-                f"--name: {self.name!r} is no model name; use up to 63 of a-z, 0-9, '.', '_' and '-', "
-                "with a letter or digit at both ends"
-            )
+        check_options(self)
 
     def decisive(self) -> dict[str, Any]:
         """The settings that decide the result, as plain JSON values."""
-        places = {"name", "run_dir", "resume", "save", "data_dir", "wandb", "steps_per_call"}
-        values = dataclasses.asdict(self)
-        return {key: value for key, value in values.items() if key not in places}
+        places = {name for name, one in options(self).items() if not one.decides}
+        return {key: value for key, value in dataclasses.asdict(self).items() if key not in places}
 
     def command(self) -> list[str]:
         """`trainer fit` with what differs from the defaults, but for where the run goes."""
-        options = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name not in ("run_dir", "resume", "save", "wandb") and getattr(self, field.name) != field.default
-        }
-        if self.image_size:
-            options["image_size"] = "x".join(map(str, self.image_size))
-        return ["trainer", "fit", *(f"--{name.replace('_', '-')}={value}" for name, value in options.items())]
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        changed = [
+            f"{flag(name)}={one.spell(getattr(self, name))}"
+            for name, one in options(self).items()
+            if one.repeated and getattr(self, name) != defaults[name]
+        ]
+        return ["trainer", "fit", *changed]
 
     def hash(self) -> str:
         """Names the configuration: runs with equal hashes may continue each other."""
         text = json.dumps(self.decisive(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _in_range(key: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise InputError(f"{key}: {value} is out of range; {low:g} to {high:g} is expected")
 
 
 def slug(text: str) -> str:

@@ -6,12 +6,9 @@ import errno
 import json
 import logging
 import shlex
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from trainer.config import InputError, Interrupted, TrainerError
@@ -133,87 +130,3 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     # Not the title of the table: that is broken at its width.
     console.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
     console.print(table)
-
-
-class TrainingDisplay:
-    """Progress of a training (a bar on a terminal, plain lines in a log), and its signals.
-
-    Outside `defer_signals` SIGINT and SIGTERM raise Interrupted at once; within, `check_interrupted` does.
-    """
-
-    def __init__(self, *, json_events: bool = False) -> None:
-        """`json_events`: each epoch is also a JSON object on stdout, for a program that follows the training."""
-        self._json_events = json_events
-        self._received: int | None = None
-        self._deferred = False
-        self._previous: dict[int, Any] = {}
-        self._progress: Any = None
-
-    def __enter__(self) -> TrainingDisplay:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop_bar()
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    @contextmanager
-    def defer_signals(self) -> Iterator[None]:
-        """While the training loop runs: a signal waits until the loop asks."""
-        self._deferred = True
-        try:
-            yield
-        finally:
-            self._deferred = False
-            self._stop_bar()
-
-    def check_interrupted(self) -> None:
-        """Raise Interrupted once a signal has come."""
-        if self._received is not None:
-            raise _interrupted(self._received)
-
-    def on_progress(self, step: int, total_steps: int) -> None:
-        """Training steps done, of all."""
-        if not sys.stderr.isatty():
-            return
-        if self._progress is None:
-            from rich.console import Console
-            from rich.progress import Progress
-
-            self._progress = Progress(console=Console(stderr=True), transient=True)
-            self._progress.start()
-            self._progress.add_task("training", total=total_steps)
-        self._progress.update(self._progress.task_ids[0], completed=step)
-
-    def on_epoch(self, entry: dict[str, float], epochs: int) -> None:
-        """The figures of a finished epoch."""
-        log.info(
-            "epoch %d/%d: loss %.4f, accuracy %.2f%%, validation loss %.4f, accuracy %.2f%%, %.0f images/s",
-            entry["epoch"],
-            epochs,
-            entry["loss"],
-            100 * entry["accuracy"],
-            entry["val_loss"],
-            100 * entry["val_accuracy"],
-            entry["images_per_second"],
-        )
-        if self._json_events:
-            print_json({"event": "epoch", "epochs": epochs, **entry})
-
-    def _on_signal(self, number: int, _: FrameType | None) -> None:
-        if self._deferred and self._received is None:
-            self._received = number
-            log.info("%s: stopping after a checkpoint", signal.Signals(number).name)
-        else:
-            raise _interrupted(number)
-
-    def _stop_bar(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
-
-
-def _interrupted(number: int) -> Interrupted:
-    return Interrupted(f"{signal.Signals(number).name}: stopped; run the same command again to continue", 128 + number)

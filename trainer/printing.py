@@ -1,0 +1,108 @@
+"""The results of commands as a person reads them: sentences, tables, and what to do next."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from trainer.console import print_next, print_saved, print_table, serve_command
+
+if TYPE_CHECKING:
+    from trainer.data.inspect import Summary
+
+FIRST = ("trainer", "fit", "--dataset", "builtin:digits")  # works without any data or network
+
+
+def print_fit(result: Mapping[str, Any]) -> None:
+    """What `fit` has reached, and the command that serves it; nothing of a worker that is not the chief."""
+    if "test_accuracy" not in result:
+        return
+    typer.echo(
+        f"validation accuracy {result['val_accuracy']:.2%}, test accuracy {result['test_accuracy']:.2%}, "
+        f"{result['quantization']} model, report in {result['run_dir']}/report/report.html"
+    )
+    if result["tag"]:
+        print_saved(result["tag"], result["worse_than"])
+    else:
+        print_next("trainer", "save", result["run_dir"])
+
+
+def print_evaluation(model: str, result: Mapping[str, Any]) -> None:
+    """Precision and recall of each class, then the figures of all; `model` as it was asked for."""
+    print_table(
+        f"{result['model']} on {result['dataset']}, test images",
+        ("class", "images", "precision", "recall"),
+        [
+            (label, str(row["images"]), f"{row['precision']:.2%}", f"{row['recall']:.2%}")
+            for label, row in result["classes"].items()
+        ],
+    )
+    typer.echo(
+        "precision: of the answers that named the class, how many were right; recall: of its images, how many found"
+    )
+    typer.echo(
+        f"validation accuracy {result['val_accuracy']:.2%}, test accuracy {result['test_accuracy']:.2%}, "
+        f"calibration error {result['calibration_error']:.2%} (what its probabilities are off by), "
+        f"report in {result['report_dir']}/report.html"
+    )
+    print_next(*serve_command(model))
+
+
+def print_models(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The versions of the store, one a row."""
+    if not rows:
+        typer.echo("the store is empty")
+        print_next(*FIRST)
+        return
+    print_table(
+        "models, with their accuracy on validation images (val), which choose, and test images, which judge",
+        ("tag", "data set", "val / test", "size", "age"),
+        [
+            (
+                row["tag"],
+                _short(row["dataset"]),
+                "" if row["test_accuracy"] is None else f"{100 * row['val_accuracy']:.2f} / {row['test_accuracy']:.2%}",
+                f"{row['size_bytes'] / 1e6:.0f} MB",
+                _age(datetime.now(UTC) - datetime.fromisoformat(row["created"])),
+            )
+            for row in rows
+        ],
+    )
+    print_next(*serve_command(rows[0]["tag"]))
+
+
+def print_dataset(summary: Summary, sheet: Path) -> None:
+    """Counts, sizes and rejected files."""
+    counts = summary.counts
+    print_table(
+        summary.spec,
+        ("class", *counts),
+        [(label, *(f"{counts[split][i]:,}" for split in counts)) for i, label in enumerate(summary.labels)],
+    )
+    for height, width, channels, images in summary.sizes[:5]:
+        typer.echo(f"{images:,} images of {height}x{width}x{channels}")
+    if len(summary.sizes) > 5:
+        typer.echo(f"and {len(summary.sizes) - 5} more sizes")
+    pixels = summary.pixels
+    typer.echo(f"decoded to {pixels.height}x{pixels.width}x{pixels.channels}; contact sheet in {sheet}")
+    typer.echo(f"{len(summary.rejected)} rejected, {summary.ignored} ignored (no images)")
+    for file in summary.rejected[:20]:
+        typer.echo(f"  {file.path}: {file.reason}")
+
+
+def _short(spec: str) -> str:
+    """A data set's spec; of a path, the last part."""
+    return re.sub(r"^folder:.*/(?=.)", "…/", spec)
+
+
+def _age(age: timedelta) -> str:
+    if age < timedelta(hours=1):
+        return f"{age.seconds // 60} min"
+    if age < timedelta(days=1):
+        return f"{age.seconds // 3600} h"
+    return f"{age.days} d"
