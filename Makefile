@@ -5,7 +5,9 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
+DEVELOP := $(VENV)/.ready-develop
 # The first of these that runs and is Python 3.11 or 3.12.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
@@ -16,16 +18,16 @@ PYTEST_ARGS ?=
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
-# The `sed`: BentoML since 1.4.36 refuses the Dockerfile template that it has packed itself, as a file outside of the
-# current folder (its issue 5566). This is its pending mend.
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo "setting up $(VENV) with the locked versions: 2 to 4 minutes"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
-	@sed -i.orig 's/filepath(user_templates, build_ctx)/filepath(user_templates, build_ctx, secure=False)/' \
-		$(VENV)/lib/python3.*/site-packages/bentoml/_internal/container/generate.py
+	$(INSTALL) --require-hashes --no-deps -r requirements.lock
+	$(INSTALL) --no-deps --editable .
+	touch $@
+
+$(DEVELOP): requirements-dev.lock $(READY)
+	$(INSTALL) --require-hashes --no-deps -r requirements-dev.lock
 	touch $@
 
 setup: $(READY)  ## make .venv with the locked versions
@@ -33,15 +35,16 @@ setup: $(READY)  ## make .venv with the locked versions
 demo: $(READY)  ## fit on the built-in digits, serve, ask for one image
 	$(BIN)/python scripts/demo.py
 
-test: $(READY)  ## the quick tests; PYTEST_ARGS='-m ""' for all of them
+test: $(DEVELOP)  ## the quick tests; PYTEST_ARGS='-m ""' for all of them
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: $(READY)  ## style, format and types
+lint: $(DEVELOP)  ## style, format, types, and which room may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
-bench: $(READY)  ## the README's tables: serving the newest model, a sweep, training (two hours on two cores)
+bench: $(DEVELOP)  ## the README's tables: serving the newest model, a sweep, training (two hours on two cores)
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/train.py
@@ -55,10 +58,12 @@ rollout:  ## replace the replicas by those of IMAGE, one after the other; back b
 rollback:  ## back to the image before the last rollout
 	@deploy/swarm rollback
 
-LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+LOCK := $(BIN)/uv pip compile --quiet $(LOCK_ARGS) --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header
 
-lock: $(READY)  ## resolve the newest versions that pyproject.toml allows; the image's are the same
-	$(LOCK) --group pyproject.toml:dev pyproject.toml -o requirements.lock
-	# BentoML asks for uv, which builds images and is not needed in one: 60 MB.
-	$(LOCK) --group pyproject.toml:serve --constraints requirements.lock --no-emit-package uv -o requirements-serve.lock
+lock: $(DEVELOP)  ## resolve what pyproject.toml asks for; versions stay but with LOCK_ARGS=--upgrade
+	$(LOCK) pyproject.toml -o requirements.lock
+	# Every other lock has the versions of the first.
+	$(LOCK) pyproject.toml --group pyproject.toml:dev --constraints requirements.lock -o requirements-dev.lock
+	$(LOCK) pyproject.toml --extra gpu --constraints requirements.lock -o requirements-gpu.lock
+	$(LOCK) --group pyproject.toml:serve --constraints requirements.lock -o requirements-serve.lock

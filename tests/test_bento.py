@@ -59,24 +59,35 @@ def test_a_bento_serves_its_own_model_whatever_is_newer(home: Path, tiny_artifac
 def test_what_is_packed_serves_and_no_more(home: Path) -> None:
     source = bento_at(home) / "src"
     files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
-    assert {"service.py", "trainer/store.py", "trainer/serving/ui.html", "requirements-serve.lock"} <= files
-    ours = {file for file in files if file.startswith("trainer/") and not file.startswith("trainer/serving/")}
-    assert ours == {"trainer/__init__.py", "trainer/config.py", "trainer/store.py"}
+    assert {"service.py", "trainer/artifact/store.py", "trainer/serving/ui.html", "requirements-serve.lock"} <= files
+    rooms = {file.split("/")[1] for file in files if file.startswith("trainer/")}
+    assert rooms == {"__init__.py", "artifact", "config.py", "images", "machine.py", "serving"}
 
 
 def test_the_dockerfile_can_be_made_from_any_folder(home: Path, tmp_path: Path) -> None:
-    """It is made from our template when the image is; BentoML needs the mend that `make setup` applies."""
-    code = (
-        "import bentoml; from bentoml._internal.container import construct_containerfile as make\n"
-        "with make(bentoml.get('classifier:latest')) as (_, file): print(open(file).read())"
-    )
-    made = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment(home), capture_output=True, text=True, check=False
-    )
+    """It is made from our template when the image is, by the command `bentoml` as this package mends it."""
+    made = make_dockerfile(home, tmp_path, "import bentoml_cli.cli; ")
     assert made.returncode == 0, made.stderr
     base = yaml.safe_load((PROJECT / "bentofile.yaml").read_text())["docker"]["base_image"]
     assert made.stdout.count(f"FROM {base}") == 3
     assert f'org.opencontainers.image.version="{(home / "pinned").read_text()}"' in made.stdout
+
+
+def test_bentoml_issue_5566_is_still_there(home: Path, tmp_path: Path) -> None:
+    """Where this fails, `trainer/containerize.py` and its entry point can go."""
+    made = make_dockerfile(home, tmp_path, "")
+    assert "Accessing file outside of current working directory is not allowed" in made.stderr
+
+
+def make_dockerfile(home: Path, folder: Path, before: str) -> subprocess.CompletedProcess[str]:
+    """What `bentoml containerize` does before it calls Docker, in `folder`."""
+    code = before + (
+        "import bentoml; from bentoml._internal.container import construct_containerfile as make\n"
+        "with make(bentoml.get('classifier:latest')) as (_, file): print(open(file).read())"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment(home), capture_output=True, text=True, check=False
+    )
 
 
 def test_the_image_has_the_versions_that_are_tested() -> None:
