@@ -38,6 +38,7 @@ from trainer.machine import available_cpus
 from trainer.serving.api import Api
 from trainer.serving.http import Contract, Outermost, Routes
 from trainer.serving.metrics import Metrics
+from trainer.serving.served import make_served
 from trainer.serving.settings import read_settings
 
 log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
@@ -138,7 +139,8 @@ class Classifier:
         threads = settings.threads or max(1, available_cpus() // settings.workers)
         engine = load_engine(loaded, settings.engine, threads)
         metrics = Metrics(stored.tag, os.environ.get(METRICS_DIR))
-        self.api = Api(stored.tag, loaded, engine, settings, metrics)
+        served = make_served(stored.tag, loaded, engine, settings, metrics.on_batch)
+        self.api = Api(served, settings, metrics)
         self.backend: tuple[Routes, Callable[[str, int, float], None]] = (self.api.routes, metrics.on_request)
         log.info("serving %s on %s with %d threads", stored.tag, settings.engine, threads)
 

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 import rollout
 import yaml
+from expected_answers import assert_same, encoded, expected
 from load import Load, open_loop, request_bytes
 from PIL import Image
 from rollout import Deployment, containers, deployed, wait_for
 from server import BENTOML, PROJECT, environment, publish
-from test_service import assert_same, encoded, expected
 from tiny_model import export_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.container, pytest.mark.timeout(900)]

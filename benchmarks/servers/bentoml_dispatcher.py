@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 from trainer import artifact
-from trainer.artifact.engine import load_engine
+from trainer.artifact.engine import PROBABILITIES, load_engine
 from trainer.artifact.prediction import prediction
 from trainer.images.decode import decode
 
@@ -30,7 +30,8 @@ def full() -> None:
 
 async def run(images: Sequence[NDArray[np.uint8]]) -> Sequence[NDArray[np.float32]]:
     batch = np.stack(images)
-    return list(await asyncio.get_running_loop().run_in_executor(thread, engine.predict, batch))
+    outputs = await asyncio.get_running_loop().run_in_executor(thread, engine.predict, batch)
+    return list(outputs[PROBABILITIES])
 
 
 dispatcher = CorkDispatcher(1000, 64, fallback=full, get_batch_size=lambda image: 1, batch_dim=(0, 0))

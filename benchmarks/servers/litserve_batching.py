@@ -11,7 +11,7 @@ import numpy as np
 from fastapi import Request
 
 from trainer import artifact
-from trainer.artifact.engine import load_engine
+from trainer.artifact.engine import PROBABILITIES, load_engine
 from trainer.artifact.prediction import prediction
 from trainer.images.decode import decode
 
@@ -28,7 +28,7 @@ class Api(litserve.LitAPI):
         return np.stack(inputs)
 
     def predict(self, x: Any, **_: Any) -> Any:
-        return self.engine.predict(x)
+        return self.engine.predict(x)[PROBABILITIES]
 
     def unbatch(self, output: Any) -> list[Any]:
         return list(output)

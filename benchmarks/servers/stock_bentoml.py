@@ -8,7 +8,7 @@ import numpy as np
 from PIL.Image import Image
 
 from trainer import artifact
-from trainer.artifact.engine import load_engine
+from trainer.artifact.engine import PROBABILITIES, load_engine
 from trainer.artifact.prediction import prediction
 
 
@@ -23,4 +23,4 @@ class Stock:
         mode = "L" if self.artifact.pixels.channels == 1 else "RGB"
         size = (self.artifact.pixels.width, self.artifact.pixels.height)
         arrays = [np.asarray(one.convert(mode).resize(size)).reshape(*size[::-1], -1) for one in image]
-        return [prediction(row, self.artifact.labels) for row in self.engine.predict(np.stack(arrays))]
+        return [prediction(row, self.artifact.labels) for row in self.engine.predict(np.stack(arrays))[PROBABILITIES]]

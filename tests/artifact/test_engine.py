@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trainer.artifact.engine import Engine, LiteRTEngine, check_engine, load_engine
+from trainer.artifact.engine import PROBABILITIES, Engine, LiteRTEngine, check_engine, load_engine
 from trainer.artifact.spec import ArtifactError, load
 
 
@@ -26,7 +26,7 @@ def litert(tiny_artifact: Path) -> Engine:
 
 
 def test_probabilities(litert: Engine, images: NDArray[np.uint8]) -> None:
-    probabilities = litert.predict(images)
+    probabilities = litert.predict(images)[PROBABILITIES]
     assert probabilities.shape == (37, 10)
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
@@ -34,26 +34,26 @@ def test_probabilities(litert: Engine, images: NDArray[np.uint8]) -> None:
 
 
 def test_any_order_of_batch_sizes_gives_the_same_answers(litert: Engine, images: NDArray[np.uint8]) -> None:
-    whole = litert.predict(images)
+    whole = litert.predict(images)[PROBABILITIES]
     for size in (1, 8, 2, 37, 1, 8):
-        parts = [litert.predict(images[start : start + size]) for start in range(0, 37, size)]
+        parts = [litert.predict(images[start : start + size])[PROBABILITIES] for start in range(0, 37, size)]
         np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-6)
 
 
 def test_an_answer_is_not_overwritten_by_the_next(litert: Engine, images: NDArray[np.uint8]) -> None:
-    first = litert.predict(images[:1])
+    first = litert.predict(images[:1])[PROBABILITIES]
     kept = first.copy()
-    litert.predict(images[1:2])
+    litert.predict(images[1:2])[PROBABILITIES]
     np.testing.assert_array_equal(first, kept)
 
 
 def test_threads_take_turns(litert: Engine, images: NDArray[np.uint8]) -> None:
-    expected = litert.predict(images)
+    expected = litert.predict(images)[PROBABILITIES]
     wrong: list[int] = []
 
     def ask(size: int) -> None:
         for start in range(0, 36, size):
-            got = litert.predict(images[start : start + size])
+            got = litert.predict(images[start : start + size])[PROBABILITIES]
             if not np.allclose(got, expected[start : start + size], atol=1e-6):
                 wrong.append(start)
 
@@ -67,11 +67,11 @@ def test_threads_take_turns(litert: Engine, images: NDArray[np.uint8]) -> None:
 
 def test_both_engines_agree(tiny_artifact: Path, litert: Engine, images: NDArray[np.uint8]) -> None:
     tensorflow = load_engine(load(tiny_artifact), "tensorflow")
-    expected = tensorflow.predict(images)
+    expected = tensorflow.predict(images)[PROBABILITIES]
     assert expected.shape == (37, 10)
     assert expected.dtype == np.float32
-    np.testing.assert_allclose(litert.predict(images), expected, atol=0.05)
-    np.testing.assert_array_equal(litert.predict(images).argmax(1), expected.argmax(1))
+    np.testing.assert_allclose(litert.predict(images)[PROBABILITIES], expected, atol=0.05)
+    np.testing.assert_array_equal(litert.predict(images)[PROBABILITIES].argmax(1), expected.argmax(1))
 
 
 def test_wrong_input_is_refused(litert: Engine) -> None:

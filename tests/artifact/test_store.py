@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import resource
 import shutil
@@ -41,9 +42,10 @@ def export(tmp_path: Path) -> Path:
     return folder
 
 
-def bentoml_list(home: Path) -> subprocess.CompletedProcess[str]:
+def bentoml_models(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`bentoml models …` over the store at `home`."""
     return subprocess.run(
-        [Path(sys.executable).parent / "bentoml", "models", "list", "-o", "json"],
+        [Path(sys.executable).parent / "bentoml", "models", *arguments, "-o", "json"],
         env=os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"},
         capture_output=True,
         text=True,
@@ -67,15 +69,12 @@ def test_publish_and_find(home: Path, export: Path) -> None:
 
 def test_bentoml_sees_labels_and_metrics(home: Path, export: Path) -> None:
     tag = store.publish(export, "mnist")
-    import bentoml.models
-    from bentoml._internal.models import ModelStore
-
-    model = bentoml.models.get("mnist:latest", _model_store=ModelStore(home / "models"))
-    assert str(model.tag) == tag
-    assert model.info.labels == {"trainer": "fit"}
-    assert model.info.metadata["labels"][9] == "drei Punkte … é"
-    assert model.info.metadata["metrics"] == {"test_accuracy": 0.5, "val_accuracy": 0.25}
-    assert tag in bentoml_list(home).stdout
+    model = json.loads(bentoml_models(home, "get", "mnist:latest").stdout)
+    assert f"{model['name']}:{model['version']}" == tag
+    assert model["labels"] == {"trainer": "fit"}
+    assert model["metadata"]["labels"][9] == "drei Punkte … é"
+    assert model["metadata"]["metrics"] == {"test_accuracy": 0.5, "val_accuracy": 0.25}
+    assert tag in bentoml_models(home, "list").stdout
 
 
 def test_the_newest_is_latest_and_comes_first(home: Path, export: Path) -> None:
@@ -164,7 +163,7 @@ def test_a_killed_publisher_leaves_nothing_in_the_way(home: Path, export: Path) 
     process.wait(10)
     process.stdout.close()
     assert len(list((home / "trainer-publish").iterdir())) == 1
-    listed = bentoml_list(home)
+    listed = bentoml_models(home, "list")
     assert (listed.returncode, listed.stdout.count('"tag"')) == (0, 1)
     assert [model.tag for model in store.models()] == [tag]
     second = store.publish(export, "mnist")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from trainer.artifact.engine import Outputs
 from trainer.serving.runner import BATCH_SIZES, Runner
 
 TIMEOUT_S = 10
@@ -26,14 +27,14 @@ class FakeEngine:
         self.seconds = 0.0
         self.fails = False
 
-    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(self, images: NDArray[np.uint8]) -> Outputs:
         assert self.may_run.wait(TIMEOUT_S)
         self.sizes.append(len(images))
         self.threads.append(threading.current_thread().name)
         time.sleep(self.seconds)
         if self.fails:
             raise RuntimeError("broken")
-        return images[:, 0, 0].astype(np.float32)
+        return {"pixel": images[:, 0, 0].astype(np.float32)}
 
 
 def image(value: int) -> NDArray[np.uint8]:
@@ -69,8 +70,8 @@ def test_an_image_is_dispatched_at_once_and_those_that_arrive_meanwhile_make_a_b
         await until_busy(runner)
         rest = [runner.predict(image(value)) for value in range(20)]
         engine.may_run.set()
-        assert (await first).tolist() == [7]
-        assert [row.tolist() for row in await asyncio.gather(*rest)] == [[value] for value in range(20)]
+        assert (await first)["pixel"].tolist() == [7]
+        assert [row["pixel"].tolist() for row in await asyncio.gather(*rest)] == [[value] for value in range(20)]
 
     assert run(test).sizes == [1, 20]
 
@@ -116,8 +117,8 @@ def test_a_cancelled_image_is_never_computed() -> None:
             async with asyncio.timeout(0.01):
                 await waiting[2]
         engine.may_run.set()
-        assert (await first).tolist() == [1]
-        assert (await waiting[0]).tolist() == [2]
+        assert (await first)["pixel"].tolist() == [1]
+        assert (await waiting[0])["pixel"].tolist() == [2]
 
     assert run(test).sizes == [1, 1]
 
@@ -128,7 +129,7 @@ def test_an_engine_that_fails_fails_its_batch_and_no_other() -> None:
         with pytest.raises(RuntimeError, match="broken"):
             await runner.predict(image(1))
         engine.fails = False
-        assert (await runner.predict(image(1))).tolist() == [1]
+        assert (await runner.predict(image(1)))["pixel"].tolist() == [1]
 
     run(test)
 
@@ -143,7 +144,7 @@ def test_a_short_batch_is_run_on_the_event_loop(short: float, thread: str, monke
     async def test() -> None:
         for _ in range(2):
             futures = [runner.predict(image(value)) for value in range(3)]
-            assert [row.tolist() for row in await asyncio.gather(*futures)] == [[0], [1], [2]]
+            assert [row["pixel"].tolist() for row in await asyncio.gather(*futures)] == [[0], [1], [2]]
         engine.fails = True
         futures = [runner.predict(image(value)) for value in range(3)]
         for failure in await asyncio.gather(*futures, return_exceptions=True):
@@ -175,7 +176,7 @@ def test_a_backlog_is_worked_off_beside_the_event_loop(
 
     async def test() -> None:
         futures = [runner.predict(image(value)) for value in range(128)]
-        assert [row.tolist() for row in await asyncio.gather(*futures)] == [[value] for value in range(128)]
+        assert [row["pixel"].tolist() for row in await asyncio.gather(*futures)] == [[value] for value in range(128)]
 
     asyncio.run(test())
     runner.close()
@@ -192,8 +193,8 @@ def test_a_flood_of_cancelled_images_leaves_the_runner_ready() -> None:
         for future in flood:
             future.cancel()
         engine.may_run.set()
-        assert (await first).tolist() == [1]
-        assert (await runner.predict(image(3))).tolist() == [3]
+        assert (await first)["pixel"].tolist() == [1]
+        assert (await runner.predict(image(3)))["pixel"].tolist() == [3]
 
     assert run(test, queue_length=4).sizes == [1, 1]
 
@@ -238,7 +239,7 @@ def test_no_batch_is_larger_than_the_queue() -> None:
 )
 def test_a_batch_is_no_larger_than_is_good(each_batch: float, each_image: float, slowest: float, largest: int) -> None:
     class Slow(FakeEngine):
-        def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        def predict(self, images: NDArray[np.uint8]) -> Outputs:
             self.seconds = each_batch + each_image * len(images)
             return super().predict(images)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.artifact.engine import LiteRTEngine
+from trainer.artifact.engine import PROBABILITIES, LiteRTEngine
 from trainer.config import RunError
 from trainer.data import Dataset, load
 from trainer.models import build
@@ -32,7 +32,7 @@ def test_all_three_forms_give_the_same_answers(tmp_path: Path, digits: Dataset) 
     assert exported.quantization == ("int8" if exported.gate.passed else "float32")
     images = digits.val.read(np.arange(32))
     expected = tf.nn.softmax(model(images, training=False)).numpy()
-    litert = LiteRTEngine(tmp_path / "export" / "model.tflite").predict(images)
+    litert = LiteRTEngine(tmp_path / "export" / "model.tflite").predict(images)[PROBABILITIES]
     loaded = tf.saved_model.load(str(tmp_path / "export" / "saved_model"))
     assert not loaded.signatures["serving_default"].variables
     frozen = loaded.signatures["serving_default"](images=tf.constant(images))["probabilities"].numpy()
@@ -57,7 +57,7 @@ def test_the_gate_falls_back_to_float32(
     assert (exported.quantization, exported.gate.passed) == ("float32", False)
     assert "float32 is served" in caplog.text
     images = digits.val.read(np.arange(32))
-    litert = LiteRTEngine(tmp_path / "export" / "model.tflite").predict(images)
+    litert = LiteRTEngine(tmp_path / "export" / "model.tflite").predict(images)[PROBABILITIES]
     np.testing.assert_allclose(litert, tf.nn.softmax(model(images, training=False)), atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""uint8 images [N,H,W,C] → probabilities float32 [N,K]: the frozen network at work."""
+"""uint8 images [N,H,W,C] → named arrays, one row for each image: the frozen network at work."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from trainer.artifact.spec import Artifact, ArtifactError
 from trainer.machine import available_cpus, quiet_stderr
 
+Outputs = dict[str, NDArray[np.float32]]  # by the names of the network's signature
+PROBABILITIES = "probabilities"  # float32 [N,K]; every network has it
+SIGNATURE = "serving_default"
+
 EngineName = Literal["litert", "tensorflow"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 
@@ -21,8 +25,8 @@ ENGINES: tuple[str, ...] = get_args(EngineName)
 class Engine(Protocol):
     """A loaded network. Safe to call from several threads; the calls take turns."""
 
-    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 [N,H,W,C], N at least 1 → probabilities float32 [N,K]."""
+    def predict(self, images: NDArray[np.uint8]) -> Outputs:
+        """uint8 [N,H,W,C], N at least 1 → `probabilities` float32 [N,K], and whatever else the network tells."""
 
 
 def load_engine(artifact: Artifact, name: str = "litert", threads: int | None = None) -> Engine:
@@ -59,13 +63,13 @@ class LiteRTEngine:
             self._interpreter = Interpreter(model_path=str(file), num_threads=threads or available_cpus())
             self._interpreter.allocate_tensors()
         (images,) = self._interpreter.get_input_details()
-        (probabilities,) = self._interpreter.get_output_details()
+        outputs = self._interpreter.get_signature_runner(SIGNATURE).get_output_details()
         self._input: int = images["index"]
-        self._output: int = probabilities["index"]
+        self._outputs: dict[str, int] = {name: details["index"] for name, details in outputs.items()}
         self._batch_size = int(images["shape"][0])
         self._lock = threading.Lock()
 
-    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(self, images: NDArray[np.uint8]) -> Outputs:
         with self._lock:
             # One interpreter for all batch sizes: another would hold the weights once more, and going back to
             # a size that has been used costs 0.2 ms.
@@ -75,11 +79,11 @@ class LiteRTEngine:
                 self._batch_size = len(images)
             self._interpreter.set_tensor(self._input, images)
             self._interpreter.invoke()
-            return self._interpreter.get_tensor(self._output)
+            return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
 
 
 class TensorFlowEngine:
-    """A SavedModel's signature `serving_default`."""
+    """A SavedModel's signature."""
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         with quiet_stderr():  # TensorFlow warns of missing CUDA drivers before any setting of its own is read
@@ -90,7 +94,7 @@ class TensorFlowEngine:
                 tf.config.threading.set_intra_op_parallelism_threads(threads or available_cpus())
             self._model = tf.saved_model.load(str(folder))  # keeps alive what the signature refers to
         self._constant = tf.constant
-        self._signature = self._model.signatures["serving_default"]
+        self._signature = self._model.signatures[SIGNATURE]
 
-    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self._signature(images=self._constant(images))["probabilities"].numpy()
+    def predict(self, images: NDArray[np.uint8]) -> Outputs:
+        return {name: values.numpy() for name, values in self._signature(images=self._constant(images)).items()}

@@ -2,15 +2,18 @@
 
 BENTOML_HOME/models/NAME/VERSION/ holds a version with its model.yaml, BENTOML_HOME/models/NAME/latest the newest
 version's name. BentoML writes both in place; here a version is built aside and renamed in, so that a reader sees
-all of it or nothing. `import bentoml.models` costs over a second: it is left to `publish`.
+all of it or nothing.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +32,13 @@ LABELS = {"trainer": "fit"}  # on every model that is published here
 MODEL_YAML = "model.yaml"
 LATEST = "latest"
 MAKE_ONE = "`trainer fit --dataset builtin:digits` makes one"
+# Only model.yaml is made: the files need not pass through /tmp.
+CREATE = """
+import bentoml, json, sys
+with bentoml.models.create(**json.load(sys.stdin)) as model:
+    pass
+print(model.tag.version)
+"""
 LOCK_TIMEOUT_S = 600  # another publisher copies some hundred megabytes
 
 
@@ -113,16 +123,21 @@ def _home() -> Path:
 
 def _build(export_dir: Path, name: str, private: Path) -> Path:
     """Make a new version in a store of its own; the version's folder."""
-    # Read once, when BentoML is imported: saving a model would send an event to its makers.
-    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
-    import bentoml.models
-    from bentoml._internal.models import ModelStore
-
     spec = read_spec(export_dir)
     metadata = {key: spec[key] for key in ("labels", "metrics", "quantization", "dataset")}
-    with bentoml.models.create(name, labels=LABELS, metadata=metadata, _model_store=ModelStore(private)) as model:
-        pass  # only model.yaml: the files need not pass through /tmp
-    version = private / name / model.tag.version
+    arguments = {"name": name, "labels": LABELS, "metadata": metadata}
+    # A process of its own: BentoML reads once, when it is imported, where its store is.
+    done = subprocess.run(
+        [sys.executable, "-c", CREATE],
+        input=json.dumps(arguments),
+        env=os.environ | {"BENTOML_HOME": str(private), "BENTOML_DO_NOT_TRACK": "True"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise OSError(done.stderr.strip().splitlines()[-1])
+    version = private / "models" / name / done.stdout.split()[-1]
     shutil.copytree(export_dir, version, dirs_exist_ok=True)
     return version
 

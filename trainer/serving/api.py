@@ -17,28 +17,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from starlette.types import Message
 
-from trainer.artifact.engine import Engine
+from trainer.artifact.engine import PROBABILITIES
 from trainer.artifact.prediction import prediction
-from trainer.artifact.spec import Artifact
 from trainer.images.decode import EncodedImage, is_image
 from trainer.images.pixels import ImageError
 from trainer.machine import available_cpus
-from trainer.serving.http import (
-    BATCH_IMAGES,
-    BATCH_LIMIT,
-    FRAMING_LIMIT,
-    IMAGE_LIMIT,
-    MIB,
-    Answer,
-    ApiError,
-    Request,
-    Routes,
-    error_value,
-    json_answer,
-)
+from trainer.serving.answers import Answer, ApiError, error_value, json_answer
+from trainer.serving.http import Routes
 from trainer.serving.metrics import CONTENT_TYPE, Metrics
 from trainer.serving.openapi import describe
-from trainer.serving.runner import Runner
+from trainer.serving.request import BATCH_IMAGES, BATCH_LIMIT, FRAMING_LIMIT, IMAGE_LIMIT, MIB, Request
+from trainer.serving.served import Served
 from trainer.serving.settings import Settings
 
 # More pixels take about a millisecond to decode: not on the event loop, where all other requests would wait.
@@ -54,19 +43,10 @@ SLOWEST_BATCH = 0.25  # of the deadline: a batch that takes longer leaves no roo
 class Api:
     """One worker's endpoints. `warm_up` comes first."""
 
-    def __init__(self, model: str, artifact: Artifact, engine: Engine, settings: Settings, metrics: Metrics) -> None:
-        self._model = model
-        self._artifact = artifact
-        self._pixels = artifact.pixels
+    def __init__(self, served: Served, settings: Settings, metrics: Metrics) -> None:
+        self._served = served  # each request takes it once
         self._deadline = settings.deadline_ms / 1000
         self._metrics = metrics
-        self._runner = Runner(
-            engine,
-            (self._pixels.height, self._pixels.width, self._pixels.channels),
-            queue_length=settings.queue_length,
-            spare_cpu=available_cpus() > settings.workers,
-            on_batch=metrics.on_batch,
-        )
         self._page = PAGE.read_bytes()
         self._decoders = ThreadPoolExecutor(available_cpus(), "decode")
         self.routes: Routes = {
@@ -81,9 +61,9 @@ class Api:
 
     async def warm_up(self) -> None:
         """Run every batch size that will be served, and the way of a request from its body to its answer."""
-        self._runner.warm_up(slowest=SLOWEST_BATCH * self._deadline)
+        self._served.runner.warm_up(slowest=SLOWEST_BATCH * self._deadline)
         blank = io.BytesIO()
-        Image.new("L", (self._pixels.width, self._pixels.height)).save(blank, "PNG")
+        Image.new("L", (self._served.pixels.width, self._served.pixels.height)).save(blank, "PNG")
         body = {"type": "http.request", "body": blank.getvalue(), "more_body": False}
         _, predict = self.routes["/predict"]
         for _ in range(WARM_UP_REQUESTS):
@@ -100,42 +80,45 @@ class Api:
 
         Raises ApiError, ImageError, and TimeoutError after the deadline.
         """
+        served = self._served
         async with asyncio.timeout(self._deadline):
-            answer = await self._classify(await self._decode(data), request)
-        return answer | {"model": self._model}
+            answer = await _classify(served, await self._decode(served, data), request)
+        return answer | {"model": served.tag}
 
     async def predict_batch(self, images: Sequence[bytes]) -> dict[str, Any]:
         """The predictions, in order, of up to 256 encoded images; an error is an item's own."""
-        chunk = self._runner.largest_batch
+        served = self._served
+        chunk = served.runner.largest_batch
         predictions: list[dict[str, Any]] = []
         async with asyncio.timeout(self._deadline * math.ceil(len(images) / chunk)):
             # One chunk after the other, so that a large batch leaves room in the queue for other requests.
             for start in range(0, len(images), chunk):
-                items = (self._classify_item(data) for data in images[start : start + chunk])
+                items = (self._classify_item(served, data) for data in images[start : start + chunk])
                 predictions += await asyncio.gather(*items)
-        return {"model": self._model, "predictions": predictions}
+        return {"model": served.tag, "predictions": predictions}
 
     async def preview(self, data: bytes) -> bytes:
         """The PNG of what the model sees of an encoded image. Raises ApiError and ImageError."""
         async with asyncio.timeout(self._deadline):
-            pixels = await self._decode(data)
+            pixels = await self._decode(self._served, data)
         png = io.BytesIO()
         Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(png, "PNG")
         return png.getvalue()
 
     def describe_model(self) -> dict[str, Any]:
         """The answer of GET /model."""
-        pixels = self._pixels
+        served = self._served
+        pixels = served.pixels
         return {
-            "model": self._model,
-            "labels": list(self._artifact.labels),
+            "model": served.tag,
+            "labels": list(served.labels),
             "input": {
                 "height": pixels.height,
                 "width": pixels.width,
                 "channels": pixels.channels,
                 "normalize": pixels.normalize,
             },
-            "metrics": dict(self._artifact.metrics),
+            "metrics": dict(served.metrics),
         }
 
     async def _post_predict(self, request: Request) -> Answer:
@@ -164,7 +147,7 @@ class Api:
         return Answer(200, self._metrics.render(), CONTENT_TYPE)
 
     async def _get_description(self, _: Request) -> Answer:
-        return json_answer(describe(self._model))
+        return json_answer(describe(self._served.tag))
 
     async def _image(self, request: Request) -> bytes:
         """The image that is the body, or that a multipart form carries; the bytes decide which it is."""
@@ -174,52 +157,53 @@ class Api:
             body = files[0]
         return body
 
-    async def _decode(self, data: bytes) -> NDArray[np.uint8]:
+    async def _decode(self, served: Served, data: bytes) -> NDArray[np.uint8]:
         """Raises ApiError (`too_large`, `overloaded`) and ImageError."""
         if len(data) > IMAGE_LIMIT:
             raise ApiError("too_large", f"the image is too large: at most {IMAGE_LIMIT // MIB} MiB are read")
-        if self._runner.full:  # before the work of decoding
+        if served.runner.full:  # before the work of decoding
             raise _overloaded()
         start = time.perf_counter()
         image = EncodedImage(data)
         if image.info.width * image.info.height <= SMALL_PIXELS:
-            pixels = image.decode(self._pixels)
+            pixels = image.decode(served.pixels)
         else:
-            pixels = await asyncio.get_running_loop().run_in_executor(self._decoders, image.decode, self._pixels)
+            pixels = await asyncio.get_running_loop().run_in_executor(self._decoders, image.decode, served.pixels)
         self._metrics.decode_seconds.observe(time.perf_counter() - start)
         return pixels
 
-    async def _classify(self, pixels: NDArray[np.uint8], request: Request | None = None) -> dict[str, Any]:
-        """A prediction without `model`. Where the client of `request` goes, the image is not computed.
-
-        Raises ApiError, and ConnectionResetError for a client that has gone.
-        """
-        try:
-            future = self._runner.predict(pixels)
-        except asyncio.QueueFull:
-            raise _overloaded() from None
-        gone = asyncio.ensure_future(request.disconnected()) if request else None
-        if gone:
-            gone.add_done_callback(lambda _: future.cancel())
-        try:
-            probabilities = await future
-        except asyncio.CancelledError:
-            if gone and gone.done():
-                raise ConnectionResetError from None
-            raise
-        finally:
-            if gone:
-                gone.cancel()
-        return prediction(probabilities, self._artifact.labels)
-
-    async def _classify_item(self, data: bytes) -> dict[str, Any]:
+    async def _classify_item(self, served: Served, data: bytes) -> dict[str, Any]:
         """A prediction without `model`, or `{"error": …}` where the image is at fault."""
         try:
-            return await self._classify(await self._decode(data))
+            return await _classify(served, await self._decode(served, data))
         except (ApiError, ImageError) as error:
             if error.code == "overloaded":  # not the image's fault
                 raise
             return error_value(error.code, str(error))
+
+
+async def _classify(served: Served, pixels: NDArray[np.uint8], request: Request | None = None) -> dict[str, Any]:
+    """A prediction without `model`. Where the client of `request` goes, the image is not computed.
+
+    Raises ApiError, and ConnectionResetError for a client that has gone.
+    """
+    try:
+        future = served.runner.predict(pixels)
+    except asyncio.QueueFull:
+        raise _overloaded() from None
+    gone = asyncio.ensure_future(request.disconnected()) if request else None
+    if gone:
+        gone.add_done_callback(lambda _: future.cancel())
+    try:
+        outputs = await future
+    except asyncio.CancelledError:
+        if gone and gone.done():
+            raise ConnectionResetError from None
+        raise
+    finally:
+        if gone:
+            gone.cancel()
+    return prediction(outputs[PROBABILITIES], served.labels)
 
 
 def _overloaded() -> ApiError:

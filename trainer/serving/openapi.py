@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.serving.http import BATCH_IMAGES, STATUS
+from trainer.serving.answers import STATUS
+from trainer.serving.request import BATCH_IMAGES
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif", "application/octet-stream")
 

@@ -22,9 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.artifact.engine import Engine
+from trainer.artifact.engine import Engine, Outputs
 
-Waiting = tuple[NDArray[np.uint8], "asyncio.Future[NDArray[np.float32]]"]
+Waiting = tuple[NDArray[np.uint8], "asyncio.Future[Outputs]"]
 
 # A batch has the largest of these sizes that can be filled, and what is left over goes into the next one: all of them
 # can be run in advance, and none computes padding.
@@ -95,15 +95,17 @@ class Runner:
         for size in set(self._sizes) - self._seconds.keys():
             self._measure(size)
 
-    def predict(self, image: NDArray[np.uint8]) -> asyncio.Future[NDArray[np.float32]]:
-        """uint8 [H,W,C] → a future of probabilities float32 [K]. Cancel it, and the image is dropped while it waits.
+    def predict(self, image: NDArray[np.uint8]) -> asyncio.Future[Outputs]:
+        """uint8 [H,W,C] → a future of the engine's outputs for it, such as `probabilities` float32 [K].
+
+        Cancel it, and the image is dropped while it waits.
 
         Raises asyncio.QueueFull where as many images wait as may. Where the engine fails, the future has its exception.
         """
         if self.full:
             raise asyncio.QueueFull
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[NDArray[np.float32]] = loop.create_future()
+        future: asyncio.Future[Outputs] = loop.create_future()
         self._waiting.append((image, future))
         if not self._busy:
             self._busy = True
@@ -168,25 +170,25 @@ class Runner:
             batch = self._next_batch()
         loop.call_soon_threadsafe(self._dispatch, loop)
 
-    def _run(self, batch: list[Waiting]) -> tuple[NDArray[np.float32], float] | Exception:
-        """The probabilities [N,K] and how long they took, or why there are none."""
+    def _run(self, batch: list[Waiting]) -> tuple[Outputs, float] | Exception:
+        """The outputs for the batch and how long they took, or why there are none."""
         try:
             images = np.stack([image for image, _ in batch])
             start = time.perf_counter()
-            probabilities = self._engine.predict(images)
-            return probabilities, time.perf_counter() - start
+            outputs = self._engine.predict(images)
+            return outputs, time.perf_counter() - start
         except Exception as error:
             return error
 
-    def _finish(self, batch: list[Waiting], outcome: tuple[NDArray[np.float32], float] | Exception) -> None:
+    def _finish(self, batch: list[Waiting], outcome: tuple[Outputs, float] | Exception) -> None:
         if isinstance(outcome, Exception):
             for _, future in batch:
                 if not future.done():
                     future.set_exception(outcome)
             return
-        probabilities, seconds = outcome
+        outputs, seconds = outcome
         self._seconds[len(batch)] = seconds
         self._on_batch(len(batch), seconds, len(self._waiting))
-        for (_, future), row in zip(batch, probabilities, strict=True):
+        for index, (_, future) in enumerate(batch):
             if not future.done():
-                future.set_result(row)
+                future.set_result({name: rows[index] for name, rows in outputs.items()})

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trainer import artifact
 from trainer.artifact import store
-from trainer.artifact.engine import ENGINES, Engine, load_engine
+from trainer.artifact.engine import ENGINES, PROBABILITIES, Engine, load_engine
 from trainer.config import InputError, choose
 from trainer.data import Dataset, Split, load
 from trainer.reporting import metrics, report
@@ -64,7 +64,7 @@ def evaluate(
 
 def predict_split(engine: Engine, split: Split) -> NDArray[np.float32]:
     """Probabilities float32 [len(split), K] of a serving engine, in order."""
-    return np.concatenate([engine.predict(images) for images in split.batches(BATCH)])
+    return np.concatenate([engine.predict(images)[PROBABILITIES] for images in split.batches(BATCH)])
 
 
 def report_subject(name: str, dataset: Dataset, val_accuracy: float, command: Sequence[str]) -> report.Subject:

@@ -1,0 +1,39 @@
+"""A picture, and what the server is to say of it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tiny_model import LABELS, PIXELS
+
+from trainer import artifact
+from trainer.artifact.engine import PROBABILITIES, load_engine
+from trainer.artifact.prediction import prediction
+from trainer.images.decode import decode
+
+
+def encoded(format: str = "PNG") -> bytes:
+    pixels = np.random.default_rng(3).integers(0, 256, (28, 28), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format)
+    return buffer.getvalue()
+
+
+def expected(image: bytes, folder: Path, engine_name: str = "litert") -> dict[str, Any]:
+    engine = load_engine(artifact.load(folder), engine_name)
+    return prediction(engine.predict(decode(image, PIXELS)[None])[PROBABILITIES][0], LABELS)
+
+
+def assert_same(answer: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """The same classes; probabilities may differ in the last digits with the size of the batch."""
+    assert (answer["label"], answer["index"]) == (wanted["label"], wanted["index"])
+    assert [score["index"] for score in answer["top"]] == [score["index"] for score in wanted["top"]]
+    np.testing.assert_allclose(
+        [score["probability"] for score in answer["top"]],
+        [score["probability"] for score in wanted["top"]],
+        atol=2e-6,
+    )

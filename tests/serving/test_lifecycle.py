@@ -1,0 +1,144 @@
+"""Starting, draining, stopping, and the settings."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from expected_answers import assert_same, encoded, expected
+from PIL import Image
+from server import PROJECT, Reply, Server, environment, form, publish, read_reply, serve_in_vain, serving
+
+from trainer.artifact import store
+
+
+def test_a_deadline_and_a_full_queue_have_their_codes(tiny_artifact: Path, tmp_path: Path) -> None:
+    with serving(tiny_artifact, tmp_path, "--arg", "deadline_ms=0.001") as server:
+        reply = server.predict(encoded())
+        assert (reply.status, reply.code) == (504, "deadline_exceeded")
+        assert server.ask("GET", "/model").status == 200
+    with serving(tiny_artifact, tmp_path, "--arg", "queue_length=1") as server:
+        replies = stalled(server, [encoded()] * 64)
+        assert {reply.status for reply in replies} == {200, 503}
+        refused = [reply for reply in replies if reply.status != 200]
+        assert {(reply.code, reply.headers["retry-after"]) for reply in refused} == {("overloaded", "1")}
+        # A batch takes no more of the queue than there is.
+        batch = server.ask("POST", "/predict_batch", *form(*[("images", encoded())] * 8))
+        assert ["probability" in answer for answer in batch.value["predictions"]] == [True] * 8
+
+
+def stalled(server: Server, bodies: list[bytes]) -> list[Reply]:
+    """The replies to requests that have all arrived before the server gets to any of them."""
+    with ExitStack() as stack:
+        connections = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=30) for _ in bodies]
+        for connection in connections:  # accepted now: the server would do that one after the other
+            stack.callback(connection.close)
+            connection.request("GET", "/model")
+            assert read_reply(connection).status == 200
+        workers = server.workers()
+        for worker in workers:
+            worker.suspend()
+        for connection, body in zip(connections, bodies, strict=True):
+            connection.request("POST", "/predict", body)
+        for worker in workers:
+            worker.resume()
+        return [read_reply(connection) for connection in connections]
+
+
+def test_an_answer_that_is_not_finite_is_an_internal_error(infinite_artifact: Path, tmp_path: Path) -> None:
+    with serving(infinite_artifact, tmp_path) as server:
+        reply = server.predict(encoded())
+        assert (reply.status, reply.code) == (500, "internal")
+        assert "not finite" in server.log.read_text()
+        buffer = io.BytesIO()
+        Image.new("L", (28, 28)).save(buffer, "PNG")
+        assert server.predict(buffer.getvalue()).status == 200
+
+
+def test_sigterm_drains_first(tiny_artifact: Path, tmp_path: Path) -> None:
+    with serving(tiny_artifact, tmp_path, "--arg", "drain_delay_s=3") as server:
+        begin = time.monotonic()
+        server.process.terminate()
+        while server.ask("GET", "/readyz").status == 200:
+            assert time.monotonic() < begin + 1
+        while time.monotonic() < begin + 2:
+            assert server.predict(encoded()).status == 200
+            assert server.ask("GET", "/readyz").code == "not_ready"
+        assert server.process.wait(20) == 0
+        assert 2.9 < time.monotonic() - begin < 8
+
+
+def test_several_workers_and_tensorflow(tiny_artifact: Path, tmp_path: Path) -> None:
+    with serving(tiny_artifact, tmp_path, TRAINER_WORKERS="2", TRAINER_ENGINE="tensorflow") as server:
+        wanted = expected(encoded(), tiny_artifact, "tensorflow")
+        for _ in range(20):
+            assert_same(server.predict(encoded()).value, wanted)
+        time.sleep(0.1)  # a worker counts an answer after it has sent it
+        counts = {
+            line for line in server.ask("GET", "/metrics").body.decode().splitlines() if line.startswith("trainer_req")
+        }
+        assert 'trainer_requests_total{code="200",endpoint="/predict"} 20.0' in counts
+        assert "on tensorflow" in server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "`trainer fit --dataset builtin:digits` makes one"),
+        (["--arg", "model=mnist"], "`trainer fit --dataset builtin:digits` makes one"),
+        (["--arg", "modle=mnist"], "--arg modle: no such setting"),
+        (["--arg", "threads=none"], "--arg threads: 'none' is wrong"),
+    ],
+)
+def test_serving_nothing_ends_with_an_error(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = serve_in_vain(environment(tmp_path), *arguments)
+    assert done.returncode not in (0, 124)
+    assert message in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_serving_a_changed_model_ends_with_an_error(tiny_artifact: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    publish(tiny_artifact, home)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(home))
+        with (store.find("tiny").path / "model.tflite").open("ab") as stream:
+            stream.write(b"!")
+    done = serve_in_vain(environment(home) | {"TRAINER_MODEL": "tiny:latest"})
+    assert done.returncode == 2
+    assert "its sha256 differs" in done.stdout + done.stderr
+
+
+def test_an_engine_without_its_files_ends_with_an_error(tiny_artifact: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed"  # as an image has it
+    shutil.copytree(tiny_artifact, packed, ignore=shutil.ignore_patterns("saved_model"))
+    publish(packed, tmp_path / "home")
+    done = serve_in_vain(environment(tmp_path / "home") | {"TRAINER_ENGINE": "tensorflow"})
+    assert done.returncode == 2
+    assert "saved_model: is missing" in done.stdout + done.stderr
+
+
+def test_importing_the_service_is_light_and_needs_no_model(tmp_path: Path) -> None:
+    code = (
+        "import sys, service, os; "
+        "heavy = {'tensorflow', 'keras', 'wandb', 'typer', 'matplotlib', 'sklearn', 'tensorflow_datasets', 'optuna', 'ray'}; "
+        "print(sorted({name.split('.')[0] for name in sys.modules} & heavy), os.environ['BENTOML_DO_NOT_TRACK']); "
+        "print(sorted({name.split('.')[1] for name in sys.modules if name.startswith('trainer.')}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PROJECT,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["[] True", "['artifact', 'config', 'images', 'machine', 'serving']"]
