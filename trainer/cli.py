@@ -250,7 +250,7 @@ def data_inspect(
 @cache_app.command("prune", epilog="Example: [bold]trainer cache prune[/bold]")
 def cache_prune() -> None:
     """Delete the decoded images that no process is using; they are made again when needed."""
-    from trainer.data.cache import prune
+    from trainer.data.cache_entries import prune
 
     count, size_bytes = prune()
     typer.echo(f"{count} cached data sets deleted, {size_bytes / 1e6:.0f} MB freed")

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainer.reporting import metrics, report
+from trainer.reporting import figures, metrics, report
 
 HISTORY = [
     {"epoch": epoch, "loss": 1 / epoch, "accuracy": 0.5, "val_loss": 1.2 / epoch, "val_accuracy": 0.6}
@@ -50,7 +50,7 @@ def test_pictures_are_written_and_show_something(tmp_path: Path, classes: int, c
     probabilities = generator.dirichlet(np.ones(classes), 300).astype(np.float32)
     names = ["naïve $x$ 日本 " * 3, "b_c\n\t", *(f"class {index}" for index in range(2, classes))]
     mistakes = [
-        report.Mistake("a/1.jpg", generator.integers(0, 256, (8, 8, channels), dtype=np.uint8), 0, 1, 0.9)
+        metrics.Mistake("a/1.jpg", generator.integers(0, 256, (8, 8, channels), dtype=np.uint8), 0, 1, 0.9)
         for _ in range(5)
     ]
     folder = tmp_path / "report"
@@ -64,8 +64,8 @@ def test_pictures_are_written_and_show_something(tmp_path: Path, classes: int, c
         assert 250 <= min(picture.shape[:2]) <= max(picture.shape[:2]) <= 2400, name
         assert picture.std() > 5, name
     for name in ("per_class", "learning_curves"):
-        assert has_colour(pictures[name], report.BLUE), name
-        assert has_colour(pictures[name], report.ORANGE), name
+        assert has_colour(pictures[name], figures.BLUE), name
+        assert has_colour(pictures[name], figures.ORANGE), name
 
 
 def test_a_perfect_model_without_history(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_perfect_model_without_history(tmp_path: Path) -> None:
 
 def test_the_image_of_a_mistake_is_shown_as_it_is(tmp_path: Path) -> None:
     evaluation = metrics.evaluate(np.array([0, 1], np.int32), np.eye(2, dtype=np.float32))
-    mistakes = [report.Mistake("a/1.jpg", np.full((8, 8, 3), (200, 10, 30), np.uint8), 0, 1, 0.9)]
+    mistakes = [metrics.Mistake("a/1.jpg", np.full((8, 8, 3), (200, 10, 30), np.uint8), 0, 1, 0.9)]
     paths = report.write(tmp_path, subject(["a", "b"]), evaluation=evaluation, history=None, mistakes=mistakes)
     assert has_colour(pixels(paths["mistakes"]), "#c80a1e")
 
@@ -133,7 +133,7 @@ def page_file(tmp_path: Path) -> Path:
     """The page of a network that takes 2 of 4 `dog` for the other class, with 80 %, and is else right, with 60 %."""
     truth = np.array([0, 0, 0, 0, 1, 1, 1, 1], np.int32)
     probabilities = np.array([[0.6, 0.4]] * 4 + [[0.4, 0.6]] * 2 + [[0.8, 0.2]] * 2, np.float32)
-    mistakes = [report.Mistake("a/1.jpg", np.full((9, 8, 3), (200, 10, 30), np.uint8), 1, 0, 0.8)] * 2
+    mistakes = [metrics.Mistake("a/1.jpg", np.full((9, 8, 3), (200, 10, 30), np.uint8), 1, 0, 0.8)] * 2
     evaluation = metrics.evaluate(truth, probabilities)
     labels = subject([HOSTILE, "dog"])
     return report.write(tmp_path, labels, evaluation=evaluation, history=HISTORY, mistakes=mistakes)["page"]
@@ -231,7 +231,7 @@ def _only_bundled_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_only_bundled_fonts")
 def test_names_that_no_font_has_can_be_told_apart() -> None:
-    fonts, names = report._drawable(["日本", "中国", "Grün", "été", "a$b$", "x" * 40])
+    fonts, names = figures._drawable(["日本", "中国", "Grün", "été", "a$b$", "x" * 40])
     assert names == ["0: ??", "1: ??", "Grün", "été", r"a\$b\$", "x" * 23 + "…"]
     assert fonts == ["DejaVu Sans"]
 
@@ -239,6 +239,6 @@ def test_names_that_no_font_has_can_be_told_apart() -> None:
 @pytest.mark.usefixtures("_only_bundled_fonts")
 def test_another_installed_font_helps_out() -> None:
     letter = "\ue000"  # not in DejaVu Sans; in a font that comes with matplotlib
-    fonts, names = report._drawable(["a", letter])
+    fonts, names = figures._drawable(["a", letter])
     assert names == ["a", letter]
     assert fonts == ["DejaVu Sans", "STIXNonUnicode"]

@@ -17,7 +17,9 @@ from trainer.data import Dataset, load
 from trainer.machine import resolve_precision
 from trainer.reporting import metrics
 from trainer.training.checkpoints import Checkpoints, Progress
-from trainer.training.estimator import Estimator, balanced_weights, count_workers
+from trainer.training.distribution import count_workers
+from trainer.training.estimator import Estimator
+from trainer.training.train_steps import balanced_weights
 
 
 class Watcher:
@@ -91,7 +93,7 @@ def test_of_equal_accuracies_the_smaller_loss_is_the_best(
     losses = iter((0.5, 0.3, 0.4))
     monkeypatch.setattr(estimator, "evaluate", lambda _: dataclasses.replace(measured, loss=next(losses)))
     progress = estimator.train_and_evaluate(Checkpoints(tmp_path, estimator.checkpoint), Watcher())
-    assert (progress.best_step, progress.best_loss) == (2 * estimator.steps_per_epoch, 0.3)
+    assert (progress.best_step, progress.best_loss) == (2 * estimator.plan.steps_per_epoch, 0.3)
 
 
 def test_an_interrupted_run_continues_to_the_same_weights(tmp_path: Path, digits: Dataset) -> None:
@@ -166,7 +168,8 @@ devices, options, folder, out = int(sys.argv[1]), json.loads(sys.argv[2]), sys.a
 from trainer.config import FitConfig
 from trainer.training.checkpoints import Checkpoints
 from trainer.data import load
-from trainer.training.estimator import Estimator, make_strategy
+from trainer.training.distribution import make_strategy
+from trainer.training.estimator import Estimator
 if devices > 1:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)

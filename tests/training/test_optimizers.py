@@ -9,7 +9,9 @@ import pytest
 import tensorflow as tf
 
 from trainer.config import FitConfig
-from trainer.training.optimizers import fused, make_optimizer
+from trainer.training.fused_adam import FusedAdam
+from trainer.training.optimizers import make_optimizer
+from trainer.training.plan import make_plan
 
 
 def _apply(optimizer: Any, variable: Any, gradient: Any) -> None:
@@ -17,7 +19,8 @@ def _apply(optimizer: Any, variable: Any, gradient: Any) -> None:
 
 
 def test_warm_up_and_cosine() -> None:
-    schedule = make_optimizer(FitConfig(dataset="x", learning_rate=0.5), total_steps=100)._learning_rate
+    config = FitConfig(dataset="x", learning_rate=0.5, epochs=2, batch_size=1)
+    schedule = make_optimizer(config, make_plan(config, images=50))._learning_rate
     rates = [float(schedule(step)) for step in (0, 5, 10, 55, 100)]
     np.testing.assert_allclose(rates, [0.0, 0.25, 0.5, 0.2525, 0.005], atol=1e-6)
 
@@ -29,7 +32,7 @@ def test_the_fused_update_is_that_of_keras() -> None:
     results = []
     for optimizer in (
         keras.optimizers.Adam(0.01, weight_decay=0.1),
-        fused(keras.optimizers.Adam(0.01, weight_decay=0.1)),
+        FusedAdam(0.01, weight_decay=0.1),
     ):
         variable = keras.Variable(start, name="kernel")
         optimizer.build([variable])
@@ -41,9 +44,14 @@ def test_the_fused_update_is_that_of_keras() -> None:
     assert np.abs(results[0] - start).max() > 0.05
 
 
+def test_keras_still_has_what_fused_adam_uses_of_its_own() -> None:
+    assert callable(keras.optimizers.Optimizer._get_variable_index)
+
+
 @pytest.mark.parametrize(("name", "decayed"), [("adamw", ["kernel"]), ("sgd", ["kernel"]), ("adam", [])])
 def test_weight_decay_spares_biases(name: str, decayed: list[str]) -> None:
-    optimizer = make_optimizer(FitConfig(dataset="x", optimizer=name), total_steps=10)
+    config = FitConfig(dataset="x", optimizer=name)
+    optimizer = make_optimizer(config, make_plan(config, images=256))
     variables = [keras.Variable(np.ones(3, np.float32), name=key) for key in ("kernel", "bias", "gamma", "beta")]
     optimizer.build(variables)
     if optimizer.weight_decay is None:

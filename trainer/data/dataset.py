@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.config import InputError
-from trainer.data.cache import ImageCache, Rejected, Request, open_or_build
+from trainer.data.image_cache import ImageCache, open_or_build
+from trainer.data.image_writer import Rejected
+from trainer.data.pixel_request import Request
 from trainer.data.spec import open_source
-from trainer.images.pixels import PixelSpec
+from trainer.images.pixels import PixelSpec, PixelWish
 
 HELD_OUT = 0.1  # of the training images, for validation and again for test, where there are none
 
@@ -82,6 +84,7 @@ def load(
     image_size: tuple[int, int] | None = None,
     normalize: str = "auto",
     pixels: PixelSpec | None = None,
+    wish: PixelWish = PixelWish(),
     data_dir: Path | None = None,
     seed: int = 0,
     limit: int | None = None,
@@ -89,7 +92,7 @@ def load(
 ) -> Dataset:
     """Decode (or find in the cache) and split the images that `spec` names.
 
-    `image_size` (height, width) None: chosen from the data, see `Request.resolve`. `normalize` auto: mnist for
+    `image_size` (height, width) None: chosen from the data and the network's `wish`. `normalize` auto: mnist for
     `tfds:mnist`, none for everything else. `pixels` fixes all of how an image is decoded, for a model that
     exists. A tenth of train becomes validation where there is none, and another tenth test; both stratified,
     from `seed`. `limit` caps train only. `progress` None: a bar on a terminal, else lines in the log.
@@ -98,7 +101,7 @@ def load(
     source = open_source(spec, data_dir)
     if normalize == "auto":
         normalize = source.default_normalize
-    cache = open_or_build(source, Request(image_size, normalize, pixels), progress)
+    cache = open_or_build(source, Request(image_size, normalize, pixels, wish), progress)
     rows = {name: np.arange(part.start, part.stop) for name, part in cache.splits.items()}
     generator = np.random.default_rng(seed)
     train, held_out = rows["train"], {}

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from trainer.data.cache import Rejected
 from trainer.data.dataset import Dataset
+from trainer.data.image_writer import Rejected
 from trainer.images.pixels import PixelSpec
 
 SAMPLES = 8  # per class

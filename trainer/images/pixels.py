@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
 from trainer.images.mnist import MNIST_SIDE
+
+MIN_SIDE = 8
 
 
 class ImageError(ValueError):
@@ -43,9 +46,31 @@ class PixelSpec:
         if self.normalize == "mnist" and (self.height, self.width, self.channels) != (MNIST_SIDE, MNIST_SIDE, 1):
             raise ValueError(f"pixels: normalize mnist gives 28x28x1, not {self.height}x{self.width}x{self.channels}")
 
+    @property
+    def shape_name(self) -> str:
+        """As people write it: 28x28x1."""
+        return f"{self.height}x{self.width}x{self.channels}"
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PixelSpec:
         return cls(**values)
+
+
+@dataclass(frozen=True)
+class PixelWish:
+    """What a network asks of its pictures where nothing else is said."""
+
+    size: tuple[int, int] = (64, 64)  # (height, width)
+    native: bool = True  # rather the pictures' own size, where all share one of MIN_SIDE to `size`
+    channels: int | None = None  # None: 1 where all pictures are gray, else 3
+
+    def choose(self, native: Set[tuple[int, int]]) -> tuple[int, int]:
+        """(height, width) for pictures of these sizes."""
+        if self.native and len(native) == 1:
+            (only,) = native
+            if all(MIN_SIDE <= side <= most for side, most in zip(only, self.size, strict=True)):
+                return only
+        return self.size

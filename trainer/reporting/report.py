@@ -1,33 +1,20 @@
-"""The report: pictures, and one page with all of them. Its colours (Okabe and Ito) the colour-blind tell apart."""
+"""The report: pictures, and one page with all of them."""
 
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from trainer.reporting.metrics import CALIBRATION_BINS, FEW_TEST_IMAGES, Evaluation
+from trainer.reporting.figures import TELLING_ANSWERS, draw, encode_png
+from trainer.reporting.metrics import FEW_TEST_IMAGES, Evaluation, Mistake
 from trainer.reporting.templates import render
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-BLUE, ORANGE, GRAY = "#0072B2", "#D55E00", "#999999"
-MAX_CELLS_WITH_NUMBERS = 20  # classes, up to which the confusion matrix has room for figures
-MAX_BARS = 40  # classes, above which only the weakest have bars
-MAX_LETTERS = 24  # of a class name
-DPI = 144  # sharp on a screen of a high resolution
-WIDTH = 5.5  # inches: so narrow that a telephone's screen leaves the letters legible
 WELL_CALIBRATED = 0.03  # calibration error, up to which a probability can be taken at its word
-TELLING_ANSWERS = 5  # in a bin of the calibration curve; the share of right ones among fewer says nothing
 PAGE = "report.html"
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
@@ -45,17 +32,6 @@ class Subject:
     val_accuracy: float  # 0..1
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """A wrong answer: how a person finds the image, its pixels uint8 [H,W,C], the classes, how sure it was (0..1)."""
-
-    name: str
-    image: NDArray[np.uint8]
-    true: int
-    predicted: int
-    probability: float
-
-
 def write(
     folder: Path,
     subject: Subject,
@@ -68,27 +44,12 @@ def write(
 
     Learning curves need a `history` of epochs.
     """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     folder.mkdir(parents=True, exist_ok=True)
-    fonts, names = _drawable(subject.labels)
-    paths = {}
-    with matplotlib.rc_context({"font.family": fonts}):
-        figures = {
-            "confusion": _confusion(names, evaluation),
-            "per_class": _per_class(names, evaluation),
-            "calibration": _calibration(evaluation),
-            "mistakes": _mistakes(names, mistakes),
-        }
-        if history:
-            figures["learning_curves"] = _learning_curves(history)
-        for name, figure in figures.items():
-            canvas: Any = FigureCanvasAgg(figure)
-            canvas.draw()  # not `savefig`, which lays out and draws everything twice
-            paths[name] = folder / f"{name}.png"
-            paths[name].write_bytes(_png(np.asarray(canvas.buffer_rgba())[:, :, :3]))
-    page = _page(subject, evaluation, mistakes, {name: path.read_bytes() for name, path in paths.items()})
+    pictures = draw(subject.labels, evaluation, history, mistakes)
+    paths = {name: folder / f"{name}.png" for name in pictures}
+    for name, picture in pictures.items():
+        paths[name].write_bytes(picture)
+    page = _page(subject, evaluation, mistakes, pictures)
     paths["page"] = folder / PAGE
     paths["page"].write_text(page, encoding="utf-8")
     return paths
@@ -113,7 +74,7 @@ def _page(subject: Subject, evaluation: Evaluation, mistakes: Sequence[Mistake],
         mistakes=[
             (
                 mistake.name,
-                _data_uri(_png(mistake.image)),
+                _data_uri(encode_png(mistake.image)),
                 labels[mistake.true],
                 labels[mistake.predicted],
                 mistake.probability,
@@ -148,176 +109,5 @@ def _calibration_in_words(evaluation: Evaluation) -> str:
     return "too modest: right more often than its probabilities say"
 
 
-def _png(image: NDArray[np.uint8]) -> bytes:
-    """A PNG file of an image [H,W,C], C being 1 or 3."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
-
-
-def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
-    # Not pyplot: it keeps every figure alive and looks for a screen.
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=DPI, layout=layout)
-
-
-def _learning_curves(history: Sequence[Mapping[str, float]]) -> Figure:
-    figure = _figure(WIDTH, 6.5)
-    loss, accuracy = figure.subplots(2, 1)
-    epochs = [entry["epoch"] for entry in history]
-    for axes, key, scale, unit in ((loss, "loss", 1, "cross-entropy"), (accuracy, "accuracy", 100, "%")):
-        axes.plot(epochs, [scale * entry[key] for entry in history], "o-", color=BLUE, label="training")
-        axes.plot(epochs, [scale * entry[f"val_{key}"] for entry in history], "s--", color=ORANGE, label="validation")
-        axes.set(title=key.capitalize(), xlabel="epoch", ylabel=f"{key} ({unit})")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    return figure
-
-
-def _confusion(labels: Sequence[str], evaluation: Evaluation) -> Figure:
-    from matplotlib.colors import PowerNorm
-
-    side = float(np.clip(1.5 + 0.4 * len(labels), 4.5, 14))
-    figure = _figure(side + 1, side)
-    axes = figure.subplots()
-    shares = evaluation.confusion / np.maximum(evaluation.confusion.sum(1, keepdims=True), 1)
-    # Not a linear scale: mistakes are rare, and one in a hundred should show.
-    image = axes.imshow(100 * shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=100))
-    axes.set(title="Which class is taken for which", xlabel="prediction", ylabel="truth")
-    _name_ticks(axes, labels, x=True)
-    _name_ticks(axes, labels, x=False)
-    if len(labels) <= MAX_CELLS_WITH_NUMBERS:
-        size = 12 if len(labels) <= 10 and evaluation.confusion.max() < 1000 else 8
-        for (row, column), count in np.ndenumerate(evaluation.confusion):
-            if count:
-                colour = "white" if shares[row, column] > 0.3 else "black"
-                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=size)
-    figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8)
-    return figure
-
-
-def _per_class(labels: Sequence[str], evaluation: Evaluation) -> Figure:
-    """Horizontal bars, as wide for a hundred classes as for two: on a telephone, too, the names can be read."""
-    title, shown = "Per class", np.arange(len(labels))
-    if len(labels) > MAX_BARS:
-        title = f"The {MAX_BARS} weakest of {len(labels)} classes"
-        shown = np.argsort(evaluation.recall, kind="stable")[:MAX_BARS]
-    figure = _figure(WIDTH, 1.6 + (0.4 if len(shown) <= MAX_CELLS_WITH_NUMBERS else 0.25) * len(shown))
-    axes = figure.subplots()
-    places = np.arange(len(shown))
-    axes.barh(
-        places - 0.2, 100 * evaluation.precision[shown], 0.4, color=BLUE, label="precision (right, when it says so)"
-    )
-    axes.barh(
-        places + 0.2, 100 * evaluation.recall[shown], 0.4, color=ORANGE, label="recall (found, of those there are)"
-    )
-    axes.set(title=title, xlabel="%", ylabel="class", xlim=(0, 100), ylim=(len(shown) - 0.4, -0.6))
-    axes.set_yticks(places, [labels[int(index)] for index in shown])
-    axes.grid(axis="x", alpha=0.3)
-    figure.legend(loc="outside lower center")
-    return figure
-
-
-def _calibration(evaluation: Evaluation) -> Figure:
-    figure = _figure(WIDTH, 5)
-    axes = figure.subplots()
-    filled = evaluation.bin_counts > 0
-    telling = evaluation.bin_counts >= TELLING_ANSWERS
-    edges = (np.arange(CALIBRATION_BINS) + 0.5) * 100 / CALIBRATION_BINS
-    axes.bar(
-        edges[filled],
-        100 * evaluation.bin_counts[filled] / evaluation.bin_counts.sum(),
-        100 / CALIBRATION_BINS,
-        color=GRAY,
-        alpha=0.4,
-        label="share of the answers",
-    )
-    axes.plot([0, 100], [0, 100], "--", color="black", linewidth=1, label="perfectly calibrated")
-    axes.plot(
-        100 * evaluation.bin_confidence[telling],
-        100 * evaluation.bin_accuracy[telling],
-        "o-",
-        color=BLUE,
-        label="model",
-    )
-    axes.set(
-        title=f"Calibration (expected error {100 * evaluation.calibration_error:.1f} %)",
-        xlabel="probability that it gives (%)",
-        ylabel="right answers (%)",
-        xlim=(0, 100),
-        ylim=(0, 102),
-    )
-    figure.legend(loc="outside lower center", ncols=3)
-    return figure
-
-
-def _mistakes(labels: Sequence[str], mistakes: Sequence[Mistake]) -> Figure:
-    columns = 4
-    rows = max(1, -(-len(mistakes) // columns))
-    height = 2.6 * rows + 0.6
-    figure = _figure(2.3 * columns, height, layout=None)  # a layout of so many panels takes longer than all the rest
-    figure.suptitle("The most confident mistakes" if mistakes else "No mistakes", y=1 - 0.2 / height)
-    grid = {"left": 0.02, "right": 0.98, "bottom": 0.1 / height, "top": 1 - 0.9 / height, "hspace": 0.3}
-    panels = figure.subplots(rows, columns, squeeze=False, gridspec_kw=grid).flat
-    for axes in panels:
-        axes.set_axis_off()
-    for axes, mistake in zip(figure.axes, mistakes, strict=False):
-        image = mistake.image[:, :, 0] if mistake.image.shape[2] == 1 else mistake.image
-        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-        truth, answer = labels[mistake.true], labels[mistake.predicted]
-        axes.set_title(f"{truth}, taken for\n{answer} ({100 * mistake.probability:.0f} %)", fontsize=8)
-    return figure
-
-
-def _name_ticks(axes: Axes, labels: Sequence[str], *, x: bool) -> None:
-    """Class names at the ticks: every one of up to 100 (small ones above 40), else some."""
-    every = -(-len(labels) // 100)
-    size = 10 if len(labels) <= 40 else 7
-    places = list(range(0, len(labels), every))
-    names = [labels[place] for place in places]
-    long = max(map(len, names)) > 3
-    if x:
-        axes.set_xticks(places, names, rotation=60 if long else 0, ha="right" if long else "center", fontsize=size)
-    else:
-        axes.set_yticks(places, names, fontsize=size)
-
-
-def _drawable(labels: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Font families that between them have the letters of `labels`, and the labels as they can be drawn.
-
-    A label with a letter that no installed font has (a Chinese one, for example) shows `?` for it and begins with
-    the label's index, to be told from others; a long one is cut; `$` is no mathematics.
-    """
-    from matplotlib.font_manager import fontManager, get_font
-
-    fonts = ["DejaVu Sans"]  # comes with matplotlib, and has Latin, Greek, Cyrillic and Arabic letters
-    missing = set("".join(labels))
-    regular = [font for font in fontManager.ttflist if font.style == "normal" and font.weight == 400]
-    for entry in sorted(regular, key=lambda font: (font.name not in fonts, font.name)):
-        font = get_font(entry.fname)
-        letters = font.get_charmap()
-        found = {letter for letter in missing if ord(letter) in letters}
-        # Coloured pictures cannot be drawn; the last resort has every letter, as an empty box.
-        if found and font.scalable and not entry.name.startswith("Last Resort"):
-            missing -= found
-            if entry.name not in fonts:
-                fonts.append(entry.name)
-        if not missing:
-            break
-    names = []
-    for index, label in enumerate(labels):
-        name = "".join("?" if letter in missing else letter for letter in label)
-        if name != label:
-            name = f"{index}: {name}"
-        if len(name) > MAX_LETTERS:
-            name = f"{name[: MAX_LETTERS - 1]}…"
-        names.append(name.replace("$", r"\$"))
-    return fonts, names

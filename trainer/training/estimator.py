@@ -6,10 +6,8 @@ on several (MirroredStrategy) and on several machines (MultiWorkerMirroredStrate
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,15 +16,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.config import FitConfig, InputError, Interrupted, RunError
+from trainer.config import FitConfig, Interrupted, RunError
 from trainer.data import augment_for, make_for_eval, make_for_train
 from trainer.machine import resolve_precision
 from trainer.models import build
 from trainer.reporting import metrics
 from trainer.training.checkpoints import Checkpoints, Progress
+from trainer.training.distribution import is_chief, make_strategy, wait_for_all_workers
 from trainer.training.evaluate import BATCH
 from trainer.training.export import Exported, export
 from trainer.training.optimizers import make_optimizer
+from trainer.training.plan import make_plan
+from trainer.training.train_steps import balanced_weights, make_train_steps
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -51,42 +52,6 @@ class Observer(Protocol):
         """Raise Interrupted once a signal has come."""
 
 
-def make_strategy() -> tf.distribute.Strategy:
-    """Several workers where TF_CONFIG names them, else all GPUs of this machine, else its one device.
-
-    Must run before any other TensorFlow operation: several workers are set up at program start-up.
-    Raises InputError for a TF_CONFIG that cannot be used.
-    """
-    import tensorflow as tf
-
-    if count_workers() > 1:
-        try:
-            return tf.distribute.MultiWorkerMirroredStrategy()
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"TF_CONFIG: cannot be used: {error}") from error
-    if len(tf.config.list_physical_devices("GPU")) > 1:
-        return tf.distribute.MirroredStrategy()
-    return tf.distribute.get_strategy()
-
-
-def count_workers() -> int:
-    """How many workers TF_CONFIG names, at least 1. Raises InputError where it is not what TensorFlow reads."""
-    try:
-        config = json.loads(os.environ.get("TF_CONFIG") or "{}")
-        return max(1, len(config.get("cluster", {}).get("worker", [])))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(
-            'TF_CONFIG: a JSON object {"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", '
-            f'"index": 0}}}} is expected: {error}'
-        ) from error
-
-
-def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this worker writes checkpoints, tracks and publishes (worker 0 of several)."""
-    resolver = strategy.cluster_resolver
-    return not (resolver and resolver.task_type) or resolver.task_id == 0
-
-
 class Estimator:
     """The network for `dataset` with its optimizer, on the devices of `strategy`.
 
@@ -103,9 +68,7 @@ class Estimator:
         self.strategy = strategy or make_strategy()
         self.chief = is_chief(self.strategy)
         self.precision = resolve_precision(config.precision)
-        self.batch_size = self._share_batch()  # global: over all devices and workers
-        self.steps_per_epoch = len(dataset.train) // self.batch_size
-        self.total_steps = config.epochs * self.steps_per_epoch
+        self.plan = make_plan(config, len(dataset.train), self.strategy.num_replicas_in_sync)
         pixels = dataset.pixels
         self._build: Callable[[], keras.Model] = lambda: build(
             config.model,
@@ -120,7 +83,7 @@ class Estimator:
         try:
             with self.strategy.scope():
                 self.model = self._build()
-                self.optimizer = make_optimizer(config, self.total_steps)
+                self.optimizer = make_optimizer(config, self.plan)
                 self.optimizer.build(self.model.trainable_variables)
         finally:
             keras.config.set_dtype_policy(policy)
@@ -133,20 +96,28 @@ class Estimator:
         )
 
     def train_and_evaluate(self, checkpoints: Checkpoints, observer: Observer) -> Progress:
-        """Train to `config.epochs`, validate after each, keep checkpoints; leave the best weights in place.
+        """Train to the plan's epochs, validate after each, keep checkpoints; leave the best weights in place.
 
         Continues from the newest checkpoint where there is one. Raises Interrupted after a signal (with a
         checkpoint) and RunError where the loss is not finite or another worker is lost.
         """
         progress = checkpoints.restore_latest() or Progress()
         if progress.step:
-            log.info("continuing at step %d of %d", progress.step, self.total_steps)
-        train_steps = self._make_train_steps()
+            log.info("continuing at step %d of %d", progress.step, self.plan.total_steps)
+        balanced = self.config.class_weights == "balanced"
+        train_steps = make_train_steps(
+            self.strategy,
+            self.model,
+            self.optimizer,
+            batch_size=self.plan.batch_size,
+            clip_norm=self.config.clip_norm,
+            class_weights=balanced_weights(self.dataset.train) if balanced else None,
+        )
         iterator = iter(self._distribute(first_step=progress.step))
         steps = 1  # the first call is short: it shows how long a step takes
         while not self._is_over(progress):
-            observer.on_progress(progress.step, self.total_steps)
-            left = (len(progress.history) + 1) * self.steps_per_epoch - progress.step
+            observer.on_progress(progress.step, self.plan.total_steps)
+            left = (len(progress.history) + 1) * self.plan.steps_per_epoch - progress.step
             if left:
                 steps = min(steps, left)
                 seconds = self._call(train_steps, iterator, steps, progress)
@@ -159,7 +130,7 @@ class Estimator:
             except Interrupted:
                 self._save(checkpoints, progress)
                 raise
-        self._wait_for_all_workers()  # the chief may still be writing what the others read now
+        wait_for_all_workers(self.strategy)  # the chief may still be writing what the others read now
         checkpoints.restore_best(progress)
         return progress
 
@@ -182,22 +153,12 @@ class Estimator:
         model.set_weights(self.model.get_weights())
         return model
 
-    def _share_batch(self) -> int:
-        """The configured batch, or all of a smaller training set."""
-        replicas = self.strategy.num_replicas_in_sync
-        batch_size = min(self.config.batch_size, len(self.dataset.train) // replicas * replicas)
-        if batch_size == 0 or batch_size % replicas:
-            raise InputError(
-                f"--batch-size: {self.config.batch_size} images cannot be shared evenly by {replicas} devices"
-            )
-        return batch_size
-
     def _is_over(self, progress: Progress) -> bool:
         epochs = len(progress.history)
-        if epochs >= self.config.epochs:
+        if epochs >= self.plan.epochs:
             return True
-        if epochs - progress.best_step // self.steps_per_epoch >= self.config.patience:
-            log.info("stopped early: no better validation accuracy in %d epochs", self.config.patience)
+        if epochs - progress.best_step // self.plan.steps_per_epoch >= self.plan.patience:
+            log.info("stopped early: no better validation accuracy in %d epochs", self.plan.patience)
             return True
         return False
 
@@ -205,78 +166,21 @@ class Estimator:
         if self.chief:
             checkpoints.save(progress)
 
-    def _wait_for_all_workers(self) -> None:
-        import tensorflow as tf
-
-        @tf.function
-        def meet() -> tf.Tensor:
-            ones = self.strategy.run(lambda: tf.ones([]))
-            return self.strategy.reduce(tf.distribute.ReduceOp.SUM, ones, axis=None)
-
-        meet()
-
     def _distribute(self, first_step: int) -> Any:
         """The training batches of this worker, one element for each of its devices in turn."""
 
         def make(context: tf.distribute.InputContext) -> tf.data.Dataset:
             batches = make_for_train(
                 self.dataset.train,
-                batch_size=self.batch_size,
+                batch_size=self.plan.batch_size,
                 seed=self.config.seed,
                 augment=augment_for(self.dataset, self.config.augment),
                 first_step=first_step,
                 shard=(context.input_pipeline_id, context.num_input_pipelines),
             )
-            return batches.rebatch(self.batch_size // self.strategy.num_replicas_in_sync)
+            return batches.rebatch(self.plan.batch_size // self.strategy.num_replicas_in_sync)
 
         return self.strategy.distribute_datasets_from_function(make)
-
-    def _make_train_steps(self) -> Any:
-        """A `tf.function` (iterator, number of steps) → sums of loss and right answers, float32 [2]."""
-        import tensorflow as tf
-
-        strategy, model, optimizer = self.strategy, self.model, self.optimizer
-        variables = model.trainable_variables
-        batch_size, clip_norm = self.batch_size, self.config.clip_norm
-        balanced = self.config.class_weights == "balanced"
-        class_weights = tf.constant(balanced_weights(self.dataset.train))
-
-        def replica_gradients(images: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
-            with tf.GradientTape() as tape:
-                logits = tf.cast(model(images, training=True), tf.float32)
-                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-                if balanced:
-                    losses *= tf.gather(class_weights, labels)
-                total = tf.reduce_sum(losses)
-                # Divided by the global batch, so that summing over the devices gives the mean.
-                loss = total / batch_size + tf.add_n([*model.losses, 0.0]) / strategy.num_replicas_in_sync
-            right = tf.reduce_sum(tf.cast(tf.argmax(logits, -1, tf.int32) == labels, tf.float32))
-            return tape.gradient(loss, [v.value for v in variables]), tf.stack([total, right])
-
-        def step(images: Any, labels: Any) -> tf.Tensor:
-            gradients, sums = strategy.run(replica_gradients, args=(images, labels))
-            # Reduced here, across replicas, and not by the optimizer within each: the norm to clip by is that
-            # of the whole batch.
-            values = [v.value for v in variables]
-            reduced = strategy.extended.batch_reduce_to(
-                tf.distribute.ReduceOp.SUM, list(zip(gradients, values, strict=True))
-            )
-            local = [strategy.experimental_local_results(g)[0] for g in reduced]
-            norm = tf.linalg.global_norm(local)
-            # Most steps need no clipping, and multiplying every gradient by 1 would cost a pass over memory.
-            clipped = tf.cond(norm > clip_norm, lambda: [g * (clip_norm / norm) for g in local], lambda: list(local))
-            optimizer.apply(clipped, variables)
-            return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
-
-        @tf.function
-        def train_steps(iterator: Any, count: tf.Tensor) -> tf.Tensor:
-            sums = tf.zeros([2])
-            for _ in tf.range(count):
-                images, labels = next(iterator)
-                sums += step(images, labels)
-            return sums
-
-        return train_steps
 
     def _call(self, train_steps: Any, iterator: Any, steps: int, progress: Progress) -> float:
         """Run `steps` training steps, add them to `progress`; the seconds they took."""
@@ -294,7 +198,7 @@ class Estimator:
                 f"published; try a smaller --learning-rate than {self.config.learning_rate:g}"
             )
         progress.step += steps
-        images = steps * self.batch_size
+        images = steps * self.plan.batch_size
         for index, value in enumerate((loss, right, images, seconds)):
             progress.running[index] += value
         return seconds
@@ -323,12 +227,6 @@ class Estimator:
             progress.best_accuracy, progress.best_loss = evaluation.accuracy, evaluation.loss
             progress.best_step = progress.step
         return entry
-
-
-def balanced_weights(split: Split) -> NDArray[np.float32]:
-    """Loss weights float32 [K], inversely proportional to the classes' counts, 1 on average over `split`."""
-    counts = np.maximum(split.counts, 1)
-    return (len(split) / (len(counts) * counts)).astype(np.float32)
 
 
 def _next_steps(steps: int, seconds: float, limit: int) -> int:

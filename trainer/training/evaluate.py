@@ -80,11 +80,11 @@ def report_subject(name: str, dataset: Dataset, val_accuracy: float, command: Se
     )
 
 
-def worst_mistakes(split: Split, probabilities: NDArray[np.float32]) -> list[report.Mistake]:
+def worst_mistakes(split: Split, probabilities: NDArray[np.float32]) -> list[metrics.Mistake]:
     """The most confident mistakes with their images, for the report."""
     indices = metrics.worst(split.labels, probabilities, WORST)
     return [
-        report.Mistake(
+        metrics.Mistake(
             name=split.name(index),
             image=split.read(np.array([index]))[0],
             true=int(split.labels[index]),

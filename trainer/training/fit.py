@@ -22,6 +22,7 @@ from trainer.models import check_name, suggest
 from trainer.reporting import metrics, report
 from trainer.training import tracking
 from trainer.training.checkpoints import Checkpoints, Progress
+from trainer.training.distribution import count_workers, is_chief, make_strategy
 from trainer.training.evaluate import predict_split, report_subject, worst_mistakes
 from trainer.training.publish import publish
 from trainer.training.run_folder import RunFolder, open_run, refuse_private_folder
@@ -55,7 +56,7 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
     """
     check_name(config.model)
     check_spec(config.dataset)  # TensorFlow takes seconds to start
-    from trainer.training.estimator import Estimator, count_workers, is_chief, make_strategy
+    from trainer.training.estimator import Estimator
 
     refuse_private_folder(config, count_workers())
     with quiet_stderr():  # TensorFlow warns of missing CUDA drivers before any setting of its own is read

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from trainer.config import TrainerError
 
 if TYPE_CHECKING:
-    from trainer.reporting.metrics import Evaluation
-    from trainer.reporting.report import Mistake
+    from trainer.reporting.metrics import Evaluation, Mistake
 
 log = logging.getLogger("trainer")
 

@@ -13,8 +13,10 @@ from pictures import picture, picture_folder
 from PIL import Image
 
 from trainer.config import InputError, RunError
-from trainer.data.cache import ImageCache, Request, cache_dir, open_or_build, prune
+from trainer.data.cache_entries import cache_dir, prune
 from trainer.data.folder import FolderSource
+from trainer.data.image_cache import ImageCache, open_or_build
+from trainer.data.pixel_request import Request
 from trainer.images.decode import decode
 from trainer.images.pixels import PixelSpec
 
