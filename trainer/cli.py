@@ -242,7 +242,7 @@ def data_inspect(
         print_json({**asdict(summary), "contact_sheet": str(sheet)})
         return
     printing.print_dataset(summary, sheet)
-    suggested = suggest(summary.pixels)
+    suggested = suggest(dataset.train.cache.sizes.keys(), summary.pixels.normalize).name
     model = () if suggested == FitConfig.model else ("--model", suggested)
     print_next("trainer", "fit", "--dataset", spec, *model, *(("--data-dir", data_dir) if data_dir else ()))
 

@@ -18,7 +18,7 @@ from trainer.data.folder import FolderSource
 from trainer.data.image_cache import ImageCache, open_or_build
 from trainer.data.pixel_request import Request
 from trainer.images.decode import decode
-from trainer.images.pixels import PixelSpec
+from trainer.images.pixels import PixelSpec, PixelWish
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +78,13 @@ def test_a_size_that_is_asked_for_is_kept(tmp_path: Path) -> None:
     assert opened(tmp_path, Request(pixels=PixelSpec(9, 9, 3))).pixels == PixelSpec(9, 9, 3)
     with pytest.raises(InputError, match="makes images of 28x28"):
         opened(tmp_path, Request(image_size=(32, 32), normalize="mnist"))
+
+
+def test_a_network_s_wish_decides_where_nothing_is_said(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"a": 2, "b": 2}, mode="L")
+    wish = PixelWish(size=(40, 48), native=False, channels=3)
+    assert opened(tmp_path, Request(wish=wish)).pixels == PixelSpec(40, 48, 3)
+    assert opened(tmp_path, Request(image_size=(20, 24), wish=wish)).pixels == PixelSpec(20, 24, 3)
 
 
 def test_an_entry_is_reused_while_nothing_changed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

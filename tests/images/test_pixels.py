@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.images.pixels import PixelSpec
+from trainer.images.pixels import PixelSpec, PixelWish
 
 DIGIT = PixelSpec(28, 28, 1, normalize="mnist")
 
@@ -18,3 +18,21 @@ def test_spec_round_trip_and_impossible_specs() -> None:
         PixelSpec(28, 28, 1, normalize="zscore")
     with pytest.raises(ValueError, match="not bilinear"):
         PixelSpec(28, 28, 1, resize="nearest")
+
+
+@pytest.mark.parametrize(
+    ("wish", "native", "chosen"),
+    [
+        (PixelWish(), {(28, 30)}, (28, 30)),
+        (PixelWish(), {(64, 64)}, (64, 64)),
+        (PixelWish(), {(65, 64)}, (64, 64)),
+        (PixelWish(), {(7, 28)}, (64, 64)),
+        (PixelWish(), {(28, 28), (30, 30)}, (64, 64)),
+        (PixelWish(), set(), (64, 64)),
+        (PixelWish(size=(160, 160), native=False), {(28, 28)}, (160, 160)),
+    ],
+)
+def test_a_wish_is_the_pictures_own_size_where_that_is_small(
+    wish: PixelWish, native: set[tuple[int, int]], chosen: tuple[int, int]
+) -> None:
+    assert wish.choose(native) == chosen

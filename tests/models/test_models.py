@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from trainer.config import InputError
-from trainer.images.pixels import PixelSpec
 from trainer.models import build, suggest
 
 
@@ -93,8 +92,17 @@ def test_what_cannot_be_built_is_refused(name: str, shape: tuple[int, int, int],
 
 
 @pytest.mark.parametrize(
-    ("pixels", "name"),
-    [((28, 28, 1), "branched_cnn"), ((64, 64, 1), "compact_resnet"), ((28, 28, 3), "compact_resnet")],
+    ("sizes", "normalize", "name"),
+    [
+        ([(28, 28, 1)], "none", "branched_cnn"),
+        ([(32, 20, 1), (28, 28, 1)], "none", "branched_cnn"),
+        ([(400, 300, 3)], "mnist", "branched_cnn"),
+        ([(64, 64, 1)], "none", "compact_resnet"),
+        ([(28, 28, 3)], "none", "compact_resnet"),
+        ([(28, 28, 1), (28, 28, 3)], "none", "compact_resnet"),
+    ],
 )
-def test_the_default_is_suggested_for_digits_alone(pixels: tuple[int, int, int], name: str) -> None:
-    assert suggest(PixelSpec(*pixels)) == name
+def test_the_default_is_suggested_for_digits_alone(
+    sizes: list[tuple[int, int, int]], normalize: str, name: str
+) -> None:
+    assert suggest(sizes, normalize).name == name

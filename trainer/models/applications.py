@@ -13,11 +13,16 @@ if TYPE_CHECKING:
 PREFIX = "keras.applications:"
 
 
-def build_application(name: str, input_shape: tuple[int, int, int], classes: int, dropout: float) -> keras.Model:
+def build_application(
+    name: str, input_shape: tuple[int, int, int], classes: int, *, dropout: float, kernel_size: int
+) -> keras.Model:
     """uint8 [B,H,W,C] → float32 logits [B,classes]; `name` as in `keras.applications.NAME`.
+
+    `kernel_size` is the backbone's own, whatever is asked for.
 
     Raises InputError for an unknown name, ValueError where the backbone refuses the picture's size.
     """
+    del kernel_size
     import keras
     from keras import layers
 

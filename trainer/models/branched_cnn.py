@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trainer.models.architecture import Architecture
+
 if TYPE_CHECKING:
     import keras
 
@@ -51,3 +53,6 @@ def count_branched_cnn(input_shape: tuple[int, int, int], classes: int, kernel_s
     convolutions = (area * channels + 1) * 32 + 2 * (area * 32 + 1) * 64 + 2 * (area * 64 + 1) * 256
     flat = (height // 4) * (width // 4) * 512
     return convolutions + (flat + 1) * 1000 + 1001 * 500 + 501 * classes
+
+
+BRANCHED_CNN = Architecture("branched_cnn", build_branched_cnn, count=count_branched_cnn)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from trainer.models.architecture import Architecture
+
 if TYPE_CHECKING:
     import keras
 
@@ -48,3 +50,6 @@ def build_compact_resnet(
     x = layers.Dropout(dropout, name="dropout")(x)
     logits = layers.Dense(classes, dtype="float32", name="output")(x)
     return keras.Model(images, logits, name="compact_resnet")
+
+
+COMPACT_RESNET = Architecture("compact_resnet", build_compact_resnet)

@@ -18,7 +18,7 @@ from trainer.config import FitConfig, RunError, slug
 from trainer.data import Dataset, load
 from trainer.data.spec import check_spec
 from trainer.machine import quiet_stderr
-from trainer.models import check_name, suggest
+from trainer.models import find, suggest
 from trainer.reporting import metrics, report
 from trainer.training import tracking
 from trainer.training.checkpoints import Checkpoints, Progress
@@ -54,7 +54,7 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
 
     Raises InputError, RunError (the run can be resumed) and, after a signal, Interrupted.
     """
-    check_name(config.model)
+    architecture = find(config.model)
     check_spec(config.dataset)  # TensorFlow takes seconds to start
     from trainer.training.estimator import Estimator
 
@@ -66,13 +66,15 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
         config.dataset,
         image_size=config.image_size,
         normalize=config.normalize,
+        wish=architecture.wish,
         data_dir=config.data_dir,
         seed=config.seed,
         limit=config.limit,
     )
     log_counts(dataset)
-    if chief and config.model == FitConfig.model != (suggested := suggest(dataset.pixels)):
-        log.info("--model %s may learn pictures like these better and faster than the default", suggested)
+    suggested = suggest(dataset.train.cache.sizes.keys(), dataset.pixels.normalize)
+    if chief and config.model == FitConfig.model != suggested.name:
+        log.info("--model %s may learn pictures like these better and faster than the default", suggested.name)
     name = config.name or slug(dataset.name)
     estimator = Estimator(config, dataset, strategy)
     run = open_run(config, name, identity(config, dataset), shared=not chief)

@@ -1,0 +1,24 @@
+"""What is known of a network before it is built, and before pictures are decoded for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.images.pixels import PixelWish
+
+Shape = tuple[int, int, int]  # height, width, channels
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A kind of network: uint8 [B,H,W,C] → float32 logits [B,K]."""
+
+    name: str  # as `--model` has it
+    # (input shape, classes, dropout=…, kernel_size=…) → a Keras model. Rescaling is part of it, so that what is
+    # exported takes the pixels as they are. Raises ValueError for a picture that it does not take.
+    build: Callable[..., Any]
+    wish: PixelWish = PixelWish()
+    # (input shape, classes, kernel size) → parameters, for a network that may be too large to be built just to count.
+    count: Callable[[Shape, int, int], int] | None = None
