@@ -1,38 +1,12 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 
 from trainer.config import InputError, Interrupted, RunError
-from trainer.console import fail, normalize_arguments
-
-
-@pytest.mark.parametrize(
-    ("given", "normal"),
-    [
-        (["fit", "--batch_size=64"], ["fit", "--batch-size=64"]),
-        (["fit", "--run_dir", "my_runs"], ["fit", "--run-dir", "my_runs"]),
-        (["fit", "--run_dir=a_b"], ["fit", "--run-dir=a_b"]),
-        (["fit", "--save=true"], ["fit", "--save"]),
-        (["fit", "--save=False"], ["fit", "--no-save"]),
-        (["fit", "--no-save=true"], ["fit", "--no-save"]),
-        (["fit", "--no_save=false"], ["fit", "--save"]),
-        (["fit", "--json=true"], ["fit", "--json"]),
-        (["fit", "--json=false"], ["fit"]),
-        (["fit", "--_wandb={}", "--_wandb_x=1", "--epochs=1"], ["fit", "--epochs=1"]),
-        (["fit", "--wandb_x=1"], ["fit", "--wandb-x=1"]),
-        (["--debug", "fit"], ["fit"]),
-        (["predict", "m", "--", "--debug_x"], ["predict", "m", "--", "--debug_x"]),
-    ],
-)
-def test_one_spelling(given: list[str], normal: list[str]) -> None:
-    assert normalize_arguments(given) == normal
-
-
-def test_a_boolean_that_is_none() -> None:
-    with pytest.raises(InputError, match="--save: 'maybe' is neither true nor false"):
-        normalize_arguments(["--save=maybe"])
+from trainer.console import fail, print_next, print_saved, serve_command
 
 
 @pytest.mark.parametrize(
@@ -53,3 +27,24 @@ def test_errors_are_one_line_and_an_exit_code(
     printed = capsys.readouterr().err
     assert printed.startswith(shown)
     assert printed.count("\n") == 1
+
+
+def test_the_closing_line_is_on_stderr_and_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    print_next("trainer", "fit", "--dataset", Path("my pictures"))
+    print_next(*serve_command("digits:v1"))
+    printed = capsys.readouterr()
+    assert printed.err == "next: trainer fit --dataset 'my pictures'\nnext: bentoml serve --arg model=digits:v1\n"
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("worse_than", "command"),
+    [(None, "bentoml serve --arg model=pets"), ("pets:old", "bentoml models delete pets:new")],
+)
+def test_what_was_published_is_served_or_taken_back(
+    worse_than: str | None, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_saved("pets:new", worse_than)
+    printed = capsys.readouterr()
+    assert printed.out == "saved as pets:new\n"
+    assert printed.err == f"next: {command}\n"

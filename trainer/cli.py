@@ -6,25 +6,17 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.main import get_command
 
 from trainer import printing
 from trainer.config import FitConfig, InputError, options, searchable
-from trainer.console import (
-    fail,
-    normalize_arguments,
-    print_json,
-    print_next,
-    print_saved,
-    serve_command,
-    set_up_logging,
-)
+from trainer.console import fail, print_json, print_next, print_saved, set_up_logging
 from trainer.display import TrainingDisplay
-from trainer.options import typer_option, with_options
+from trainer.options import flags, normalize_arguments, typer_option, with_options
 
 app = typer.Typer(
     name="trainer",
@@ -41,9 +33,7 @@ data_app = typer.Typer(
     epilog="Example: [bold]trainer data inspect folder:photos[/bold]",
 )
 cache_app = typer.Typer(
-    no_args_is_help=True,
-    help="The cache of decoded images.",
-    epilog="Example: [bold]trainer cache prune[/bold]",
+    no_args_is_help=True, help="The cache of decoded images.", epilog="Example: [bold]trainer cache prune[/bold]"
 )
 app.add_typer(data_app, name="data")
 app.add_typer(cache_app, name="cache")
@@ -59,6 +49,8 @@ ModelArgument = Annotated[
 def print_version(wanted: bool) -> None:
     """The callback of `--version`."""
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(version("trainer"))
         raise typer.Exit
 
@@ -139,42 +131,24 @@ def predict(
         elif as_json:
             print_json(result)
         else:
-            typer.echo(f"{result['path']}: {result['label']} ({result['probability']:.2%})")
+            printing.print_prediction(result)
     if failures:
         raise InputError("; ".join(failures))
-    if as_json:
-        return
-    if url is None:
-        print_next(*serve_command(arguments[0]))
-    else:
-        print_next("curl", "--data-binary", f"@{arguments[0]}", f"{url.rstrip('/')}/predict")
+    if not as_json:
+        printing.print_after_predict(arguments[0], url)
 
 
 @app.command(epilog="Example: [bold]trainer models[/bold]")
 def models(as_json: JsonOption = False) -> None:
     """List the models of the store, the newest first."""
-    from trainer import artifact
-    from trainer.artifact import store
+    from trainer.artifact.listing import listing
 
-    rows = []
-    for stored in store.models():
-        spec = artifact.read_spec(stored.path)
-        rows.append(
-            {
-                "tag": stored.tag,
-                "dataset": spec["dataset"],
-                "test_accuracy": spec["metrics"].get("test_accuracy"),
-                "val_accuracy": spec["metrics"].get("val_accuracy"),
-                "quantization": spec["quantization"],
-                "size_bytes": stored.size_bytes,
-                "created": stored.created.isoformat(),
-            }
-        )
+    entries = listing()
     if not as_json:
-        printing.print_models(rows)
+        printing.print_models(entries)
         return
-    for row in rows:
-        print_json(row)
+    for entry in entries:
+        print_json(entry)
 
 
 @app.command(epilog="Example: [bold]trainer save runs/mnist-20260101-120000[/bold]")
@@ -225,7 +199,7 @@ def sweep(
 
 @data_app.command("inspect", epilog="Example: [bold]trainer data inspect folder:photos[/bold]")
 def data_inspect(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help=options(FitConfig)["dataset"].help)],
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help=options(FitConfig)["dataset"].described())],
     data_dir: DataDirOption = None,
     sheet: Annotated[Path, typer.Option(help="Where the contact sheet goes (PNG).")] = Path("contact-sheet.png"),
     as_json: JsonOption = False,
@@ -233,7 +207,6 @@ def data_inspect(
     """Show classes, counts, sizes and rejected files, and draw a contact sheet."""
     from trainer.data import load
     from trainer.data.inspect import contact_sheet, summarize
-    from trainer.models import suggest
 
     dataset = load(spec, data_dir=data_dir)
     summary = summarize(dataset)
@@ -242,9 +215,7 @@ def data_inspect(
         print_json({**asdict(summary), "contact_sheet": str(sheet)})
         return
     printing.print_dataset(summary, sheet)
-    suggested = suggest(dataset.train.cache.sizes.keys(), summary.pixels.normalize).name
-    model = () if suggested == FitConfig.model else ("--model", suggested)
-    print_next("trainer", "fit", "--dataset", spec, *model, *(("--data-dir", data_dir) if data_dir else ()))
+    printing.print_after_inspect(spec, data_dir, summary)
 
 
 @cache_app.command("prune", epilog="Example: [bold]trainer cache prune[/bold]")
@@ -267,7 +238,8 @@ def run(command_line: Sequence[str]) -> int:
     """Run one command line; the exit code."""
     debug = "--debug" in command_line
     try:
-        code = app(normalize_arguments(command_line), standalone_mode=False)
+        command = get_command(app)
+        code = command(normalize_arguments(command_line, flags(command)), standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()

@@ -81,6 +81,12 @@ class Option:
     searchable: bool = True  # by a sweep
     repeated: bool = True  # in the command that trains the same again
 
+    def described(self) -> str:
+        """The help, with the `{choices}`, `{low}` and `{high}` in it filled in."""
+        *others, last = self.choices or ("",)
+        choices = f"{', '.join(others)} or {last}" if others else last
+        return self.help.format(choices=choices, low=self.low, high=self.high)
+
 
 def option(default: Any = dataclasses.MISSING, **facts: Any) -> Any:
     """A dataclass field that is also an option; `facts` as in `Option`."""
@@ -147,14 +153,16 @@ class FitConfig:
     learning_rate: float = option(
         1e-3, low=1e-8, high=10.0, help="The peak, after warm-up and before the cosine decay."
     )
-    optimizer: str = option("adamw", choices=("adamw", "adam", "sgd"), help="adamw, adam or sgd.")
+    optimizer: str = option("adamw", choices=("adamw", "adam", "sgd"), help="{choices}.")
     weight_decay: float = option(0.01, low=0.0, high=1.0, help="For adamw and sgd.")  # decoupled; kernels only
-    dropout: float = option(0.4, low=0.0, high=0.95, help="Share of the network switched off in each step, 0 to 0.95.")
+    dropout: float = option(
+        0.4, low=0.0, high=0.95, help="Share of the network switched off in each step, {low:g} to {high:g}."
+    )
     kernel_size: int = option(3, low=1, high=11, help="Of the convolutions, in pixels.")
-    normalize: str = option("auto", choices=("auto", "none", "mnist"), help="auto, none or mnist.")
-    augment: str = option("auto", choices=("auto", "none", "light", "strong"), help="auto, none, light or strong.")
-    class_weights: str = option("none", choices=("none", "balanced"), help="none or balanced.")
-    precision: str = option("auto", choices=("auto", "float32", "bfloat16"), help="auto, float32 or bfloat16.")
+    normalize: str = option("auto", choices=("auto", "none", "mnist"), help="{choices}.")
+    augment: str = option("auto", choices=("auto", "none", "light", "strong"), help="{choices}.")
+    class_weights: str = option("none", choices=("none", "balanced"), help="{choices}.")
+    precision: str = option("auto", choices=("auto", "float32", "bfloat16"), help="{choices}.")
     seed: int = option(0, low=0, high=2**31 - 1, help="Of the split, the weights and the augmentation.")
     limit: int | None = option(None, low=1, high=2**31 - 1, help="At most this many training images.")
     run_dir: Path | None = option(
@@ -180,7 +188,7 @@ class FitConfig:
     wandb: str = option(
         "auto",
         choices=("auto", "online", "offline", "disabled"),
-        help="auto, online, offline or disabled.",
+        help="{choices}.",
         decides=False,
         repeated=False,
     )

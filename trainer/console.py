@@ -1,4 +1,4 @@
-"""What the command line shows: logs, progress, tables, errors; and the signals that it turns into them."""
+"""What every command shows: logs, tables, JSON, errors, and the command to try next."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.config import InputError, Interrupted, TrainerError
+from trainer.config import Interrupted, TrainerError
 
 log = logging.getLogger("trainer")
 
@@ -25,42 +25,6 @@ def set_up_logging() -> None:
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
-
-
-def normalize_arguments(arguments: Sequence[str]) -> list[str]:
-    """The command line in one spelling.
-
-    Underscores in option names become dashes and `--flag=true|false` becomes `--flag` or `--no-flag`, as W&B
-    writes them in `${args}`; options that begin with `--_wandb` (added by W&B on resume) are
-    dropped, and so is `--debug`, which `run` has seen.
-    """
-    flags = {"save": "--no-save", "json": None, "events": None}  # what each reads when it is false; None: left out
-    normal: list[str] = []
-    for position, argument in enumerate(arguments):
-        if argument == "--":
-            normal.extend(arguments[position:])
-            break
-        if not argument.startswith("--"):
-            normal.append(argument)
-            continue
-        option, equals, value = argument.partition("=")
-        if option.startswith("--_wandb") or argument == "--debug":
-            continue
-        option = option.replace("_", "-")
-        if equals and option.removeprefix("--no-").removeprefix("--") in flags:
-            normal.extend(_flag(option, value, flags))
-        else:
-            normal.append(option + equals + value)
-    return normal
-
-
-def _flag(option: str, value: str, flags: dict[str, str | None]) -> list[str]:
-    if value.lower() not in ("true", "false"):
-        raise InputError(f"{option}: {value!r} is neither true nor false")
-    name = option.removeprefix("--no-").removeprefix("--")
-    wanted = (value.lower() == "true") != option.startswith("--no-")
-    spelling = f"--{name}" if wanted else flags[name]
-    return [spelling] if spelling else []
 
 
 def fail(error: BaseException) -> int:

@@ -1,15 +1,15 @@
-"""A dataclass's options as those of a Typer command."""
+"""How a command line is read: a dataclass's options as those of a Typer command, and one spelling for all options."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from trainer.config import Option, options
+from trainer.config import InputError, Option, options
 
 Command = Callable[..., None]
 
@@ -17,7 +17,7 @@ Command = Callable[..., None]
 def typer_option(config: type[Any], name: str) -> Any:
     """The field `name` of a dataclass as Typer's kind of option, to be used in `Annotated`."""
     one: Option = options(config)[name]
-    return typer.Option(metavar=one.metavar, help=one.help)
+    return typer.Option(metavar=one.metavar, help=one.described())
 
 
 def with_options(config: type[Any]) -> Callable[[Command], Command]:
@@ -57,3 +57,49 @@ def _parameters(config: type[Any]) -> list[inspect.Parameter]:
         )
         for name, one in options(config).items()
     ]
+
+
+def flags(command: Any) -> dict[str, str | None]:
+    """The flags of a Typer command, or of all in a group: name → the option that says no (None: there is none)."""
+    if within := getattr(command, "commands", None):
+        return {name: no for one in within.values() for name, no in flags(one).items()}
+    return {
+        one.opts[0].removeprefix("--"): next(iter(one.secondary_opts), None)
+        for one in command.params
+        if getattr(one, "is_flag", False)
+    }
+
+
+def normalize_arguments(arguments: Sequence[str], known: Mapping[str, str | None]) -> list[str]:
+    """The command line in one spelling; `known` are its `flags`.
+
+    Underscores in option names become dashes and `--flag=true|false` becomes `--flag` or `--no-flag`, as W&B
+    writes them in `${args}`; options that begin with `--_wandb` (added by W&B on resume) are
+    dropped, and so is `--debug`, which `run` has seen. Raises InputError for a flag that is neither true nor false.
+    """
+    normal: list[str] = []
+    for position, argument in enumerate(arguments):
+        if argument == "--":
+            normal.extend(arguments[position:])
+            break
+        if not argument.startswith("--"):
+            normal.append(argument)
+            continue
+        option, equals, value = argument.partition("=")
+        if option.startswith("--_wandb") or argument == "--debug":
+            continue
+        option = option.replace("_", "-")
+        if equals and option.removeprefix("--no-").removeprefix("--") in known:
+            normal.extend(_flag(option, value, known))
+        else:
+            normal.append(option + equals + value)
+    return normal
+
+
+def _flag(option: str, value: str, known: Mapping[str, str | None]) -> list[str]:
+    if value.lower() not in ("true", "false"):
+        raise InputError(f"{option}: {value!r} is neither true nor false")
+    name = option.removeprefix("--no-").removeprefix("--")
+    wanted = (value.lower() == "true") != option.startswith("--no-")
+    spelling = f"--{name}" if wanted else known[name]
+    return [spelling] if spelling else []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from trainer.config import FitConfig
 from trainer.console import print_next, print_saved, print_table, serve_command
 
 if TYPE_CHECKING:
@@ -53,8 +54,21 @@ def print_evaluation(model: str, result: Mapping[str, Any]) -> None:
     print_next(*serve_command(model))
 
 
+def print_prediction(answer: Mapping[str, Any]) -> None:
+    """The class of one image file."""
+    typer.echo(f"{answer['path']}: {answer['label']} ({answer['probability']:.2%})")
+
+
+def print_after_predict(first: str, url: str | None) -> None:
+    """What to try after `predict`; `first` is its first argument: the model, or with `url` an image file."""
+    if url is None:
+        print_next(*serve_command(first))
+    else:
+        print_next("curl", "--data-binary", f"@{first}", f"{url.rstrip('/')}/predict")
+
+
 def print_models(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The versions of the store, one a row."""
+    """The models of the store, as `artifact.listing` has them, one a row."""
     if not rows:
         typer.echo("the store is empty")
         print_next(*FIRST)
@@ -93,6 +107,15 @@ def print_dataset(summary: Summary, sheet: Path) -> None:
     typer.echo(f"{len(summary.rejected)} rejected, {summary.ignored} ignored (no images)")
     for file in summary.rejected[:20]:
         typer.echo(f"  {file.path}: {file.reason}")
+
+
+def print_after_inspect(spec: str, data_dir: Path | None, summary: Summary) -> None:
+    """The command that trains on what was looked at, with the model that suits it."""
+    from trainer.models import suggest
+
+    suggested = suggest([size[:3] for size in summary.sizes], summary.pixels.normalize).name
+    model = () if suggested == FitConfig.model else ("--model", suggested)
+    print_next("trainer", "fit", "--dataset", spec, *model, *(("--data-dir", data_dir) if data_dir else ()))
 
 
 def _short(spec: str) -> str:
