@@ -1,6 +1,7 @@
 """Training, measured beside plain Keras on the same machine; prints one table.
 
     TFDS_DATA_DIR=... python benchmarks/train.py [--runs 3] [--only throughput,input,...] [--folder DIR]
+    TFDS_DATA_DIR=... python benchmarks/train.py --quick     # minutes: before and after a change
 
 Each figure is the median of `--runs`, each run a process of its own, ours and the other in turn. `--folder` is
 a folder of class folders with small JPEG files for the first-pass measurement.
@@ -166,6 +167,14 @@ def accuracy(runs: int) -> None:
         print(f"{name}: test accuracy {spread(accuracies)} %, command {spread(seconds)} s", flush=True)
 
 
+def steps(runs: int) -> None:
+    results = [fit("--limit", "12800", "--epochs", "2", "--augment", "none") for _ in range(runs)]
+    for key, unit in (("images_per_second", "images/s"), ("command_seconds", "s for the command")):
+        print(f"training, 2 epochs of 12,800 images: {spread([one[key] for one in results])} {unit}", flush=True)
+    accuracies = [100 * one["test_accuracy"] for one in results]
+    print(f"its test accuracy: {spread(accuracies)} %", flush=True)
+
+
 def input_pipeline(runs: int) -> None:
     results = [python(INPUT) for _ in range(runs)]
     for augment in ("none", "auto"):
@@ -231,6 +240,7 @@ def main() -> None:
     parser.add_argument(
         "--only", default="", help="of throughput, time_to_99, accuracy, input, first_pass, command_line"
     )
+    parser.add_argument("--quick", action="store_true", help="only command_line, input and steps, nothing beside Keras")
     options = parser.parse_args()
     parts: dict[str, Callable[[], None]] = {
         "command_line": lambda: command_line(options.runs),
@@ -239,6 +249,8 @@ def main() -> None:
         "time_to_99": lambda: time_to_99(options.runs),
         "accuracy": lambda: accuracy(options.runs),
     }
+    if options.quick:
+        parts = {"command_line": parts["command_line"], "input": parts["input"], "steps": lambda: steps(options.runs)}
     if options.folder:
         parts["first_pass"] = lambda: first_pass(options.runs, options.folder)
     print(hardware(), flush=True)

@@ -21,7 +21,7 @@ from server import PROJECT, Server, wait_until_ready
 
 README = PROJECT / "README.md"
 EXAMPLE = PROJECT / "docs" / "example.md"
-PAGES = (README, *sorted((PROJECT / "docs").glob("*.md")))
+PAGES = (README, PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md")))
 PICTURES = PROJECT.parent / "shared" / "data" / "cifar10_folder"
 CLASSES = ("cat", "dog", "horse")
 BIN = Path(sys.executable).parent
@@ -36,6 +36,8 @@ NOT_RUN = {
     "make rollout": "needs Docker: test_container.py",
     "make rollback": "needs Docker: test_container.py",
     "make setup": "installs everything once more",
+    "python -c": "needs the network",
+    "trainer fit --dataset tfds:mnist": "takes minutes: test_real_mnist.py",
 }
 # What the others print, by how they begin: a command that is in neither table fails the test.
 PRINTED = {
