@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from trainer.config import InputError
 from trainer.sweep.search import POINT, Search
-from trainer.sweep.sweep_file import Hyperband, Parameter, SweepSpec
+from trainer.sweep.space import Hyperband, Parameter, SweepSpec
 
 GRID = {"dropout": Parameter(choices=(0.1, 0.2, 0.3)), "optimizer": Parameter(choices=("sgd", "adam"))}
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from trainer.config import InputError
-from trainer.sweep.sweep_file import Hyperband, SweepSpec, read_spec
+from trainer.sweep.space import Hyperband, SweepSpec
+from trainer.sweep.sweep_file import read_spec
 
 OPTIONS = ("dataset", "epochs", "learning_rate", "dropout", "optimizer", "save")
 SWEEPS = Path(__file__).parents[2] / "sweeps"

@@ -75,3 +75,9 @@ def test_the_gates_thresholds() -> None:
         quantized = reference.copy()
         quantized[:different] = quantized[:different, ::-1]
         assert compare(reference, quantized, labels).passed is passed
+
+
+def test_tensorflow_still_has_convert_variables_to_constants_v2() -> None:
+    from tensorflow.python.framework import convert_to_constants
+
+    assert callable(convert_to_constants.convert_variables_to_constants_v2)

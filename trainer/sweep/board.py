@@ -1,9 +1,8 @@
-"""What a sweep shows: a live table, a leaderboard, and pictures in one file."""
+"""What a sweep shows while it runs and at its end: a live table, or lines in a log, and a leaderboard."""
 
 from __future__ import annotations
 
 import logging
-import shlex
 import statistics
 import sys
 import time
@@ -15,17 +14,14 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from trainer.artifact.spec import ArtifactError, read_spec
-from trainer.reporting.templates import render
 from trainer.sweep.agents import Agents
 from trainer.sweep.search import POINT, REASON, RUN, Search
-from trainer.sweep.sweep_file import METRIC, SweepSpec, Value
+from trainer.sweep.space import METRIC, SweepSpec, Value
 
 log = logging.getLogger("trainer")
 
 LEADERS = 10
 ROWS = 20  # of the live table
-AXIS = "validation accuracy"
-TEMPLATE = Path(__file__).with_name("sweep.html.jinja")
 
 
 class Board:
@@ -154,61 +150,3 @@ def caution(search: Search) -> str:
         f"On more images like these the best would most likely be right for {low:.1%} to {high:.1%}, and rather for "
         "less, as it was chosen on these; trials within that may be as good."
     )
-
-
-def write_pictures(search: Search, file: Path) -> bool:
-    """Optuna's pictures of the search, in one HTML file that needs no network; False where there is nothing to show."""
-    from optuna import visualization
-
-    leaders = search.leaders()
-    if len(leaders) < 2:
-        return False
-    varied = search.spec.varied
-    figures = [
-        (
-            "Trial by trial",
-            "Each point is a trial, the line the best so far: once it stays flat, more trials help little.",
-            visualization.plot_optimization_history(search.study, target_name=AXIS).update_xaxes(
-                dtick=max(1, len(leaders) // 10)
-            ),
-        )
-    ]
-    if varied:
-        figures.append(
-            (
-                "Which settings went together",
-                "Each line is a trial; follow the dark ones, the most accurate, from setting to setting.",
-                visualization.plot_parallel_coordinate(search.study, params=varied, target_name=AXIS),
-            )
-        )
-    # With equal values there is no variance to explain.
-    if varied and len({trial.value for trial in leaders}) > 1:
-        figures.append(
-            (
-                "Which settings mattered",
-                "How much of the difference between trials each setting explains; from few trials, a rough estimate.",
-                visualization.plot_param_importances(search.study, params=varied, target_name=AXIS).update_layout(
-                    xaxis_title="share of the difference", yaxis_title=None
-                ),
-            )
-        )
-    for _, _, figure in figures:
-        figure.update_layout(title=None, height=360, margin={"t": 40, "b": 50})
-    options = [option for option in search.spec.options(leaders[0].user_attrs[POINT]) if option != "--no-save"]
-    page = render(
-        TEMPLATE,
-        name=search.spec.name,
-        finished=len(leaders),
-        caution=caution(search),
-        folder=shlex.quote(leaders[0].user_attrs[RUN]),
-        number=leaders[0].number,
-        best=leaders[0].value,
-        leaders=leaderboard(search),
-        command=shlex.join(["trainer", "fit", *options]),
-        pictures=[
-            (title, words, figure.to_html(full_html=False, include_plotlyjs=index == 0))
-            for index, (title, words, figure) in enumerate(figures)
-        ],
-    )
-    file.write_text(page, encoding="utf-8")
-    return True

@@ -7,20 +7,18 @@ continued.
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from trainer.config import InputError
-from trainer.sweep.sweep_file import Parameter, SweepSpec, Value
+from trainer.sweep.optuna_space import distributions, grid, point_of, pruner, sampler
+from trainer.sweep.space import SweepSpec, Value
 from trainer.training.run_folder import LOCK as RUN_LOCK
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -30,7 +28,6 @@ RUN = "run"  # a trial's folder, in its user attributes
 REASON = "reason"  # why it failed
 POINT = "point"  # the options of `trainer fit`, as they were given
 LOCK = "sweep.lock"  # of a trial: held by the sweep that runs it
-STARTUP_TRIALS = 8  # at random, before TPE has something to go by
 # A point that was run already is proposed again only where few are left.
 ATTEMPTS = 200
 
@@ -55,11 +52,12 @@ class Search:
         self._claims = FileLock(folder / "claims.lock")
         with self._claims:
             try:
+                self._storage = optuna.storages.get_storage(storage or _journal(folder / "journal.log"))
                 self.study = optuna.create_study(
-                    storage=storage or _journal(folder / "journal.log"),
+                    storage=self._storage,
                     study_name=spec.name,
                     direction="maximize",
-                    pruner=_pruner(spec),
+                    pruner=pruner(spec),
                     load_if_exists=True,
                 )
             except Exception as error:
@@ -85,7 +83,7 @@ class Search:
         trial_id = self._id(trial)
         live = optuna.Trial(self.study, trial_id)
         # A trial that was interrupted has told of its first epochs before.
-        if epoch not in self.study._storage.get_trial(trial_id).intermediate_values:
+        if epoch not in self._storage.get_trial(trial_id).intermediate_values:
             live.report(value, epoch)
         return self.spec.hyperband is not None and live.should_prune()
 
@@ -93,7 +91,7 @@ class Search:
         """End a trial: with its metric, stopped early, or failed for `reason`."""
         with self._claims:
             if reason is not None:
-                self.study._storage.set_trial_user_attr(self._id(trial), REASON, reason)
+                self._storage.set_trial_user_attr(self._id(trial), REASON, reason)
             state = TrialState.FAIL if reason is not None else TrialState.PRUNED if pruned else TrialState.COMPLETE
             self.study.tell(trial.number, value if state == TrialState.COMPLETE else None, state=state)
         trial.lock.release()
@@ -118,7 +116,8 @@ class Search:
         return sorted(done, key=lambda trial: trial.value or 0.0, reverse=True)
 
     def _id(self, trial: Trial) -> int:
-        return self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, trial.number)
+        study_id = self._storage.get_study_id_from_name(self.study.study_name)
+        return self._storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
 
     def _reclaim(self, old: FrozenTrial) -> Trial | None:
         """Take over an interrupted trial, or begin a failed one again; None where somebody is at it."""
@@ -137,22 +136,22 @@ class Search:
             return Trial(old.number, old.user_attrs[POINT], folder, lock)
         lock.release()
         self.study.enqueue_trial(old.params)
-        return self._start(self.study.ask(_distributions(self.spec)))
+        return self._start(self.study.ask(distributions(self.spec)))
 
     def _propose(self, trials: list[FrozenTrial]) -> Trial | None:
         taken = [trial.user_attrs[POINT] for trial in trials if _counts(trial)]
         if self.spec.method == "grid":
-            for drawn, point in _grid(self.spec):
+            for drawn, point in grid(self.spec):
                 if point not in taken:
                     self.study.enqueue_trial(drawn)
-                    return self._start(self.study.ask(_distributions(self.spec)))
+                    return self._start(self.study.ask(distributions(self.spec)))
             return None
         if self.spec.points() is not None and len(taken) >= (self.spec.points() or 0):
             return None
         for attempt in range(ATTEMPTS):
-            self.study.sampler = _sampler(self.spec, seed=len(trials) + attempt)
-            asked = self.study.ask(_distributions(self.spec))
-            if _point(self.spec, asked.params) not in taken:
+            self.study.sampler = sampler(self.spec, seed=len(trials) + attempt)
+            asked = self.study.ask(distributions(self.spec))
+            if point_of(self.spec, asked.params) not in taken:
                 return self._start(asked)
             self.study.tell(asked, state=TrialState.FAIL)
         log.warning("no point was found in %d attempts that has not been run", ATTEMPTS)
@@ -160,7 +159,7 @@ class Search:
 
     def _start(self, asked: optuna.Trial) -> Trial:
         folder = self.folder / f"trial-{asked.number:04d}"
-        point = _point(self.spec, asked.params)
+        point = point_of(self.spec, asked.params)
         asked.set_user_attr(POINT, point)
         asked.set_user_attr(RUN, str(folder))
         lock = _try_lock(folder)
@@ -207,46 +206,3 @@ def _journal(file: Path) -> optuna.storages.BaseStorage:
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 
     return JournalStorage(JournalFileBackend(str(file), JournalFileOpenLock(str(file))))
-
-
-def _sampler(spec: SweepSpec, seed: int) -> optuna.samplers.BaseSampler:
-    """Seeded by the trial, so that a sweep draws the same points however often it is started again."""
-    if spec.method == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    # The constant liar: trials that are running count as bad ones, so that workers do not all go to one place.
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, constant_liar=True)
-
-
-def _pruner(spec: SweepSpec) -> optuna.pruners.BasePruner:
-    if spec.hyperband is None:
-        return optuna.pruners.NopPruner()
-    return optuna.pruners.HyperbandPruner(min_resource=spec.hyperband.min_epochs, reduction_factor=spec.hyperband.eta)
-
-
-def _distributions(spec: SweepSpec) -> dict[str, BaseDistribution]:
-    return {name: _distribution(parameter) for name, parameter in spec.parameters.items()}
-
-
-def _distribution(parameter: Parameter) -> BaseDistribution:
-    if parameter.choices:
-        return CategoricalDistribution(parameter.choices)
-    if parameter.integer:
-        return IntDistribution(int(parameter.low), int(parameter.high))
-    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
-
-
-def _point(spec: SweepSpec, drawn: Mapping[str, Any]) -> dict[str, Value]:
-    """The options' values for what was drawn."""
-    point: dict[str, Value] = {}
-    for name, parameter in spec.parameters.items():
-        exact = parameter.choices or parameter.integer
-        point[name] = drawn[name] if exact else parameter.transform(drawn[name])
-    return point
-
-
-def _grid(spec: SweepSpec) -> Iterator[tuple[dict[str, Value], dict[str, Value]]]:
-    """What to draw, and its point, for each point of a grid in the file's order."""
-    names = list(spec.parameters)
-    for values in itertools.product(*(spec.parameters[name].grid() or () for name in names)):
-        drawn = dict(zip(names, values, strict=True))
-        yield drawn, _point(spec, drawn)

@@ -15,9 +15,11 @@ from trainer.config import InputError, Interrupted, RunError
 from trainer.console import print_next, print_saved, print_table
 from trainer.data.spec import check_spec
 from trainer.sweep.agents import Agents
-from trainer.sweep.board import Board, best_metrics, caution, in_a_line, leaderboard, outcome, write_pictures
+from trainer.sweep.board import Board, best_metrics, caution, in_a_line, leaderboard, outcome
+from trainer.sweep.page import write_page
 from trainer.sweep.search import RUN, Search
-from trainer.sweep.sweep_file import METRIC, read_spec
+from trainer.sweep.space import METRIC
+from trainer.sweep.sweep_file import read_spec
 from trainer.training.publish import publish_run
 from trainer.training.run_folder import RUNS
 
@@ -92,7 +94,7 @@ def _show(search: Search) -> None:
         print_table(f"{search.spec.name}: the best trials", ("trial", METRIC, "parameters"), rows)
     if len(rows) > 1 and (words := caution(search)):
         typer.echo(words)
-    if write_pictures(search, search.folder / PICTURES):
+    if write_page(search, search.folder / PICTURES):
         typer.echo(f"pictures in {search.folder / PICTURES}")
 
 

@@ -2,120 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any, NoReturn
 
 import yaml
 
 from trainer.config import InputError
+from trainer.sweep.distributions import BY_QUANTILE, DEFAULTS, DISTRIBUTIONS, QUANTIZED, UNIFORM, by_quantile
+from trainer.sweep.space import ARGS, METRIC, Hyperband, Parameter, SweepSpec, Value
 
-METRIC = "val_accuracy"  # never test accuracy: what chooses must not be what judges
 METHODS = ("grid", "random", "bayes")
 TOP_KEYS = (
     *("program", "command", "method", "metric", "parameters", "early_terminate"),
     *("name", "description", "project", "entity", "run_cap"),
 )
-ARGS = "${args}"
 # The part of a command that names the program, in the spellings that W&B's files have.
 PROGRAM = (["trainer", "fit"], ["${program}", "fit"], ["python", "-m", "trainer", "fit"])
 
-UNIFORM = ("min", "max")
-SPREAD = ("mu", "sigma")
-# Distribution → the keys that it needs; those in QUANTIZED also exist with `q_` in front and `q`, the step.
-DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
-    "constant": ("value",),
-    "categorical": ("values",),
-    "int_uniform": UNIFORM,
-    "uniform": UNIFORM,
-    "log_uniform": UNIFORM,
-    "log_uniform_values": UNIFORM,
-    "inv_log_uniform": UNIFORM,
-    "inv_log_uniform_values": UNIFORM,
-    "normal": SPREAD,
-    "log_normal": SPREAD,
-    "beta": ("a", "b"),
-}
-QUANTIZED = ("uniform", "log_uniform", "log_uniform_values", "normal", "log_normal", "beta")
-BY_QUANTILE = ("normal", "log_normal", "beta")
-TAIL = 1e-6
-DEFAULTS = {"mu": 0.0, "sigma": 1.0, "q": 1.0, "a": 1.0, "b": 1.0}
-
-Value = str | int | float | bool
 # (file, line number from 1, key) of what is being read
 Where = tuple[Path, int, str]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One hyper-parameter: one value, a list of them, or a number from `low` to `high`.
-
-    A search draws from [low, high], evenly or (`log`) evenly in the logarithm; `transform` makes the parameter's value
-    of what it drew.
-    """
-
-    choices: tuple[Value, ...] = ()
-    low: float = 0.0
-    high: float = 1.0
-    log: bool = False
-    integer: bool = False
-    transform: Callable[[float], float] = lambda drawn: drawn
-
-    def grid(self) -> tuple[Value, ...] | None:
-        """All values; None where they cannot be counted."""
-        if self.choices:
-            return self.choices
-        return tuple(range(int(self.low), int(self.high) + 1)) if self.integer else None
-
-
-@dataclass(frozen=True)
-class Hyperband:
-    """Stop a trial early, by its place after `min_epochs`, `min_epochs`·eta, … epochs."""
-
-    min_epochs: int
-    eta: int
-
-
-@dataclass(frozen=True)
-class SweepSpec:
-    """What a sweep file asks for."""
-
-    path: Path
-    method: str
-    parameters: Mapping[str, Parameter]
-    command: tuple[str, ...]  # options of `trainer fit` around `ARGS`
-    hyperband: Hyperband | None
-    run_cap: int | None
-
-    @property
-    def name(self) -> str:
-        """Changes with whatever changes the search."""
-        described = {
-            name: [p.choices, p.low, p.high, p.log, p.integer, p.transform(0.3)] for name, p in self.parameters.items()
-        }
-        content = json.dumps([self.method, described, self.command], sort_keys=True)
-        return f"{self.path.stem}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
-
-    @property
-    def varied(self) -> list[str]:
-        """The parameters that have more than one value."""
-        return [name for name, parameter in self.parameters.items() if len(parameter.choices) != 1]
-
-    def points(self) -> int | None:
-        """How many points there are; None where they cannot be counted."""
-        counts = [len(grid) if (grid := p.grid()) is not None else math.inf for p in self.parameters.values()]
-        product = math.prod(counts)
-        return None if product == math.inf else int(product)
-
-    def options(self, point: Mapping[str, Value]) -> list[str]:
-        """The options of `trainer fit` for a point."""
-        values = [f"--{name}={_spelled(value)}" for name, value in point.items()]
-        return [part for word in self.command for part in (values if word == ARGS else [word])]
 
 
 def read_spec(path: Path, known_options: Sequence[str]) -> SweepSpec:
@@ -309,27 +216,9 @@ class _Reader:
                 self._fail(key, "whole numbers are expected")
             return Parameter(low=low, high=high, integer=True)
         if base in BY_QUANTILE:
-            return _by_quantile(base, numbers, rounded)
+            return by_quantile(base, numbers, rounded)
         if base == "log_uniform":  # of exponents to the base e
             low, high = math.exp(low), math.exp(high)
         elif base == "inv_log_uniform":  # 1/x is log-uniform
             low, high = math.exp(-high), math.exp(-low)
         return Parameter(low=low, high=high, log=base != "uniform", transform=rounded)
-
-
-def _by_quantile(base: str, numbers: Mapping[str, float], rounded: Callable[[float], float]) -> Parameter:
-    """A distribution that is drawn by its quantile, which stays off the ends: there it may be infinite."""
-    if base == "beta":
-        from scipy.stats import beta
-
-        distribution = beta(numbers["a"], numbers["b"])
-        inverse: Callable[[float], float] = lambda quantile: float(distribution.ppf(quantile))  # noqa: E731
-    else:
-        inverse = NormalDist(numbers["mu"], numbers["sigma"]).inv_cdf
-    if base == "log_normal":
-        return Parameter(low=TAIL, high=1 - TAIL, transform=lambda quantile: rounded(math.exp(inverse(quantile))))
-    return Parameter(low=TAIL, high=1 - TAIL, transform=lambda quantile: rounded(inverse(quantile)))
-
-
-def _spelled(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -94,6 +94,8 @@ def export(model: Any, val: Split, folder: Path) -> Exported:
 def freeze(model: Any) -> Any:
     """The network as a concrete function without variables: uint8 [N,H,W,C] → probabilities float32 [N,K]."""
     import tensorflow as tf
+
+    # Private, and used by everybody: TensorFlow has no public way to make constants of variables.
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     signature = tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8, name="images")

@@ -1,0 +1,57 @@
+"""A sweep's space and method in Optuna's terms."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from trainer.sweep.space import Parameter, SweepSpec, Value
+
+STARTUP_TRIALS = 8  # at random, before TPE has something to go by
+
+
+def sampler(spec: SweepSpec, seed: int) -> optuna.samplers.BaseSampler:
+    """Seeded by the trial, so that a sweep draws the same points however often it is started again."""
+    if spec.method == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    # The constant liar: trials that are running count as bad ones, so that workers do not all go to one place.
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, constant_liar=True)
+
+
+def pruner(spec: SweepSpec) -> optuna.pruners.BasePruner:
+    if spec.hyperband is None:
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.HyperbandPruner(min_resource=spec.hyperband.min_epochs, reduction_factor=spec.hyperband.eta)
+
+
+def distributions(spec: SweepSpec) -> dict[str, BaseDistribution]:
+    return {name: _distribution(parameter) for name, parameter in spec.parameters.items()}
+
+
+def _distribution(parameter: Parameter) -> BaseDistribution:
+    if parameter.choices:
+        return CategoricalDistribution(parameter.choices)
+    if parameter.integer:
+        return IntDistribution(int(parameter.low), int(parameter.high))
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+
+
+def point_of(spec: SweepSpec, drawn: Mapping[str, Any]) -> dict[str, Value]:
+    """The options' values for what was drawn."""
+    point: dict[str, Value] = {}
+    for name, parameter in spec.parameters.items():
+        exact = parameter.choices or parameter.integer
+        point[name] = drawn[name] if exact else parameter.transform(drawn[name])
+    return point
+
+
+def grid(spec: SweepSpec) -> Iterator[tuple[dict[str, Value], dict[str, Value]]]:
+    """What to draw, and its point, for each point of a grid in the file's order."""
+    names = list(spec.parameters)
+    for values in itertools.product(*(spec.parameters[name].grid() or () for name in names)):
+        drawn = dict(zip(names, values, strict=True))
+        yield drawn, point_of(spec, drawn)
