@@ -215,16 +215,16 @@ def arrow(axes: Axes, points: Sequence[Point], *, style: str = "-|>", dashed: bo
 def main() -> None:
     from trainer.config import FitConfig
     from trainer.models import build
+    from trainer.models.branched_cnn import BRANCHED_CNN
 
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else PICTURES
     folder.mkdir(parents=True, exist_ok=True)
-    defaults = FitConfig(dataset="")
     model = build(
-        defaults.model,
+        BRANCHED_CNN.name,
         input_shape=(28, 28, 1),
         classes=10,
-        dropout=defaults.dropout,
-        kernel_size=defaults.kernel_size,
+        dropout=BRANCHED_CNN.recipe.dropout,
+        kernel_size=FitConfig.kernel_size,
     )
     # Letters as outlines, for they look the same everywhere; no date and no random names, so that a picture that has
     # not changed is the same file.

@@ -207,15 +207,16 @@ def data_inspect(
     """Show classes, counts, sizes and rejected files, and draw a contact sheet."""
     from trainer.data import load
     from trainer.data.inspect import contact_sheet, summarize
+    from trainer.models import suggest
 
-    dataset = load(spec, data_dir=data_dir)
+    dataset = load(spec, data_dir=data_dir, wish=lambda sizes: suggest(sizes, "none").wish)
     summary = summarize(dataset)
     contact_sheet(dataset, sheet)
     if as_json:
         print_json({**asdict(summary), "contact_sheet": str(sheet)})
         return
     printing.print_dataset(summary, sheet)
-    printing.print_after_inspect(spec, data_dir, summary)
+    printing.print_after_inspect(spec, data_dir)
 
 
 @cache_app.command("prune", epilog="Example: [bold]trainer cache prune[/bold]")

@@ -1,4 +1,7 @@
-"""Every option of `trainer fit`, said once; and the errors that become exit codes."""
+"""Every option of `trainer fit`, said once; and the errors that become exit codes.
+
+Longer than other files, as each option stands here and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from typing import Any
 
 # Far above what one machine trains in reasonable time: almost always a picture too large for a Dense layer.
 MAX_PARAMETERS = 200_000_000
+MAX_TIME_S = 1000 * 3600
 
 
 class TrainerError(Exception):
@@ -63,6 +67,29 @@ def parse_image_size(text: str | None) -> tuple[int, int] | None:
     if not (8 <= height <= 1024 and 8 <= width <= 1024):
         raise InputError(f"--image-size: {text!r} is out of range; each side is 8 to 1024")
     return height, width
+
+
+def parse_duration(text: str | None) -> float | None:
+    """`90s`, `10m` or `1.5h` → seconds; None stays None."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip().lower())
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if not 1 <= seconds <= MAX_TIME_S:
+        raise InputError(f"--time-limit: {text!r} is no duration; for example 90s, 10m or 1.5h, up to 1000h")
+    return seconds
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained where nothing else is said; each architecture has its own."""
+
+    epochs: int  # more where little data makes few steps of them
+    batch_size: int  # the global batch, over all devices and workers; smaller where there is little data
+    learning_rate: float  # the peak, after warm-up
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01  # decoupled; kernels only
+    dropout: float = 0.4
 
 
 @dataclass(frozen=True)
@@ -137,32 +164,60 @@ class FitConfig:
 
     dataset: str = option(metavar="SPEC", help="tfds:NAME, folder:PATH, a path, or builtin:digits.")
     model: str = option(
-        "branched_cnn",
-        help="branched_cnn (small gray images), compact_resnet (all others) or keras.applications:NAME.",
+        "auto",
+        help="auto: branched_cnn for small gray images, efficientnet_lite0 (pretrained) for all others. Also "
+        "compact_resnet or keras.applications:NAME.",
+    )
+    weights: str = option(
+        "auto",
+        choices=("auto", "none", "imagenet"),
+        help="auto: pretrained for efficientnet_lite0. imagenet: also for keras.applications, which fetches them.",
+    )
+    fine_tune: str = option(
+        "auto",
+        choices=("auto", "none", "all"),
+        help="Of a pretrained network: none trains its last layer only, in seconds; auto and all go on with the rest.",
+    )
+    time_limit: float | None = option(  # seconds
+        None,
+        metavar="TIME",
+        parse=parse_duration,
+        spell=lambda seconds: f"{seconds:g}s",
+        help="For all of fit, such as 90s, 10m or 1h: the training is planned to end within it.",
     )
     image_size: tuple[int, int] | None = option(  # (height, width)
         None,
         metavar="N|HxW",
         parse=parse_image_size,
         spell=lambda size: "x".join(map(str, size)),
-        help="Default: the images' own size up to 64x64 where they share one, else 64.",
+        help="Default: 160 for efficientnet_lite0; for others the images' own size up to 64x64, or 64.",
     )
-    # Past five, MNIST gains less than the noise between seeds.
-    epochs: int = option(5, low=1, high=10_000, help="Passes over the training images.")
-    batch_size: int = option(128, low=1, high=65_536, help="Images in a step, over all devices.")
-    learning_rate: float = option(
-        1e-3, low=1e-8, high=10.0, help="The peak, after warm-up and before the cosine decay."
+    # From here to `dropout`, None is what suits the model and the amount of data: see `Recipe`.
+    epochs: int | None = option(None, low=1, high=10_000, help="Passes over the training images.")
+    batch_size: int | None = option(None, low=1, high=65_536, help="Images in a step, over all devices.")
+    learning_rate: float | None = option(
+        None, low=1e-8, high=10.0, help="The peak, after warm-up and before the cosine decay."
     )
-    optimizer: str = option("adamw", choices=("adamw", "adam", "sgd"), help="{choices}.")
-    weight_decay: float = option(0.01, low=0.0, high=1.0, help="For adamw and sgd.")  # decoupled; kernels only
-    dropout: float = option(
-        0.4, low=0.0, high=0.95, help="Share of the network switched off in each step, {low:g} to {high:g}."
+    optimizer: str | None = option(None, choices=("adamw", "adam", "sgd"), help="{choices}.")
+    weight_decay: float | None = option(None, low=0.0, high=1.0, help="For adamw and sgd.")
+    dropout: float | None = option(
+        None, low=0.0, high=0.95, help="Share of the network switched off in each step, {low:g} to {high:g}."
     )
     kernel_size: int = option(3, low=1, high=11, help="Of the convolutions, in pixels.")
     normalize: str = option("auto", choices=("auto", "none", "mnist"), help="{choices}.")
     augment: str = option("auto", choices=("auto", "none", "light", "strong"), help="{choices}.")
+    flip: str = option(
+        "auto",
+        choices=("auto", "on", "off"),
+        help="Mirror images while training; auto finds out whether a mirrored image is of the same class.",
+    )
     class_weights: str = option("none", choices=("none", "balanced"), help="{choices}.")
     precision: str = option("auto", choices=("auto", "float32", "bfloat16"), help="{choices}.")
+    quantize: str = option(
+        "auto",
+        choices=("auto", "none", "int8"),
+        help="auto serves 8-bit weights where they are as good and faster.",
+    )
     seed: int = option(0, low=0, high=2**31 - 1, help="Of the split, the weights and the augmentation.")
     limit: int | None = option(None, low=1, high=2**31 - 1, help="At most this many training images.")
     run_dir: Path | None = option(
@@ -198,10 +253,15 @@ class FitConfig:
     final_learning_rate: float = 0.01  # of the peak, where the cosine ends
     clip_norm: float = 1.0  # global gradient norm
     momentum: float = 0.9  # sgd only, Nesterov
-    patience: int = 5  # epochs without a better validation accuracy before the run stops early
+    patience: int = 5  # epochs without a better validation accuracy before the run stops early, at least
 
     def __post_init__(self) -> None:
         check_options(self)
+
+    def recipe(self, default: Recipe) -> Recipe:
+        """The architecture's recipe, with what is asked for in its place."""
+        asked = {field.name: getattr(self, field.name) for field in dataclasses.fields(Recipe)}
+        return dataclasses.replace(default, **{name: value for name, value in asked.items() if value is not None})
 
     def decisive(self) -> dict[str, Any]:
         """The settings that decide the result, as plain JSON values."""

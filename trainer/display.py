@@ -69,17 +69,24 @@ class TrainingDisplay:
         self._progress.update(self._progress.task_ids[0], completed=step)
 
     def on_epoch(self, entry: dict[str, float], epochs: int) -> None:
-        """The figures of a finished epoch."""
-        log.info(
-            "epoch %d/%d: loss %.4f, accuracy %.2f%%, validation loss %.4f, accuracy %.2f%%, %.0f images/s",
-            entry["epoch"],
-            epochs,
-            entry["loss"],
-            100 * entry["accuracy"],
-            entry["val_loss"],
-            100 * entry["val_accuracy"],
-            entry["images_per_second"],
-        )
+        """The figures of a finished epoch; 0 is the head of a pretrained network."""
+        if entry["epoch"] == 0:
+            log.info(
+                "head on the pretrained network: validation loss %.4f, accuracy %.2f%%",
+                entry["val_loss"],
+                100 * entry["val_accuracy"],
+            )
+        else:
+            log.info(
+                "epoch %d/%d: loss %.4f, accuracy %.2f%%, validation loss %.4f, accuracy %.2f%%, %.0f images/s",
+                entry["epoch"],
+                epochs,
+                entry["loss"],
+                100 * entry["accuracy"],
+                entry["val_loss"],
+                100 * entry["val_accuracy"],
+                entry["images_per_second"],
+            )
         if self._json_events:
             print_json({"event": "epoch", "epochs": epochs, **entry})
 

@@ -82,6 +82,11 @@ def memory_budget() -> int:
     return total // MEMORY_SHARE
 
 
+def evaluation_batch(height: int, width: int) -> int:
+    """How many pictures are run at once where nothing is trained: their activations grow with the pixels."""
+    return max(8, min(256, 256 * 64 * 64 // (height * width)))
+
+
 def resolve_precision(precision: str) -> str:
     """`auto` → bfloat16 where the processor or every GPU computes in it, else float32."""
     if precision != "auto":

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from trainer.config import FitConfig
 from trainer.console import print_next, print_saved, print_table, serve_command
 
 if TYPE_CHECKING:
@@ -109,13 +108,9 @@ def print_dataset(summary: Summary, sheet: Path) -> None:
         typer.echo(f"  {file.path}: {file.reason}")
 
 
-def print_after_inspect(spec: str, data_dir: Path | None, summary: Summary) -> None:
-    """The command that trains on what was looked at, with the model that suits it."""
-    from trainer.models import suggest
-
-    suggested = suggest([size[:3] for size in summary.sizes], summary.pixels.normalize).name
-    model = () if suggested == FitConfig.model else ("--model", suggested)
-    print_next("trainer", "fit", "--dataset", spec, *model, *(("--data-dir", data_dir) if data_dir else ()))
+def print_after_inspect(spec: str, data_dir: Path | None) -> None:
+    """The command that trains on what was looked at."""
+    print_next("trainer", "fit", "--dataset", spec, *(("--data-dir", data_dir) if data_dir else ()))
 
 
 def _short(spec: str) -> str:

@@ -82,9 +82,9 @@ def test_a_size_that_is_asked_for_is_kept(tmp_path: Path) -> None:
 
 def test_a_network_s_wish_decides_where_nothing_is_said(tmp_path: Path) -> None:
     picture_folder(tmp_path, {"a": 2, "b": 2}, mode="L")
-    wish = PixelWish(size=(40, 48), native=False, channels=3)
-    assert opened(tmp_path, Request(wish=wish)).pixels == PixelSpec(40, 48, 3)
-    assert opened(tmp_path, Request(image_size=(20, 24), wish=wish)).pixels == PixelSpec(20, 24, 3)
+    photo = PixelWish(size=(40, 48), native=False, channels=3)
+    assert opened(tmp_path, Request(wish=lambda _: photo)).pixels == PixelSpec(40, 48, 3)
+    assert opened(tmp_path, Request(image_size=(20, 24), wish=lambda _: photo)).pixels == PixelSpec(20, 24, 3)
 
 
 def test_an_entry_is_reused_while_nothing_changed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -97,12 +97,12 @@ def test_what_cannot_be_built_is_refused(name: str, shape: tuple[int, int, int],
         ([(28, 28, 1)], "none", "branched_cnn"),
         ([(32, 20, 1), (28, 28, 1)], "none", "branched_cnn"),
         ([(400, 300, 3)], "mnist", "branched_cnn"),
-        ([(64, 64, 1)], "none", "compact_resnet"),
-        ([(28, 28, 3)], "none", "compact_resnet"),
-        ([(28, 28, 1), (28, 28, 3)], "none", "compact_resnet"),
+        ([(64, 64, 1)], "none", "efficientnet_lite0"),
+        ([(28, 28, 3)], "none", "efficientnet_lite0"),
+        ([(28, 28, 1), (28, 28, 3)], "none", "efficientnet_lite0"),
     ],
 )
-def test_the_default_is_suggested_for_digits_alone(
+def test_small_gray_pictures_have_the_network_of_mnist(
     sizes: list[tuple[int, int, int]], normalize: str, name: str
 ) -> None:
     assert suggest(sizes, normalize).name == name

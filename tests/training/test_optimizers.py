@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.config import FitConfig
+from trainer.config import FitConfig, Recipe
 from trainer.training.fused_adam import FusedAdam
 from trainer.training.optimizers import make_optimizer
 from trainer.training.plan import make_plan
+
+RECIPE = Recipe(epochs=1, batch_size=1, learning_rate=0.5)
 
 
 def _apply(optimizer: Any, variable: Any, gradient: Any) -> None:
@@ -19,8 +21,8 @@ def _apply(optimizer: Any, variable: Any, gradient: Any) -> None:
 
 
 def test_warm_up_and_cosine() -> None:
-    config = FitConfig(dataset="x", learning_rate=0.5, epochs=2, batch_size=1)
-    schedule = make_optimizer(config, make_plan(config, images=50))._learning_rate
+    config = FitConfig(dataset="x", epochs=1, batch_size=1)
+    schedule = make_optimizer(config, RECIPE, make_plan(config, RECIPE, images=100))._learning_rate
     rates = [float(schedule(step)) for step in (0, 5, 10, 55, 100)]
     np.testing.assert_allclose(rates, [0.0, 0.25, 0.5, 0.2525, 0.005], atol=1e-6)
 
@@ -51,7 +53,7 @@ def test_keras_still_has_what_fused_adam_uses_of_its_own() -> None:
 @pytest.mark.parametrize(("name", "decayed"), [("adamw", ["kernel"]), ("sgd", ["kernel"]), ("adam", [])])
 def test_weight_decay_spares_biases(name: str, decayed: list[str]) -> None:
     config = FitConfig(dataset="x", optimizer=name)
-    optimizer = make_optimizer(config, make_plan(config, images=256))
+    optimizer = make_optimizer(config, config.recipe(RECIPE), make_plan(config, RECIPE, images=256))
     variables = [keras.Variable(np.ones(3, np.float32), name=key) for key in ("kernel", "bias", "gamma", "beta")]
     optimizer.build(variables)
     if optimizer.weight_decay is None:

@@ -2,23 +2,52 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.config import FitConfig, InputError
-from trainer.training.plan import Plan, make_plan
+from trainer.config import FitConfig, InputError, Recipe
+from trainer.training.plan import Plan, make_plan, suitable_batch_size
+
+RECIPE = Recipe(epochs=5, batch_size=128, learning_rate=1e-3)
+
+
+def plan_for(images: int, replicas: int = 1, **options: int | float) -> Plan:
+    config = FitConfig(dataset="x", **options)  # type: ignore[arg-type]
+    return make_plan(config, config.recipe(RECIPE), images, replicas)
 
 
 def test_mnist() -> None:
-    plan = make_plan(FitConfig(dataset="x"), images=54_000)
-    assert plan == Plan(batch_size=128, steps_per_epoch=421, epochs=5, warmup_steps=210, patience=5)
-    assert (plan.total_steps, plan.images_per_epoch) == (2105, 53_888)
+    plan = plan_for(54_000)
+    assert plan == Plan(batch_size=128, steps_per_epoch=421, total_steps=2105, warmup_steps=210, patience=5)
+    assert plan.epochs == 5
     assert plan.seconds(0.1) == pytest.approx(210.5)
 
 
-def test_a_batch_is_no_larger_than_the_data() -> None:
-    plan = make_plan(FitConfig(dataset="x", batch_size=64, epochs=1), images=30)
-    assert (plan.batch_size, plan.steps_per_epoch, plan.warmup_steps) == (30, 1, 1)
-    assert make_plan(FitConfig(dataset="x", batch_size=64), images=31, replicas=2).batch_size == 30
+def test_little_data_has_smaller_batches_and_more_epochs() -> None:
+    plan = plan_for(144)  # 60 pictures of each of three classes
+    assert (plan.batch_size, plan.steps_per_epoch) == (8, 18)
+    assert plan.total_steps >= 300
+    assert plan.patience * plan.steps_per_epoch >= 200
+
+
+def test_what_is_asked_for_is_kept() -> None:
+    plan = plan_for(144, batch_size=128, epochs=3)
+    assert (plan.batch_size, plan.steps_per_epoch, plan.epochs) == (128, 1, 3)
+    assert plan_for(30, batch_size=64, epochs=1).batch_size == 30
+    assert plan_for(31, replicas=2, batch_size=64).batch_size == 30
+
+
+@pytest.mark.parametrize(("images", "batch"), [(5, 8), (160, 8), (320, 16), (1437, 64), (2559, 64), (54_000, 128)])
+def test_a_batch_suits_the_amount_of_data(images: int, batch: int) -> None:
+    assert suitable_batch_size(images, 128) == batch
+
+
+def test_less_time_means_fewer_steps() -> None:
+    plan = plan_for(54_000).within(1000)
+    assert (plan.total_steps, plan.warmup_steps, plan.epochs) == (1000, 100, 3)
+    assert plan_for(54_000).within(5000) == plan_for(54_000)
+    assert plan_for(54_000).within(0).epochs == 0
+    assert plan_for(54_000, time_limit=600.0).epochs == 30
 
 
 def test_devices_share_a_batch_evenly() -> None:
     with pytest.raises(InputError, match=r"--batch-size: 127 images cannot be shared evenly by 2 devices"):
-        make_plan(FitConfig(dataset="x", batch_size=127), images=1000, replicas=2)
+        plan_for(1000, replicas=2, batch_size=127)
+    assert plan_for(1000, replicas=3).batch_size % 3 == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.config import InputError
+from trainer.data.decoding import Size
 from trainer.data.image_cache import ImageCache, open_or_build
 from trainer.data.image_writer import Rejected
 from trainer.data.pixel_request import Request
@@ -84,7 +85,7 @@ def load(
     image_size: tuple[int, int] | None = None,
     normalize: str = "auto",
     pixels: PixelSpec | None = None,
-    wish: PixelWish = PixelWish(),
+    wish: Callable[[Set[Size]], PixelWish] = lambda sizes: PixelWish(),
     data_dir: Path | None = None,
     seed: int = 0,
     limit: int | None = None,
@@ -92,7 +93,8 @@ def load(
 ) -> Dataset:
     """Decode (or find in the cache) and split the images that `spec` names.
 
-    `image_size` (height, width) None: chosen from the data and the network's `wish`. `normalize` auto: mnist for
+    `image_size` (height, width) None: chosen from the data and the network's `wish` for
+    images of their native sizes. `normalize` auto: mnist for
     `tfds:mnist`, none for everything else. `pixels` fixes all of how an image is decoded, for a model that
     exists. A tenth of train becomes validation where there is none, and another tenth test; both stratified,
     from `seed`. `limit` caps train only. `progress` None: a bar on a terminal, else lines in the log.

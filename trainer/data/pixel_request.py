@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from trainer.config import InputError
@@ -19,7 +19,7 @@ class Request:
     image_size: tuple[int, int] | None = None  # (height, width)
     normalize: str = "none"
     pixels: PixelSpec | None = None  # all of it
-    wish: PixelWish = PixelWish()  # where nothing is said
+    wish: Callable[[Set[Size]], PixelWish] = lambda sizes: PixelWish()
 
     def resolve(self, sizes: Set[Size]) -> PixelSpec:
         """The pixels for a source whose images have these native sizes. More sizes can only widen them.
@@ -35,9 +35,10 @@ class Request:
                     "--image-size: --normalize mnist makes images of 28x28; leave the size out, or --normalize none"
                 )
             return PixelSpec(*MNIST_SIZE, channels=1, normalize="mnist")
-        channels = self.wish.channels or (1 if sizes and all(size[2] == 1 for size in sizes) else 3)
+        wish = self.wish(sizes)
+        channels = wish.channels or (1 if sizes and all(size[2] == 1 for size in sizes) else 3)
         if self.image_size:
             return PixelSpec(*self.image_size, channels)
         native = {size[:2] for size in sizes}
-        height, width = self.wish.choose(native)
+        height, width = wish.choose(native)
         return PixelSpec(height, width, channels)

@@ -10,42 +10,58 @@ from trainer.config import MAX_PARAMETERS, InputError, choose
 from trainer.models.applications import PREFIX, build_application
 from trainer.models.architecture import Architecture, Shape
 from trainer.models.branched_cnn import BRANCHED_CNN
-from trainer.models.compact_resnet import COMPACT_RESNET
+from trainer.models.compact_resnet import COMPACT_RESNET, FROM_SCRATCH
+from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
 
 if TYPE_CHECKING:
     import keras
 
-ARCHITECTURES = {one.name: one for one in (BRANCHED_CNN, COMPACT_RESNET)}
+__all__ = ["ARCHITECTURES", "AUTO", "Architecture", "build", "check_name", "choose_architecture", "find", "suggest"]
+
+ARCHITECTURES = {one.name: one for one in (BRANCHED_CNN, EFFICIENTNET_LITE0, COMPACT_RESNET)}
+AUTO = "auto"
 SMALL_SIDE = 32  # of pictures like MNIST's
 
 
 def suggest(sizes: Collection[Shape], normalize: str) -> Architecture:
-    """The architecture for pictures of these native sizes (height, width, channels).
-
-    The weights of `branched_cnn` grow with the picture: 132 million at 64x64.
-    """
+    """The architecture for pictures of these native sizes (height, width, channels)."""
     small = all(max(height, width) <= SMALL_SIDE and channels == 1 for height, width, channels in sizes)
-    return BRANCHED_CNN if small or normalize == "mnist" else COMPACT_RESNET
+    return BRANCHED_CNN if small or normalize == "mnist" else EFFICIENTNET_LITE0
 
 
-def find(name: str) -> Architecture:
+def choose_architecture(name: str, weights: str, sizes: Collection[Shape], normalize: str) -> Architecture:
+    """The architecture that `--model` names, or that `auto` chooses for pictures of these native sizes."""
+    return suggest(sizes, normalize) if name == AUTO else find(name, weights)
+
+
+def check_name(name: str) -> None:
+    """Raise InputError unless `name` is one that `--model` takes."""
+    if name != AUTO:
+        find(name)
+
+
+def find(name: str, weights: str = "auto") -> Architecture:
     """The registered architecture `name`, or that of a `keras.applications:NAME`. Raises InputError for another name.
 
     Whether the NAME exists is found out by `build`, which has to import TensorFlow anyway.
     """
     if name.startswith(PREFIX):
-        return Architecture(name, partial(build_application, name.removeprefix(PREFIX)))
-    choose("--model", name, [*ARCHITECTURES, f"{PREFIX}NAME"])
+        return Architecture(name, partial(build_application, name.removeprefix(PREFIX), weights=weights), FROM_SCRATCH)
+    if name == EFFICIENTNET_LITE0.name and weights == "none":
+        raise InputError(f"--weights none: {name} is there for its weights; --model compact_resnet trains from scratch")
+    choose("--model", name, [AUTO, *ARCHITECTURES, f"{PREFIX}NAME"])
     return ARCHITECTURES[name]
 
 
-def build(name: str, *, input_shape: Shape, classes: int, dropout: float, kernel_size: int) -> keras.Model:
-    """Build the model `name`: uint8 [B, *input_shape] → float32 logits [B, classes].
+def build(
+    name: str, *, input_shape: Shape, classes: int, dropout: float, kernel_size: int, weights: str = "auto"
+) -> keras.Model:
+    """Build the model `name`: uint8 [B, *input_shape] → float32 logits [B, classes]; `weights` as the option has it.
 
     Raises InputError for an unknown name, a picture that is too small for the network, or a network of more
     than `MAX_PARAMETERS` parameters.
     """
-    architecture = find(name)
+    architecture = find(name, weights)
     if architecture.count:
         # Counted on paper: building 2.88 billion parameters to refuse them would fill the memory.
         _refuse_large(name, input_shape, architecture.count(input_shape, classes, kernel_size))

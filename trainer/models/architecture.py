@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.config import Recipe
 from trainer.images.pixels import PixelWish
 
 Shape = tuple[int, int, int]  # height, width, channels
@@ -19,6 +20,10 @@ class Architecture:
     # (input shape, classes, dropout=…, kernel_size=…) → a Keras model. Rescaling is part of it, so that what is
     # exported takes the pixels as they are. Raises ValueError for a picture that it does not take.
     build: Callable[..., Any]
+    recipe: Recipe
     wish: PixelWish = PixelWish()
+    # Of a pretrained network: the layer that gives a picture's features, float32 [B,F], and what names its weights.
+    features: str | None = None
+    weights_id: str = ""
     # (input shape, classes, kernel size) → parameters, for a network that may be too large to be built just to count.
     count: Callable[[Shape, int, int], int] | None = None

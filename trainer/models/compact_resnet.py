@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from trainer.config import Recipe
 from trainer.models.architecture import Architecture
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 WIDTHS = (32, 64, 128)  # filters of the stages; each after the first halves height and width
 BLOCKS = 2  # residual blocks in a stage
+FROM_SCRATCH = Recipe(epochs=20, batch_size=128, learning_rate=1e-3)
 
 
 def build_compact_resnet(
@@ -52,4 +54,4 @@ def build_compact_resnet(
     return keras.Model(images, logits, name="compact_resnet")
 
 
-COMPACT_RESNET = Architecture("compact_resnet", build_compact_resnet)
+COMPACT_RESNET = Architecture("compact_resnet", build_compact_resnet, FROM_SCRATCH)

@@ -28,6 +28,11 @@ class Progress:
     # Sums over the epoch under way: loss, right answers, images, seconds.
     running: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0, 0.0])
 
+    @property
+    def epochs(self) -> int:
+        """How many have ended. The head of a pretrained network is no epoch: its entry has the number 0."""
+        return int(self.history[-1]["epoch"]) if self.history else 0
+
 
 class Checkpoints:
     """The folder `checkpoints/` of a run: one folder `step-N` for each checkpoint.

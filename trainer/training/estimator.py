@@ -18,16 +18,19 @@ from numpy.typing import NDArray
 
 from trainer.config import FitConfig, Interrupted, RunError
 from trainer.data import augment_for, make_for_eval, make_for_train
-from trainer.machine import resolve_precision
-from trainer.models import build
+from trainer.machine import evaluation_batch, resolve_precision
+from trainer.models import build, choose_architecture
 from trainer.reporting import metrics
 from trainer.training.checkpoints import Checkpoints, Progress
+from trainer.training.clock import Clock
 from trainer.training.distribution import is_chief, make_strategy, wait_for_all_workers
-from trainer.training.evaluate import BATCH
 from trainer.training.export import Exported, export
+from trainer.training.features import Features
 from trainer.training.optimizers import make_optimizer
+from trainer.training.pace import Pace, announce, measure_pace
 from trainer.training.plan import make_plan
 from trainer.training.train_steps import balanced_weights, make_train_steps
+from trainer.training.transfer import start_from_head
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -59,23 +62,37 @@ class Estimator:
     that the devices cannot share evenly.
     """
 
-    def __init__(self, config: FitConfig, dataset: Dataset, strategy: tf.distribute.Strategy | None = None) -> None:
+    def __init__(
+        self,
+        config: FitConfig,
+        dataset: Dataset,
+        strategy: tf.distribute.Strategy | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         import keras
         import tensorflow as tf
 
         self.config = config
+        sizes = dataset.train.cache.sizes.keys()
+        self.architecture = choose_architecture(config.model, config.weights, sizes, dataset.pixels.normalize)
+        self.recipe = config.recipe(self.architecture.recipe)
         self.dataset = dataset
+        self.clock = clock or Clock(config.time_limit)
+        self.flips = config.flip != "off" and not dataset.digits  # a pretrained network may find out better
         self.strategy = strategy or make_strategy()
         self.chief = is_chief(self.strategy)
         self.precision = resolve_precision(config.precision)
-        self.plan = make_plan(config, len(dataset.train), self.strategy.num_replicas_in_sync)
+        self.plan = self._longest = make_plan(
+            config, self.recipe, len(dataset.train), self.strategy.num_replicas_in_sync
+        )
         pixels = dataset.pixels
         self._build: Callable[[], keras.Model] = lambda: build(
-            config.model,
+            self.architecture.name,
             input_shape=(pixels.height, pixels.width, pixels.channels),
             classes=len(dataset.labels),
-            dropout=config.dropout,
+            dropout=self.recipe.dropout,
             kernel_size=config.kernel_size,
+            weights=config.weights,
         )
         keras.utils.set_random_seed(config.seed)
         policy = keras.config.dtype_policy()
@@ -83,7 +100,7 @@ class Estimator:
         try:
             with self.strategy.scope():
                 self.model = self._build()
-                self.optimizer = make_optimizer(config, self.plan)
+                self.optimizer = make_optimizer(config, self.recipe, self.plan)
                 self.optimizer.build(self.model.trainable_variables)
         finally:
             keras.config.set_dtype_policy(policy)
@@ -96,14 +113,29 @@ class Estimator:
         )
 
     def train_and_evaluate(self, checkpoints: Checkpoints, observer: Observer) -> Progress:
-        """Train to the plan's epochs, validate after each, keep checkpoints; leave the best weights in place.
+        """Train to the plan's end, validate after each epoch, keep checkpoints; leave the best weights in place.
 
-        Continues from the newest checkpoint where there is one. Raises Interrupted after a signal (with a
+        A pretrained network has its head first. Continues from the newest checkpoint where there is one. Raises
+        InputError for a time limit that is too short, Interrupted after a signal (with a
         checkpoint) and RunError where the loss is not finite or another worker is lost.
         """
-        progress = checkpoints.restore_latest() or Progress()
-        if progress.step:
+        pace = self._measure_pace()
+        pretrained = self.architecture.features is not None
+        announce(pace, self.plan, pretrained_images=3 * len(self.dataset.train) if pretrained else 0)
+        start = Progress()
+        if pretrained:
+            features = Features(self.architecture, self.float32_model(), observer.check_interrupted)
+            start, self.flips = start_from_head(self.model, features, self.dataset, self.config)
+        progress = checkpoints.restore_latest()
+        if progress is None:
+            progress = start
+            if pretrained:
+                observer.on_epoch(start.history[0], 0)
+                self._save(checkpoints, start)
+        elif progress.step:
             log.info("continuing at step %d of %d", progress.step, self.plan.total_steps)
+        if self.config.fine_tune == "none" and pretrained:
+            self.plan = self._longest = self.plan.within(0)
         balanced = self.config.class_weights == "balanced"
         train_steps = make_train_steps(
             self.strategy,
@@ -115,16 +147,22 @@ class Estimator:
         )
         iterator = iter(self._distribute(first_step=progress.step))
         steps = 1  # the first call is short: it shows how long a step takes
+        traced = False
         while not self._is_over(progress):
             observer.on_progress(progress.step, self.plan.total_steps)
-            left = (len(progress.history) + 1) * self.plan.steps_per_epoch - progress.step
-            if left:
-                steps = min(steps, left)
+            end = min((progress.epochs + 1) * self.plan.steps_per_epoch, self.plan.total_steps)
+            if progress.step < end:
+                steps = min(steps, end - progress.step)
                 seconds = self._call(train_steps, iterator, steps, progress)
+                if traced:
+                    pace.note_steps(steps, seconds)
+                    self._follow(pace, progress)
+                traced = True
                 steps = _next_steps(steps, seconds, STEPS_PER_CALL)
             else:
                 observer.on_epoch(self._end_epoch(progress), progress.step)
                 self._save(checkpoints, progress)
+                self._follow(pace, progress)
             try:
                 observer.check_interrupted()
             except Interrupted:
@@ -140,12 +178,14 @@ class Estimator:
 
     def predict(self, split: Split) -> NDArray[np.float32]:
         """Probabilities float32 [len(split), K], in order."""
-        batches = [self._predict_step(images).numpy() for images, _ in make_for_eval(split, batch_size=BATCH)]
+        height, width, _ = split.shape
+        batch_size = evaluation_batch(height, width)
+        batches = [self._predict_step(images).numpy() for images, _ in make_for_eval(split, batch_size=batch_size)]
         return np.concatenate(batches)
 
     def export(self, folder: Path) -> Exported:
         """Freeze and quantise the network into `folder`, behind the gate; see `trainer.training.export`."""
-        return export(self.float32_model(), self.dataset.val, folder)
+        return export(self.float32_model(), self.dataset.val, folder, self.config.quantize)
 
     def float32_model(self) -> Any:
         """The network in float32 with the trained weights, on one device: what is exported."""
@@ -153,9 +193,28 @@ class Estimator:
         model.set_weights(self.model.get_weights())
         return model
 
+    def _measure_pace(self) -> Pace:
+        count = min(len(self.dataset.train), self.plan.batch_size)
+        images = self.dataset.train.read(np.arange(count))
+        return measure_pace(
+            self.clock,
+            lambda: self._predict_step(images).numpy(),
+            count,
+            parameters=self.model.count_params(),
+            val_images=len(self.dataset.val),
+            test_images=len(self.dataset.test),
+            plan=self.plan,
+        )
+
+    def _follow(self, pace: Pace, progress: Progress) -> None:
+        """Plan anew what is left, where there is a time limit."""
+        if self.clock.limit_s is not None:
+            self.plan = self._longest.within(progress.step + pace.affordable_steps(self.plan.steps_per_epoch))
+            self.optimizer.schedule.follow(self.plan)
+
     def _is_over(self, progress: Progress) -> bool:
-        epochs = len(progress.history)
-        if epochs >= self.plan.epochs:
+        epochs = progress.epochs
+        if progress.step >= self.plan.total_steps and not progress.running[2]:
             return True
         if epochs - progress.best_step // self.plan.steps_per_epoch >= self.plan.patience:
             log.info("stopped early: no better validation accuracy in %d epochs", self.plan.patience)
@@ -174,7 +233,7 @@ class Estimator:
                 self.dataset.train,
                 batch_size=self.plan.batch_size,
                 seed=self.config.seed,
-                augment=augment_for(self.dataset, self.config.augment),
+                augment=augment_for(self.dataset, self.config.augment, flips=self.flips),
                 first_step=first_step,
                 shard=(context.input_pipeline_id, context.num_input_pipelines),
             )
@@ -195,7 +254,7 @@ class Estimator:
         if not math.isfinite(loss):
             raise RunError(
                 f"the loss is not finite (step {progress.step + 1} to {progress.step + steps}): nothing is "
-                f"published; try a smaller --learning-rate than {self.config.learning_rate:g}"
+                f"published; try a smaller --learning-rate than {self.recipe.learning_rate:g}"
             )
         progress.step += steps
         images = steps * self.plan.batch_size
@@ -210,7 +269,7 @@ class Estimator:
         if not math.isfinite(evaluation.loss):
             raise RunError("the validation loss is not finite: nothing is published; try a smaller --learning-rate")
         entry = {
-            "epoch": len(progress.history) + 1,
+            "epoch": progress.epochs + 1,
             "loss": loss / images,
             "accuracy": right / images,
             "val_loss": evaluation.loss,

@@ -15,9 +15,9 @@ from trainer.artifact import store
 from trainer.artifact.engine import ENGINES, PROBABILITIES, Engine, load_engine
 from trainer.config import InputError, choose
 from trainer.data import Dataset, Split, load
+from trainer.machine import evaluation_batch
 from trainer.reporting import metrics, report
 
-BATCH = 256
 WORST = 16  # mistakes shown in a report
 
 
@@ -64,7 +64,9 @@ def evaluate(
 
 def predict_split(engine: Engine, split: Split) -> NDArray[np.float32]:
     """Probabilities float32 [len(split), K] of a serving engine, in order."""
-    return np.concatenate([engine.predict(images)[PROBABILITIES] for images in split.batches(BATCH)])
+    height, width, _ = split.shape
+    batches = split.batches(evaluation_batch(height, width))
+    return np.concatenate([engine.predict(images)[PROBABILITIES] for images in batches])
 
 
 def report_subject(name: str, dataset: Dataset, val_accuracy: float, command: Sequence[str]) -> report.Subject:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,10 +19,11 @@ from trainer.config import FitConfig, RunError, slug
 from trainer.data import Dataset, load
 from trainer.data.spec import check_spec
 from trainer.machine import quiet_stderr
-from trainer.models import find, suggest
+from trainer.models import AUTO, check_name, choose_architecture
 from trainer.reporting import metrics, report
 from trainer.training import tracking
 from trainer.training.checkpoints import Checkpoints, Progress
+from trainer.training.clock import Clock
 from trainer.training.distribution import count_workers, is_chief, make_strategy
 from trainer.training.evaluate import predict_split, report_subject, worst_mistakes
 from trainer.training.publish import publish
@@ -54,7 +56,8 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
 
     Raises InputError, RunError (the run can be resumed) and, after a signal, Interrupted.
     """
-    architecture = find(config.model)
+    clock = Clock(config.time_limit)
+    check_name(config.model)
     check_spec(config.dataset)  # TensorFlow takes seconds to start
     from trainer.training.estimator import Estimator
 
@@ -66,18 +69,18 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
         config.dataset,
         image_size=config.image_size,
         normalize=config.normalize,
-        wish=architecture.wish,
+        wish=lambda sizes: choose_architecture(config.model, config.weights, sizes, "none").wish,
         data_dir=config.data_dir,
         seed=config.seed,
         limit=config.limit,
     )
     log_counts(dataset)
-    suggested = suggest(dataset.train.cache.sizes.keys(), dataset.pixels.normalize)
-    if chief and config.model == FitConfig.model != suggested.name:
-        log.info("--model %s may learn pictures like these better and faster than the default", suggested.name)
     name = config.name or slug(dataset.name)
-    estimator = Estimator(config, dataset, strategy)
-    run = open_run(config, name, identity(config, dataset), shared=not chief)
+    estimator = Estimator(config, dataset, strategy, clock)
+    if chief and config.model == AUTO:
+        why = "not small and gray" if estimator.architecture.features else "small and gray, or as MNIST's"
+        log.info("--model auto is %s: the images are %s", estimator.architecture.name, why)
+    run = open_run(config, name, identity(config, estimator), shared=not chief)
     tracker = tracking.start(
         config.wandb if chief else "disabled",
         config={**config.decisive(), "dataset_fingerprint": dataset.fingerprint},
@@ -90,12 +93,12 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
         if chief:
             run.update(wandb_id=tracker.id)
         log.info("run folder %s, precision %s", run.path, estimator.precision)
-        observer = _Observer(display, tracker, config.epochs)
+        observer = _Observer(display, tracker, lambda: estimator.plan.epochs)
         with display.defer_signals():
             progress = estimator.train_and_evaluate(Checkpoints(run.checkpoints, estimator.checkpoint), observer)
         result: dict[str, Any] = {
             "run_dir": str(run.path),
-            "epochs": len(progress.history),
+            "epochs": progress.epochs,
             "train_seconds": sum(entry["seconds"] for entry in progress.history),
             "images_per_second": progress.history[-1]["images_per_second"],
         }
@@ -115,14 +118,15 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
     return result
 
 
-def identity(config: FitConfig, dataset: Dataset) -> dict[str, Any]:
+def identity(config: FitConfig, estimator: Estimator) -> dict[str, Any]:
     """What a run folder may be continued for: the same data, split alike, and the same network."""
+    dataset = estimator.dataset
     return {
         "dataset": dataset.spec,
         "fingerprint": dataset.fingerprint,
         "labels": list(dataset.labels),
         "input": dataset.pixels.to_dict(),
-        "model": config.model,
+        "model": estimator.architecture.name,
         "kernel_size": config.kernel_size,
         "seed": config.seed,
         "limit": config.limit,
@@ -167,14 +171,14 @@ def log_counts(dataset: Dataset) -> None:
 class _Observer:
     """Passes what the estimator tells on to the display and the tracker."""
 
-    def __init__(self, display: Display, tracker: tracking.Tracker, epochs: int) -> None:
+    def __init__(self, display: Display, tracker: tracking.Tracker, epochs: Callable[[], int]) -> None:
         self._display, self._tracker, self._epochs = display, tracker, epochs
         self.on_progress: Callable[[int, int], None] = display.on_progress
         self.check_interrupted: Callable[[], None] = display.check_interrupted
 
     def on_epoch(self, entry: dict[str, float], step: int) -> None:
         self._tracker.log(step, entry)
-        self._display.on_epoch(entry, self._epochs)
+        self._display.on_epoch(entry, self._epochs())
 
 
 def _finish(
@@ -209,7 +213,7 @@ def _finish(
         labels=dataset.labels,
         pixels=dataset.pixels,
         dataset=dataset.spec,
-        config=estimator.config.decisive(),
+        config=estimator.config.decisive() | asdict(estimator.recipe) | {"model": estimator.architecture.name},
         metrics=figures,
         quantization=exported.quantization,
         versions=library_versions(),

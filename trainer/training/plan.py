@@ -1,10 +1,18 @@
-"""A training in steps: what follows from the configuration and the amount of data."""
+"""A training in steps: what follows from the configuration, the amount of data, and the time that there is."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
 
-from trainer.config import FitConfig, InputError
+from trainer.config import FitConfig, InputError, Recipe
+
+MIN_STEPS_PER_EPOCH = 20  # where nobody asks for a batch: a smaller one makes more steps of little data
+MIN_BATCH = 8
+MIN_STEPS = 300  # in all, where nobody asks for epochs
+PATIENT_STEPS = 200  # at least, before a run stops early
+MAX_TIMED_EPOCHS = 30  # where a time is asked for and no epochs
 
 
 @dataclass(frozen=True)
@@ -12,38 +20,55 @@ class Plan:
     """How many images a step takes, and how many steps there are."""
 
     batch_size: int  # global: over all devices and workers
-    steps_per_epoch: int
-    epochs: int  # at most
+    steps_per_epoch: int  # between two validations
+    total_steps: int  # the last epoch may be a part of one
     warmup_steps: int  # at least 1
     patience: int  # epochs without a better validation accuracy before the run stops early
 
     @property
-    def total_steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
-
-    @property
-    def images_per_epoch(self) -> int:
-        """Without the remainder, which the next epoch's order brings back."""
-        return self.batch_size * self.steps_per_epoch
+    def epochs(self) -> int:
+        """The last one may be a part."""
+        return math.ceil(self.total_steps / self.steps_per_epoch)
 
     def seconds(self, seconds_per_step: float) -> float:
         """How long all steps take; validation and checkpoints come on top."""
         return self.total_steps * seconds_per_step
 
+    def within(self, steps: int) -> Plan:
+        """The same in at most so many steps."""
+        total = min(self.total_steps, steps)
+        share = total / max(1, self.total_steps)
+        return dataclasses.replace(self, total_steps=total, warmup_steps=max(1, round(share * self.warmup_steps)))
 
-def make_plan(config: FitConfig, images: int, replicas: int = 1) -> Plan:
-    """The plan for this many training images on `replicas` devices: the configured batch, or all of a smaller set.
+
+def make_plan(config: FitConfig, recipe: Recipe, images: int, replicas: int = 1) -> Plan:
+    """The plan for this many training images on `replicas` devices.
 
     Raises InputError for a batch that the devices cannot share evenly.
     """
-    batch_size = min(config.batch_size, images // replicas * replicas)
+    wanted = recipe.batch_size if config.batch_size else suitable_batch_size(images, recipe.batch_size)
+    if not config.batch_size:
+        wanted = max(1, wanted // replicas) * replicas
+    batch_size = min(wanted, images // replicas * replicas)
     if batch_size == 0 or batch_size % replicas:
-        raise InputError(f"--batch-size: {config.batch_size} images cannot be shared evenly by {replicas} devices")
+        raise InputError(f"--batch-size: {wanted} images cannot be shared evenly by {replicas} devices")
     steps_per_epoch = images // batch_size
+    epochs = recipe.epochs
+    if not config.epochs:
+        epochs = max(epochs, math.ceil(MIN_STEPS / steps_per_epoch))
+        if config.time_limit:
+            epochs = max(epochs, MAX_TIMED_EPOCHS)
+    total_steps = epochs * steps_per_epoch
     return Plan(
         batch_size=batch_size,
         steps_per_epoch=steps_per_epoch,
-        epochs=config.epochs,
-        warmup_steps=max(1, round(config.warmup_fraction * config.epochs * steps_per_epoch)),
-        patience=config.patience,
+        total_steps=total_steps,
+        warmup_steps=max(1, round(config.warmup_fraction * total_steps)),
+        patience=max(config.patience, math.ceil(PATIENT_STEPS / steps_per_epoch)),
     )
+
+
+def suitable_batch_size(images: int, most: int) -> int:
+    """A power of two, at most `most`, that makes MIN_STEPS_PER_EPOCH of the images where that is possible."""
+    fitting = 2 ** int(math.log2(max(1, images // MIN_STEPS_PER_EPOCH)))
+    return min(most, max(MIN_BATCH, fitting))

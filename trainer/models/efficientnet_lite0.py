@@ -1,0 +1,161 @@
+"""EfficientNet-Lite0 with weights from ImageNet: 4,652,008 parameters with its own 1,000 classes.
+
+Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (2019), in Google's variant for
+small devices (2020): no squeeze-and-excitation, ReLU6 in place of swish, stem and head of fixed width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.config import Recipe
+from trainer.images.pixels import PixelWish
+from trainer.models.architecture import Architecture, Shape
+from trainer.models.lite0_weights import SHA256, read_weights
+
+if TYPE_CHECKING:
+    import keras
+
+STEM, HEAD = 32, 1280  # filters
+EPSILON = 1e-3  # of batch normalisation
+FEATURES = "features"
+OUTPUT = "output"  # the layer that tells the classes apart
+
+
+class Stage(NamedTuple):
+    """Blocks of one kind; the first of them has the stride."""
+
+    repeats: int
+    kernel_size: int
+    stride: int
+    expansion: int
+    filters: int
+
+
+STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+
+
+def build_efficientnet_lite0(
+    input_shape: Shape,
+    classes: int,
+    *,
+    dropout: float,
+    kernel_size: int,
+    weights: Mapping[str, NDArray[Any]] | None = None,
+) -> keras.Model:
+    """uint8 [B,H,W,3] → float32 logits [B,classes]; the layer before the last gives the features [B,1280].
+
+    `weights` as `read_weights` gives them, which is the default. `kernel_size` is the network's own, whatever is asked
+    for. Raises InputError where the weights cannot be read, ValueError for gray pictures.
+    """
+    del kernel_size
+    import keras
+    from keras import layers
+
+    if input_shape[2] != 3:
+        raise ValueError("three channels are expected")
+    images = keras.Input(input_shape, dtype="uint8", name="images")
+    x = layers.Rescaling(1 / 128, offset=-127 / 128, name="rescale")(images)
+    x = _normed(_conv(STEM, 3, 2, "stem")(x), "stem")
+    for name, stage, stride in _blocks():
+        x = _block(x, name, stage, stride)
+    x = _normed(_conv(HEAD, 1, 1, "head")(x), "head")
+    x = layers.GlobalAveragePooling2D(name=FEATURES, dtype="float32")(x)
+    x = layers.Dropout(dropout, name="dropout")(x)
+    logits = layers.Dense(classes, dtype="float32", name=OUTPUT)(x)
+    model = keras.Model(images, logits, name="efficientnet_lite0")
+    _set_backbone(model, weights or read_weights())
+    for layer in model.layers:
+        # A few hundred pictures say less of a layer's statistics than ImageNet did; and a step takes a quarter less.
+        if isinstance(layer, layers.BatchNormalization):
+            layer.trainable = False
+    return model
+
+
+def _blocks() -> Iterator[tuple[str, Stage, int]]:
+    """Each block's name, stage and stride."""
+    number = 0
+    for stage in STAGES:
+        for index in range(stage.repeats):
+            yield f"block{number}", stage, stage.stride if index == 0 else 1
+            number += 1
+
+
+def _block(x: Any, name: str, stage: Stage, stride: int) -> Any:
+    """An inverted residual block (Sandler et al., MobileNetV2, 2018)."""
+    from keras import layers
+
+    y = x
+    if stage.expansion > 1:
+        y = _normed(_conv(x.shape[-1] * stage.expansion, 1, 1, f"{name}_expand")(y), f"{name}_expand")
+    y = layers.DepthwiseConv2D(stage.kernel_size, stride, padding="same", use_bias=False, name=f"{name}_depthwise")(y)
+    y = _normed(y, f"{name}_depthwise")
+    y = _conv(stage.filters, 1, 1, f"{name}_project")(y)
+    y = layers.BatchNormalization(epsilon=EPSILON, name=f"{name}_project_norm")(y)
+    return layers.Add(name=f"{name}_add")([x, y]) if stride == 1 and x.shape[-1] == stage.filters else y
+
+
+def _conv(filters: int, kernel_size: int, stride: int, name: str) -> Any:
+    from keras import layers
+
+    return layers.Conv2D(filters, kernel_size, stride, padding="same", use_bias=False, name=name)
+
+
+def _normed(x: Any, name: str) -> Any:
+    from keras import layers
+
+    return layers.ReLU(6.0, name=f"{name}_relu")(layers.BatchNormalization(epsilon=EPSILON, name=f"{name}_norm")(x))
+
+
+def _set_backbone(model: keras.Model, weights: Mapping[str, NDArray[Any]]) -> None:
+    """Give every layer but the last its weights from ImageNet."""
+
+    def conv(layer: str, name: str) -> None:
+        # [out, in, height, width] → [height, width, in, out]; of a depthwise one, whose "in" is 1, `out` comes third.
+        order = (2, 3, 0, 1) if layer.endswith("depthwise") else (2, 3, 1, 0)
+        model.get_layer(layer).set_weights([weights[f"{name}.weight"].transpose(order)])
+
+    def norm(layer: str, name: str) -> None:
+        keys = ("weight", "bias", "running_mean", "running_var")
+        model.get_layer(f"{layer}_norm").set_weights([weights[f"{name}.{key}"] for key in keys])
+
+    conv("stem", "_conv_stem")
+    norm("stem", "_bn0")
+    for number, (name, stage, _) in enumerate(_blocks()):
+        theirs = f"_blocks.{number}"
+        if stage.expansion > 1:
+            conv(f"{name}_expand", f"{theirs}._expand_conv")
+            norm(f"{name}_expand", f"{theirs}._bn0")
+        conv(f"{name}_depthwise", f"{theirs}._depthwise_conv")
+        norm(f"{name}_depthwise", f"{theirs}._bn1")
+        conv(f"{name}_project", f"{theirs}._project_conv")
+        norm(f"{name}_project", f"{theirs}._bn2")
+    conv("head", "_conv_head")
+    norm("head", "_bn1")
+
+
+def imagenet_head(weights: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    """Kernel [1280,1000] and bias [1000] for ImageNet's own classes, as the last layer takes them."""
+    return [np.ascontiguousarray(weights["_fc.weight"].T), weights["_fc.bias"]]
+
+
+EFFICIENTNET_LITE0 = Architecture(
+    "efficientnet_lite0",
+    build_efficientnet_lite0,
+    Recipe(epochs=5, batch_size=32, learning_rate=3e-4, dropout=0.2),
+    wish=PixelWish(size=(160, 160), native=False, channels=3),
+    features=FEATURES,
+    weights_id=SHA256,
+)

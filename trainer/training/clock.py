@@ -1,0 +1,36 @@
+"""`--time-limit`: what is left of it, and what must be kept for the end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+# Seconds that export and report take whatever the network, and for each of its parameters (two conversions by LiteRT,
+# two files); measured on two cores of a processor without AVX512.
+EXPORT_S = 12.0
+EXPORT_S_PER_PARAMETER = 2.2e-6
+EVALUATIONS = 4  # of the validation images by the export; the test images are run once
+SAFETY = 1.1
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The time of a fit."""
+
+    limit_s: float | None  # None: there is no limit
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def left_s(self) -> float:
+        """Infinite without a limit."""
+        return float("inf") if self.limit_s is None else self.limit_s - self.elapsed_s
+
+
+def closing_seconds(parameters: int, seconds_per_image: float, val_images: int, test_images: int) -> float:
+    """What export, the test and the report will take; `seconds_per_image` is the network's forward time."""
+    images = EVALUATIONS * val_images + test_images
+    return SAFETY * (EXPORT_S + EXPORT_S_PER_PARAMETER * parameters + images * seconds_per_image)

@@ -1,0 +1,84 @@
+"""Transfer from a pretrained network: its features, a head on them, and what they tell of the pictures.
+
+The head is where fine-tuning starts; the better of both on validation is kept (the head is checkpoint 0 of the run).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.config import FitConfig
+from trainer.data import Dataset
+from trainer.reporting import metrics
+from trainer.training.checkpoints import Progress
+from trainer.training.features import Features
+from trainer.training.head import Head, fit_head
+
+log = logging.getLogger("trainer")
+
+# How much less of the validation pictures, or of one class's, may be right when they are mirrored.
+MIRROR_LOSS = 0.05
+MIRROR_CLASS_LOSS = 0.5
+MIRROR_CLASS_IMAGES = 4  # at least, for a class to count alone
+
+
+def start_from_head(model: Any, features: Features, dataset: Dataset, config: FitConfig) -> tuple[Progress, bool]:
+    """Give a pretrained `model` the best head on its frozen `features`.
+
+    The progress has it as epoch 0, and the flag says whether pictures may be mirrored in training.
+    """
+    start = time.perf_counter()
+    balanced = config.class_weights == "balanced"
+    train, val = features.of(dataset.train), features.of(dataset.val)
+    head = fit_head((train, dataset.train.labels), (val, dataset.val.labels), len(dataset.labels), balanced=balanced)
+    flips = config.flip == "on"
+    if config.flip == "auto" and not dataset.digits:
+        flips = mirrored_alike(head, val, features.of(dataset.val, mirrored=True), dataset.val.labels)
+    if flips:
+        both = np.concatenate([train, features.of(dataset.train, mirrored=True)])
+        labels = np.concatenate([dataset.train.labels] * 2)
+        head = fit_head((both, labels), (val, dataset.val.labels), len(dataset.labels), balanced=balanced)
+    kernel, bias = model.layers[-1].kernel, model.layers[-1].bias
+    kernel.assign(head.kernel)
+    bias.assign(head.bias)
+    learnt = metrics.evaluate(dataset.train.labels, head.probabilities(train))
+    judged = metrics.evaluate(dataset.val.labels, head.probabilities(val))
+    seconds = time.perf_counter() - start
+    entry = {
+        "epoch": 0,
+        "loss": learnt.loss,
+        "accuracy": learnt.accuracy,
+        "val_loss": judged.loss,
+        "val_accuracy": judged.accuracy,
+        "learning_rate": 0.0,
+        "seconds": seconds,
+        "images_per_second": len(dataset.train) / seconds,
+    }
+    return Progress(history=[entry], best_accuracy=judged.accuracy, best_loss=judged.loss), flips
+
+
+def mirrored_alike(
+    head: Head, features: NDArray[np.float32], mirrored: NDArray[np.float32], labels: NDArray[np.int32]
+) -> bool:
+    """Whether mirrored pictures are still of their class: what a head that never saw one says of them.
+
+    `features` and `mirrored` float32 [N,F] are of the same pictures, of classes `labels` int32 [N].
+    """
+    plain, turned = (metrics.evaluate(labels, head.probabilities(one)) for one in (features, mirrored))
+    images = plain.confusion.sum(1)
+    lost = np.where(images >= MIRROR_CLASS_IMAGES, plain.recall - turned.recall, 0.0)
+    chance = 2 * np.sqrt(plain.accuracy * (1 - plain.accuracy) / len(labels))
+    alike = plain.accuracy - turned.accuracy <= MIRROR_LOSS + chance and float(lost.max()) < MIRROR_CLASS_LOSS
+    if not alike:
+        log.info(
+            "images are not mirrored in training: of mirrored validation images %.1f%% are told right, of the others "
+            "%.1f%%; --flip on does so all the same",
+            100 * turned.accuracy,
+            100 * plain.accuracy,
+        )
+    return alike
