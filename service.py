@@ -169,7 +169,7 @@ class Classifier:
 
     @bentoml.api(output_spec=Prediction)
     async def predict(self, image: bytes, /) -> dict[str, Any]:
-        """Classify one image: the body is its bytes (JPEG, PNG, WebP, BMP or GIF), whatever the Content-Type."""
+        """Classify one image: the body is its bytes (JPEG, PNG, WebP, HEIC, AVIF, BMP or GIF) of any Content-Type."""
         return await self.api.predict(image)
 
     @bentoml.api
