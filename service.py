@@ -103,7 +103,8 @@ def image_labels() -> list[dict[str, str]]:
         "org.opencontainers.image.title": stored.tag.partition(":")[0],
         "org.opencontainers.image.version": stored.tag,
         "org.opencontainers.image.revision": packed["git_revision"],
-        "trainer.dataset": re.sub(r"^folder:.*/", "folder:", packed["dataset"]),  # without the path: registries show it
+        # Without the path: registries show it.
+        "trainer.dataset": re.sub(r"^(folder|csv):.*/", r"\1:", packed["dataset"]),
     } | {f"trainer.{name}": str(value) for name, value in packed["metrics"].items()}
     return [{"name": name, "value": value} for name, value in labels.items() if value]
 

@@ -52,7 +52,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(cache_app, name="cache")
 
 DatasetOption = Annotated[
-    str, typer.Option("--dataset", metavar="SPEC", help="tfds:NAME, folder:PATH, a path, or builtin:digits.")
+    str, typer.Option("--dataset", metavar="SPEC", help="tfds:NAME, folder:PATH, a path, csv:FILE, or builtin:digits.")
 ]
 DataDirOption = Annotated[
     Path | None,
@@ -328,7 +328,9 @@ def sweep(
 
 @data_app.command("inspect", epilog="Example: [bold]trainer data inspect folder:photos[/bold]")
 def data_inspect(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help="tfds:NAME, folder:PATH, a path, or builtin:digits.")],
+    spec: Annotated[
+        str, typer.Argument(metavar="SPEC", help="tfds:NAME, folder:PATH, a path, csv:FILE, or builtin:digits.")
+    ],
     data_dir: DataDirOption = None,
     sheet: Annotated[Path, typer.Option(help="Where the contact sheet goes (PNG).")] = Path("contact-sheet.png"),
     as_json: JsonOption = False,
@@ -394,7 +396,7 @@ def run(command_line: Sequence[str]) -> int:
 
 def _short(spec: str) -> str:
     """A data set's spec; of a path, the last part."""
-    return re.sub(r"^folder:.*/(?=.)", "…/", spec)
+    return re.sub(r"^(folder|csv):.*/(?=.)", "…/", spec)
 
 
 def _age(age: timedelta) -> str:
