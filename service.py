@@ -104,7 +104,8 @@ def image_labels() -> list[dict[str, str]]:
         "org.opencontainers.image.title": stored.tag.partition(":")[0],
         "org.opencontainers.image.version": stored.tag,
         "org.opencontainers.image.revision": packed["git_revision"],
-        "trainer.dataset": re.sub(r"^folder:.*/", "folder:", packed["dataset"]),  # without the path: registries show it
+        # Without the path: registries show it.
+        "trainer.dataset": re.sub(r"^(folder|csv):.*/", r"\1:", packed["dataset"]),
     } | {f"trainer.{name}": str(value) for name, value in packed["metrics"].items()}
     return [{"name": name, "value": value} for name, value in labels.items() if value]
 
@@ -171,7 +172,7 @@ class Classifier:
 
     @bentoml.api(output_spec=Prediction)
     async def predict(self, image: bytes, /) -> dict[str, Any]:
-        """Classify one image: the body is its bytes (JPEG, PNG, WebP, BMP or GIF), whatever the Content-Type."""
+        """Classify one image: the body is its bytes (JPEG, PNG, WebP, HEIC, AVIF, BMP or GIF) of any Content-Type."""
         return await self.api.predict(image)
 
     @bentoml.api

@@ -162,7 +162,7 @@ def check_name(name: str) -> None:
 class FitConfig:
     """What `trainer fit` is asked to do. Raises InputError for a value out of range."""
 
-    dataset: str = option(metavar="SPEC", help="tfds:NAME, folder:PATH, a path, or builtin:digits.")
+    dataset: str = option(metavar="SPEC", help="tfds:NAME, folder:PATH, a path, csv:FILE, or builtin:digits.")
     model: str = option(
         "auto",
         help="auto: branched_cnn for small gray images, efficientnet_lite0 (pretrained) for all others. Also "

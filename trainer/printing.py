@@ -115,7 +115,7 @@ def print_after_inspect(spec: str, data_dir: Path | None) -> None:
 
 def _short(spec: str) -> str:
     """A data set's spec; of a path, the last part."""
-    return re.sub(r"^folder:.*/(?=.)", "…/", spec)
+    return re.sub(r"^(folder|csv):.*/(?=.)", "…/", spec)
 
 
 def _age(age: timedelta) -> str:

@@ -43,6 +43,54 @@ def test_split_folders(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Train", "Valid", "TEST"),
+        ("Training", "validation", "Testing"),
+        ("train", "dev", "eval"),
+        ("TRAIN", "Dev", "test"),
+    ],
+)
+def test_split_folders_in_any_case_and_by_other_names(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    picture_folder(tmp_path, {f"{name}/{label}": 1 for name in names for label in ("cat", "dog")})
+    source = FolderSource(tmp_path)
+    assert source.labels == ("cat", "dog")
+    assert [split for split, _, _ in found(source)] == ["train", "train", "val", "val", "test", "test"]
+
+
+def test_several_folders_of_one_split_are_put_together(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"train/cat": 1, "train/dog": 1, "training/cat": 1, "test/cat": 1})
+    assert [(split, name) for split, name, _ in found(FolderSource(tmp_path))] == [
+        *(("train", "cat"), ("train", "cat"), ("train", "dog"), ("test", "cat"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"val/cat": 1, "val/dog": 1, "test/cat": 1, "test/dog": 1}, "has test and val but no train; add train"),
+        ({"Eval/cat": 1, "Eval/dog": 1}, "has Eval but no train"),
+        (
+            {"fold1/cat": 1, "fold1/dog": 1, "fold2/cat": 1, "fold2/dog": 1},
+            "(fold1, fold2) holds folders of the same names only (cat, dog)",
+        ),
+    ],
+)
+def test_divisions_are_not_taken_for_classes(tmp_path: Path, counts: dict[str, int], words: str) -> None:
+    with pytest.raises(InputError) as error:
+        FolderSource(picture_folder(tmp_path, counts))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_classes_may_hold_folders_of_other_or_single_names(tmp_path: Path) -> None:
+    picture_folder(tmp_path / "one", {"cat/images": 1, "dog/images": 1})
+    picture_folder(tmp_path / "other", {"cat/2019": 1, "cat/2020": 1, "dog/2020": 1})
+    for name in ("one", "other"):
+        assert FolderSource(tmp_path / name).labels == ("cat", "dog")
+
+
 def test_train_may_be_a_class(tmp_path: Path) -> None:
     assert FolderSource(picture_folder(tmp_path, {"car": 1, "train": 1, "bus": 1})).labels == ("bus", "car", "train")
 
@@ -65,6 +113,71 @@ def test_hidden_and_other_files_are_ignored_and_counted(tmp_path: Path) -> None:
     source = FolderSource(tmp_path)
     assert len(source) == 2
     assert source.ignored == 7
+
+
+def test_what_network_disks_and_systems_leave_is_ignored_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture_folder(tmp_path, {"cat": 1, "dog": 1, "@eaDir": 1, "__MACOSX/cat": 1, "$RECYCLE.BIN": 1})
+    picture_folder(tmp_path, {"cat/@eaDir/000.png": 1, "dog/__MACOSX": 1})
+    for name in ("cat/._000.png", "cat/Thumbs.db", "dog/desktop.ini", "dog/.DS_Store"):
+        (tmp_path / name).write_bytes(b"junk")
+    with caplog.at_level(logging.WARNING, "trainer"):
+        source = FolderSource(tmp_path)
+    assert [name for _, _, name in found(source)] == ["cat/000.png", "dog/000.png"]
+    assert source.ignored == 9
+    assert not caplog.text
+
+
+def test_files_that_are_left_out_are_named_by_their_suffixes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    picture_folder(tmp_path, {"cat": 2, "dog": 1})
+    for number in range(3):
+        (tmp_path / "cat" / f"{number}.TIFF").write_bytes(b"II*")
+    (tmp_path / "dog" / "notes.txt").write_text("words")
+    (tmp_path / "dog" / "LICENSE").write_text("words")
+    picture(tmp_path / "lost.png")
+    with caplog.at_level(logging.WARNING, "trainer"):
+        source = FolderSource(tmp_path)
+    assert source.ignored == 6
+    assert caplog.messages == [
+        f"{tmp_path}: left out, as they are no pictures that can be read: 3 .tiff, 1 .txt, 1 without a suffix",
+        f"{tmp_path}: left out, as they lie in no class folder: 1 pictures",
+    ]
+
+
+def test_a_class_of_other_files_only_names_them(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"cat": 2})
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "dog" / "0.tif").write_bytes(b"II*")
+    with pytest.raises(InputError, match=r"dog has no images \(.*there are 1 \.tif under"):
+        FolderSource(tmp_path)
+
+
+def test_files_without_a_suffix_go_by_their_bytes(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"cat": 1, "dog": 1})
+    for name in ("a", "IMG.0042", "photo of 3.5 m"):
+        picture(tmp_path / "cat" / name, format="PNG")
+    picture(tmp_path / "dog" / "x.png?w=640", format="PNG")
+    assert len(FolderSource(tmp_path)) == 6
+
+
+@pytest.mark.parametrize("suffix", ["HEIC", "heif", "hif", "avif", "JPEG"])
+def test_suffixes_of_telephones_count(tmp_path: Path, suffix: str) -> None:
+    picture_folder(tmp_path, {"cat": 1, "dog": 1})
+    (tmp_path / "cat" / f"photo.{suffix}").write_bytes(b"the decoder looks inside")
+    assert len(FolderSource(tmp_path)) == 3
+
+
+def test_composed_and_decomposed_names_are_one_class(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    picture_folder(tmp_path, {f"train/{composed}": 1, "train/tea": 1, f"test/{decomposed}": 1})
+    source = FolderSource(tmp_path)
+    assert source.labels == (composed, "tea")
+    assert [(split, name) for split, name, _ in found(source)][-1] == ("test", composed)
+    picture_folder(tmp_path, {f"train/{decomposed}": 1})
+    with pytest.raises(InputError) as error:
+        FolderSource(tmp_path)
+    assert "two folders that look alike, 'cafe<U+0301>' and 'caf<U+00E9>'" in str(error.value)
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:

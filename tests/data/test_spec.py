@@ -27,8 +27,11 @@ def test_digits() -> None:
     [
         ("builtin:digit", "did you mean digits?"),
         ("nothing/here", "'nothing/here' is neither a path that exists nor one of tfds:NAME"),
+        ("nothing/here", "folder:PATH, csv:FILE and builtin:digits"),
         ("folder:nothing/here", "nothing/here does not exist; a folder is expected"),
         (f"folder:{__file__}", "is a file; a folder of class folders is expected"),
+        ("csv:nothing/here.csv", "nothing/here.csv does not exist; a table (csv:FILE) is expected"),
+        (f"csv:{Path(__file__).parent}", "is a folder; a table (csv:FILE) is expected"),
         ("tfds:", "not of the form tfds:NAME[/CONFIG][:VERSION]"),
         ("tfds:mnist:3", "not of the form tfds:NAME[/CONFIG][:VERSION]"),
     ],
@@ -45,3 +48,11 @@ def test_a_misspelt_path_has_the_nearest_one(kind: str, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(InputError, match=rf"did you mean {tmp_path}/photos\?$"):
         open_source(f"{kind}{tmp_path}/photo")
+
+
+def test_a_table_without_its_prefix_is_told_of_it(tmp_path: Path) -> None:
+    (tmp_path / "photos.csv").write_text("image,label")
+    with pytest.raises(InputError, match=rf"is expected, or csv:{tmp_path}/photos\.csv"):
+        open_source(f"{tmp_path}/photos.csv")
+    with pytest.raises(InputError, match=rf"did you mean {tmp_path}/photos\.csv\?$"):
+        open_source(f"csv:{tmp_path}/photo.csv")

@@ -5,24 +5,26 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from trainer.config import InputError, slug
+from trainer.data.image_files import IMAGE_SUFFIXES, is_image_file, is_junk, suffix
 from trainer.data.source import SPLIT_NAMES, SPLITS, Example
 
 log = logging.getLogger("trainer")
 
-# Tells images from the rest without opening them; the decoder then goes by the bytes alone.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif")
-
 
 class FolderSource:
-    """The images under a folder; class names are folder names, sorted by code point.
+    """The images under a folder; class names are folder names (in Unicode's composed form), sorted by code point.
 
-    Hidden files and folders (leading dot) and files that are no images by their suffix are ignored and
-    counted. Raises InputError for a folder that cannot be read, fewer than two classes, a class without
-    images, or a class in val or test that train does not have.
+    Hidden files and folders, what network disks and operating systems leave, and files that are no images by
+    their suffix (by their bytes, where they have none) are ignored and counted; the latter with a warning.
+    Raises InputError for a folder that cannot be read, fewer than two classes, a class without images, a class in
+    val or test that train does not have, two class folders whose names look alike, or divisions that are called
+    neither train, val nor test.
     """
 
     default_normalize = "none"
@@ -33,6 +35,8 @@ class FolderSource:
         self.name = slug(root.name)
         self.ignored = 0
         self._root = str(root)
+        self._others: Counter[str] = Counter()  # suffix → files in class folders that are no images
+        self._outside = 0  # images without a class
         try:
             self._read(root)
         except OSError as error:
@@ -65,60 +69,70 @@ class FolderSource:
             for path in paths:
                 self._read_class(path, split, label_of[name], digest)
             if split == "train" and count == len(self._examples):
+                others = f"; there are {_counted(self._others)} under {root}" if self._others else ""
                 raise InputError(
                     f"--dataset: the class folder {paths[0]} has no images ({', '.join(IMAGE_SUFFIXES)} "
-                    "are read); add some or remove the folder"
+                    f"are read{others}); add some or remove the folder"
                 )
         self.fingerprint = digest.hexdigest()
+        if self._others:
+            log.warning("%s: left out, as they are no pictures that can be read: %s", root, _counted(self._others))
+        if self._outside:
+            log.warning("%s: left out, as they lie in no class folder: %d pictures", root, self._outside)
 
     def _split_folders(self, root: Path) -> dict[tuple[str, str], list[str]]:
         """(split, class) → its folders. Without split folders, everything is train."""
-        classes = self._subfolders(str(root))
-        train = os.path.join(root, "train")
-        beside = {name for name in classes if name in SPLIT_NAMES} - {"train"}
+        folders = self._subfolders(str(root))
+        splits = {name: SPLIT_NAMES[name.lower()] for name in folders if name.lower() in SPLIT_NAMES}
+        train = [folders[name] for name, split in splits.items() if split == "train"]
         # A class may be called `train` too: then it holds images itself, or no other split stands beside it.
         is_split = (
-            "train" in classes
-            and (bool(beside) or len(classes) == 1)
-            and any(entry.is_dir() for entry in _entries(train))
-            and not any(_is_image(entry) for entry in _entries(train))
+            bool(train)
+            and (len(set(splits.values())) > 1 or len(train) == len(folders))
+            and all(_inner_folders(path) for path in train)
         )
         if not is_split:
-            return {("train", name): [os.path.join(root, name)] for name in classes}
-        folders: dict[tuple[str, str], list[str]] = {}
-        for folder in classes:
-            if folder not in SPLIT_NAMES:
+            _check_classes(root, folders, splits)
+            return {("train", name): [path] for name, path in folders.items()}
+        classes: dict[tuple[str, str], list[str]] = {}
+        for folder, path in folders.items():
+            if folder not in splits:
                 log.warning("%s: %r is beside train and is not read", root, folder)
                 self.ignored += 1
                 continue
-            names = self._subfolders(os.path.join(root, folder))
-            if not names:
-                log.warning("%s has no class folders and is not read", os.path.join(root, folder))
-            for name in names:
-                path = os.path.join(root, folder, name)
-                folders.setdefault((SPLIT_NAMES[folder], name), []).append(path)
-        return folders
+            found = self._subfolders(path)
+            if not found:
+                log.warning("%s has no class folders and is not read", path)
+            for name, inner in found.items():
+                classes.setdefault((splits[folder], name), []).append(inner)
+        return classes
 
-    def _subfolders(self, path: str) -> list[str]:
-        """The names of the folders in `path`; everything else there has no class and is ignored."""
-        names = []
+    def _subfolders(self, path: str) -> dict[str, str]:
+        """Name → path of the folders in `path`; everything else there has no class and is ignored."""
+        found: dict[str, str] = {}
         for entry in _entries(path):
-            if entry.is_dir() and not entry.name.startswith("."):
-                names.append(_checked(entry.name, path))
-            else:
+            if is_junk(entry.name) or not entry.is_dir():
                 self.ignored += 1
-        return names
+                self._outside += not is_junk(entry.name) and is_image_file(entry)
+                continue
+            # A Mac decomposes é into e and an accent, and everybody else does not.
+            name = unicodedata.normalize("NFC", _checked(entry.name, path))
+            if name in found:
+                both = " and ".join(_code_points(os.path.basename(one)) for one in (found[name], entry.path))
+                raise InputError(f"--dataset: {path} has two folders that look alike, {both}; put them together")
+            found[name] = entry.path
+        return found
 
     def _read_class(self, folder: str, split: str, label: int, digest: hashlib._Hash) -> None:
         """Append the images under `folder`, and what tells whether one has changed to `digest`."""
         start = len(self._root) + 1
         for entry in _entries(folder):
-            if entry.name.startswith("."):
+            if is_junk(entry.name):
                 self.ignored += 1
             elif entry.is_dir():
                 if not (entry.is_symlink() and _is_loop(entry.path)):
                     self._read_class(entry.path, split, label, digest)
-            elif _is_image(entry):
+            elif is_image_file(entry):
                 try:
                     stat = entry.stat()
                     size, changed = stat.st_size, stat.st_mtime_ns
@@ -130,16 +144,45 @@ class FolderSource:
                 self._examples.append(Example(split, label, shown, entry.path, size))
             else:
                 self.ignored += 1
+                if entry.is_file():
+                    self._others[suffix(entry.name) or "without a suffix"] += 1
+
+
+def _check_classes(root: Path, folders: dict[str, str], splits: dict[str, str]) -> None:
+    """Raise InputError where what look like class folders are divisions of the data."""
+    inner = [_inner_folders(path) for path in folders.values()]
+    if not inner or not all(inner):
+        return
+    if len(splits) == len(folders):
+        raise InputError(
+            f"--dataset: {root} has {' and '.join(folders)} but no train; add train, or name one of the folders "
+            f"to divide it anew: folder:{next(iter(folders.values()))}"
+        )
+    if len(folders) > 1 and len(inner[0]) > 1 and all(names == inner[0] for names in inner):
+        raise InputError(
+            f"--dataset: each folder in {root} ({_some(tuple(folders))}) holds folders of the same names only "
+            f"({_some(tuple(sorted(inner[0])))}): if those are the classes, call the outer ones train, val and test; "
+            "else put the pictures into the outer ones"
+        )
+
+
+def _inner_folders(path: str) -> set[str]:
+    """The names of the folders in `path` (in composed form) where it holds folders and no images; else empty."""
+    names: set[str] = set()
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if is_junk(entry.name):
+                continue
+            if entry.is_dir():
+                names.add(unicodedata.normalize("NFC", entry.name))
+            elif is_image_file(entry):
+                return set()
+    return names
 
 
 def _entries(path: str) -> list[os.DirEntry[str]]:
     with os.scandir(path) as entries:
         return sorted(entries, key=lambda entry: entry.name)
-
-
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    # A pipe or a device would block who opens it; a broken link is an image that cannot be read.
-    return entry.name.lower().endswith(IMAGE_SUFFIXES) and (entry.is_file() or entry.is_symlink())
 
 
 def _is_loop(link: str) -> bool:
@@ -155,6 +198,14 @@ def _checked(name: str, path: str) -> str:
     except UnicodeEncodeError as error:
         raise InputError(f"--dataset: {path} has a class folder whose name is not UTF-8: {name!r}") from error
     return name
+
+
+def _code_points(name: str) -> str:
+    return "'" + "".join(one if one.isascii() else f"<U+{ord(one):04X}>" for one in name) + "'"
+
+
+def _counted(suffixes: Counter[str]) -> str:
+    return ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items(), key=lambda one: (-one[1], one)))
 
 
 def _split_order(folder: tuple[str, str]) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""Dataset spec → source: `tfds:NAME[/CONFIG][:VERSION]`, `folder:PATH` (or a path), `builtin:digits`."""
+"""Dataset spec → source: `tfds:NAME[/CONFIG][:VERSION]`, `folder:PATH` (or a path), `csv:FILE`, `builtin:digits`."""
 
 from __future__ import annotations
 
@@ -24,37 +24,54 @@ def open_source(spec: str, data_dir: Path | None = None) -> Source:
         from trainer.data.digits import DigitsSource
 
         return DigitsSource()
+    if kind == "csv":
+        from trainer.data.csv_source import CsvSource
+
+        return CsvSource(rest)
     from trainer.data.folder import FolderSource
 
     return FolderSource(_path(spec))
 
 
 def check_spec(spec: str) -> None:
-    """Raise InputError for what can be told to be wrong in no time: a spec of no kind, or a path that is no folder."""
+    """Raise InputError for what can be told to be wrong in no time: a spec of no kind, or a path that is not there."""
     kind, _, rest = spec.partition(":")
     if kind == "builtin":
         choose("--dataset builtin", rest, ["digits"])
     if kind in ("tfds", "builtin"):
         return
+    if kind == "csv":
+        _check_table(rest)
+        return
     path = _path(spec)
     if kind != "folder" and not path.exists():
         raise InputError(
             f"--dataset: {spec!r} is neither a path that exists nor one of tfds:NAME[/CONFIG][:VERSION], "
-            f"folder:PATH and builtin:digits{_nearest(path)}"
+            f"folder:PATH, csv:FILE and builtin:digits{_nearest(path)}"
         )
     if not path.is_dir():
         problem = "is a file; a folder of class folders" if path.exists() else "does not exist; a folder"
-        raise InputError(f"--dataset: {path} {problem} is expected{_nearest(path)}")
+        table = f", or csv:{path}" if path.is_file() and path.suffix.lower() == ".csv" else ""
+        raise InputError(f"--dataset: {path} {problem} is expected{table}{_nearest(path)}")
+
+
+def _check_table(rest: str) -> None:
+    from trainer.data.csv_source import parse_csv_spec
+
+    file, _ = parse_csv_spec(rest)
+    if not file.is_file():
+        problem = "is a folder; a table" if file.is_dir() else "does not exist; a table"
+        raise InputError(f"--dataset: {file} {problem} (csv:FILE) is expected{_nearest(file, folders=False)}")
 
 
 def _path(spec: str) -> Path:
     return Path(spec.removeprefix("folder:")).expanduser()
 
 
-def _nearest(path: Path) -> str:
-    """The folders beside a missing one that are called alike."""
+def _nearest(path: Path, *, folders: bool = True) -> str:
+    """The folders (or the files) beside a missing one that are called alike."""
     try:
-        beside = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
+        beside = [entry.name for entry in path.parent.iterdir() if entry.is_dir() == folders]
     except OSError:
         return ""
     near = difflib.get_close_matches(path.name, beside, n=3)

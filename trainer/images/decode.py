@@ -2,9 +2,11 @@
 
 The rules, the same for both, so that a file gives the same array on either side:
 
-- The bytes decide the format, not a name or a Content-Type: JPEG, PNG, WebP, BMP, GIF (its first frame).
+- The bytes decide the format, not a name or a Content-Type: JPEG, PNG, WebP, HEIC (and other HEIF with HEVC inside),
+  AVIF, BMP, GIF; of several pictures in one file the first, or the one that a HEIC names as its main one.
 - At most 25 million pixels, read from the header before anything is decoded.
-- EXIF orientation is applied. Colour profiles are ignored.
+- EXIF orientation is applied; in HEIC and AVIF the file's own rotation and mirroring is, and EXIF's is not.
+- Colour profiles, text and thumbnails are ignored, however large or damaged they are.
 - 16 bits become 8 by the high byte, 1 bit becomes 0 and 255, CMYK is converted without a profile.
 - Transparency (alpha, a palette's or a colour key) is laid over white; a colour key of 16 bits is ignored.
 - Gray is ITU-R 601 luma; a gray image in a colour model is repeated in all three channels.
@@ -22,26 +24,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
+from trainer.images.formats import format_class, format_of
+from trainer.images.metadata import without_metadata
 from trainer.images.mnist import MNIST_WORKING_SIDE, normalize_mnist
 from trainer.images.pixels import ImageError, PixelSpec
 
 MAX_PIXELS = 25_000_000
-
-FORMATS: dict[str, type[ImageFile.ImageFile]] = {
-    "JPEG": JpegImageFile,
-    "PNG": PngImageFile,
-    "WebP": WebPImageFile,
-    "BMP": BmpImageFile,
-    "GIF": GifImageFile,
-}
-# Sizes that a BMP's second header may have; "BM" alone begins many a text.
-BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 
 EXIF_ORIENTATION = 0x0112
 # Orientation → what turns the stored image upright.
@@ -59,7 +48,7 @@ UPRIGHT = {
 class ImageInfo(NamedTuple):
     """What an image's header says."""
 
-    format: str  # JPEG | PNG | WebP | BMP | GIF
+    format: str  # JPEG | PNG | WebP | HEIC | AVIF | BMP | GIF
     width: int  # in pixels, upright
     height: int
     channels: int  # 1 where the file is gray by its mode, else 3; a palette is colour
@@ -73,9 +62,11 @@ class EncodedImage:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._image = _open(data, _format(data))
-        self._orientation = _orientation(self._image)
-        self.info = _info(_format(data), self._image, self._orientation)
+        name = format_of(data)
+        self._image = _open(data, name)
+        # pillow-heif turns the picture by itself.
+        self._orientation = 1 if name == "HEIC" else _orientation(self._image)
+        self.info = _info(name, self._image, self._orientation)
 
     def decode(self, spec: PixelSpec) -> NDArray[np.uint8]:
         """uint8 [spec.height, spec.width, spec.channels], read-only. As for the rest, see `render`."""
@@ -117,7 +108,7 @@ class EncodedImage:
 def is_image(data: bytes) -> bool:
     """Whether the bytes begin as an image of a supported type does."""
     try:
-        _format(data)
+        format_of(data)
     except ImageError:
         return False
     return True
@@ -128,27 +119,10 @@ def decode(data: bytes, spec: PixelSpec) -> NDArray[np.uint8]:
     return EncodedImage(data).decode(spec)
 
 
-def _format(data: bytes) -> str:
-    """The format by its magic bytes."""
-    if not data:
-        raise ImageError("empty_body", "the image is empty: 0 bytes")
-    if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "WebP"
-    if data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in BMP_HEADERS:
-        return "BMP"
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF"
-    raise ImageError("unsupported_type", "not an image of a supported type: JPEG, PNG, WebP, BMP or GIF is expected")
-
-
 def _open(data: bytes, name: str) -> ImageFile.ImageFile:
-    """Read the header. Format classes, not Image.open: that tries plugins and has a pixel limit of its own."""
+    """Read the header."""
     try:
-        image = FORMATS[name](io.BytesIO(data))
+        image = format_class(name)(io.BytesIO(without_metadata(data, name)))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_many("the image") from error
     except Exception as error:
@@ -168,8 +142,10 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     """EXIF orientation, 1 to 8, from what precedes the pixels. Damaged EXIF is no reason to refuse a picture."""
     if "exif" not in image.info:
         return 1
+    exif = Image.Exif()  # the image's own getexif would ask XMP, too
     try:
-        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+        exif.load(image.info["exif"])
+        orientation = exif.get(EXIF_ORIENTATION, 1)
     except Exception:
         return 1
     return orientation if orientation in UPRIGHT else 1
@@ -177,14 +153,13 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 
 def _check_png(data: bytes) -> None:
     """Raise ValueError unless every chunk up to IEND is whole; Pillow skips the checksums of the pixels."""
-    view, start, kind = memoryview(data), 8, b""
+    view, start, size, kind = memoryview(data), 8, len(data), b""
     while kind != b"IEND":
-        length = int.from_bytes(view[start : start + 4], "big")
-        end = start + 8 + length
-        if end + 4 > len(view):
+        end = start + 8 + int.from_bytes(data[start : start + 4], "big")
+        if end + 4 > size:
             raise ValueError("it ends early")
-        kind = bytes(view[start + 4 : start + 8])
-        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+        kind = data[start + 4 : start + 8]
+        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
             raise ValueError("a checksum is wrong")
         start = end + 4
 

@@ -7,7 +7,10 @@ from typing import Any
 from trainer.serving.answers import STATUS
 from trainer.serving.request import BATCH_IMAGES
 
-IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif", "application/octet-stream")
+IMAGE_TYPES = (
+    *(f"image/{kind}" for kind in ("jpeg", "png", "webp", "heic", "avif", "bmp", "gif")),
+    "application/octet-stream",
+)
 
 BYTES = {"type": "string", "format": "binary"}
 NAME = {"type": "string"}
@@ -31,7 +34,7 @@ def describe(model: str) -> dict[str, Any]:
         "info": {
             "title": "Image classifier",
             "version": model,
-            "description": "An image (JPEG, PNG, WebP, BMP or GIF) in, a label with its probability out.",
+            "description": "An image (JPEG, PNG, WebP, HEIC, AVIF, BMP or GIF) in, a label with its probability out.",
         },
         "paths": {
             "/predict": {

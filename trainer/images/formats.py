@@ -1,0 +1,76 @@
+"""The formats that are read: told apart by their first bytes, opened by Pillow's class for each.
+
+Never by Image.open: it tries plugins, and has a limit on pixels of its own.
+"""
+
+from __future__ import annotations
+
+from PIL import ImageFile
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from trainer.images.pixels import ImageError
+
+FORMATS: dict[str, type[ImageFile.ImageFile]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "WebP": WebPImageFile,
+    "AVIF": AvifImageFile,
+    "BMP": BmpImageFile,
+    "GIF": GifImageFile,
+}
+# Sizes that a BMP's second header may have; "BM" alone begins many a text.
+BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
+
+# What an ISO base media file says it is. Of MIAF's two the inside is mostly HEVC.
+BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC"
+)
+GENERAL_BRANDS = (b"mif1", b"msf1")
+MAX_BRANDS = 64
+
+
+def format_of(data: bytes) -> str:
+    """The format of an encoded image, as ImageInfo has it. Raises ImageError `empty_body` or `unsupported_type`."""
+    if not data:
+        raise ImageError("empty_body", "the image is empty: 0 bytes")
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WebP"
+    if data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in BMP_HEADERS:
+        return "BMP"
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if data[4:8] == b"ftyp" and (name := _format_of_brands(data)):
+        return name
+    raise ImageError(
+        "unsupported_type",
+        "not an image of a supported type: JPEG, PNG, WebP, HEIC, AVIF, BMP or GIF is expected",
+    )
+
+
+def _format_of_brands(data: bytes) -> str | None:
+    """The format of an ISO base media file; None for a film and whatever else is none of ours."""
+    end = min(int.from_bytes(data[:4], "big"), len(data), 16 + 4 * MAX_BRANDS)
+    brands = [data[8:12], *(data[start : start + 4] for start in range(16, end, 4))]
+    for brand in brands:
+        if brand in BRANDS:
+            return BRANDS[brand]
+    return "HEIC" if any(brand in GENERAL_BRANDS for brand in brands) else None
+
+
+def format_class(name: str) -> type[ImageFile.ImageFile]:
+    """What opens the format `name`: it reads the header and decodes nothing yet."""
+    if name == "HEIC":
+        # 17 ms and 4 MB, which most processes never need.
+        from pillow_heif import HeifImageFile
+
+        return HeifImageFile
+    return FORMATS[name]
