@@ -64,7 +64,7 @@ class EncodedImage:
         self._data = data
         name = format_of(data)
         self._image = _open(data, name)
-        # pillow-heif turns the picture by itself.
+        # pi-heif turns the picture by itself.
         self._orientation = 1 if name == "HEIC" else _orientation(self._image)
         self.info = _info(name, self._image, self._orientation)
 

@@ -70,7 +70,7 @@ def format_class(name: str) -> type[ImageFile.ImageFile]:
     """What opens the format `name`: it reads the header and decodes nothing yet."""
     if name == "HEIC":
         # 17 ms and 4 MB, which most processes never need.
-        from pillow_heif import HeifImageFile
+        from pi_heif import HeifImageFile
 
         return HeifImageFile
     return FORMATS[name]
