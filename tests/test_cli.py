@@ -321,7 +321,7 @@ def test_each_command_names_the_next_one(
     assert closing("models", capsys=capsys) == first
     folder = make_folder(tmp_path / "my pictures", {"cat": 30, "dog": 30})
     colour = closing("data", "inspect", folder, capsys=capsys)
-    assert colour == f"next: trainer fit --dataset '{folder}' --model compact_resnet"
+    assert colour == f"next: trainer fit --dataset '{folder}'"
     gray = closing("data", "inspect", "builtin:digits", "--data-dir", "d", capsys=capsys)
     assert gray == "next: trainer fit --dataset builtin:digits --data-dir d"
 
@@ -431,3 +431,19 @@ def test_a_real_colour_folder(capsys: pytest.CaptureFixture[str]) -> None:
     code, (fitted,), _ = call(*command, capsys=capsys)
     assert code == 0
     assert fitted["test_accuracy"] >= 0.40
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (DATA / "clothing").is_dir(), reason="the photos of clothes are not beside the checkout")
+def test_few_real_photos_with_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    """Far above what 500 photos of ten classes teach a network from scratch, and within its time."""
+    command = ["fit", "--dataset", str(DATA / "clothing"), "--limit=500", "--time-limit=150s", "--wandb=disabled"]
+    start = time.monotonic()
+    code, (fitted,), errors = call(*command, "--json", capsys=capsys)
+    assert code == 0, errors
+    assert time.monotonic() - start < 180
+    assert fitted["test_accuracy"] >= 0.72
+    photo = next((DATA / "clothing" / "test" / "shoes").iterdir())
+    code, (answer,), _ = call("predict", fitted["tag"], str(photo), "--json", capsys=capsys)
+    assert code == 0
+    assert answer["label"] == "shoes"

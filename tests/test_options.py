@@ -17,7 +17,7 @@ class Extended(FitConfig):
     """What a contributor does to add an option: one field."""
 
     smoothing: float = option(0.1, low=0.0, high=0.5, help="Of the labels, up to {high:g}.")
-    flip: str = option("auto", choices=("auto", "on", "off"), help="Mirror images: {choices}.")
+    tilt: str = option("auto", choices=("auto", "on", "off"), help="Tilt images: {choices}.")
     averaged: bool = option(True, help="The weights.")
 
 
@@ -37,15 +37,15 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Extended, bool]]:
 
 
 def test_a_new_field_is_an_option_everywhere(given: list[tuple[Extended, bool]]) -> None:
-    options = ["--image-size=24x32", "--smoothing=0.2", "--flip=off", "--averaged=False"]
+    options = ["--image-size=24x32", "--smoothing=0.2", "--tilt=off", "--averaged=False"]
     assert run(["--dataset=builtin:digits", *options, "--no-save", "--loud"]) == 0
     ((config, loud),) = given
-    assert (config.smoothing, config.flip, config.averaged) == (0.2, "off", False)
+    assert (config.smoothing, config.tilt, config.averaged) == (0.2, "off", False)
     assert (config.image_size, config.save, loud) == ((24, 32), False, True)
     assert config.command() == ["trainer", "fit", "--dataset=builtin:digits", *options]
     assert config.decisive()["smoothing"] == 0.2
     assert config.hash() != Extended("builtin:digits").hash()
-    assert {"smoothing", "flip", "averaged"} <= set(searchable(Extended))
+    assert {"smoothing", "tilt", "averaged"} <= set(searchable(Extended))
     assert {"run_dir", "resume"}.isdisjoint(searchable(Extended))
 
 
@@ -58,7 +58,7 @@ def test_what_is_not_given_is_the_default(given: list[tuple[Extended, bool]]) ->
     ("argument", "message"),
     [
         ("--smoothing=0.9", "error: --smoothing: 0.9 is out of range; 0 to 0.5 is expected\n"),
-        ("--flip=of", "error: --flip: 'of' is not one of auto, off, on; did you mean off?\n"),
+        ("--tilt=of", "error: --tilt: 'of' is not one of auto, off, on; did you mean off?\n"),
         ("--averaged=maybe", "error: --averaged: 'maybe' is neither true nor false\n"),
     ],
 )
@@ -76,7 +76,7 @@ def test_its_help_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert run(["--help"]) == 0
     lines = [" ".join(line.strip("│ ").split()) for line in capsys.readouterr().out.splitlines()]
     assert "--smoothing <float> Of the labels, up to 0.5. [default: 0.1]" in lines
-    assert "--flip <str> Mirror images: auto, on or off. [default: auto]" in lines
+    assert "--tilt <str> Tilt images: auto, on or off. [default: auto]" in lines
     assert "--averaged --no-averaged <bool> The weights. [default: averaged]" in lines
 
 

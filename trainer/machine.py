@@ -87,8 +87,8 @@ def evaluation_batch(height: int, width: int) -> int:
     return max(8, min(256, 256 * 64 * 64 // (height * width)))
 
 
-def resolve_precision(precision: str) -> str:
-    """`auto` → bfloat16 where the processor or every GPU computes in it, else float32."""
+def resolve_precision(precision: str, *, cpu_gains: bool = True) -> str:
+    """`auto` → bfloat16 where every GPU computes in it, or the processor does and the network gains; else float32."""
     if precision != "auto":
         return precision
     import tensorflow as tf
@@ -99,6 +99,8 @@ def resolve_precision(precision: str) -> str:
             tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus
         ]
         return "bfloat16" if min(capabilities) >= (8, 0) else "float32"
+    if not cpu_gains:
+        return "float32"
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:  # not Linux

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -266,5 +267,16 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(OSError, match="No space left"):
+        opened(tmp_path)
+    assert entries() == []
+
+
+def test_more_than_the_disk_holds_is_refused_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture_folder(tmp_path, {"a": 2, "b": 2})
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(InputError, match=r"4 images of 16x12x3 take 0\.0 GB, and .* has 0\.0 GB left; make room"):
         opened(tmp_path)
     assert entries() == []

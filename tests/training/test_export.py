@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def test_the_gate_falls_back_to_float32(
         return spoiled if quantize else original(saved_model, quantize=False)
 
     monkeypatch.setattr(export_module, "convert", convert)
+    caplog.set_level(logging.INFO, "trainer")
     exported = export(model, digits.val, tmp_path / "export")
     assert (exported.quantization, exported.gate.good) == ("float32", False)
     assert "float32 is served" in caplog.text

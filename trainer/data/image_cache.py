@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import weakref
 from collections.abc import Set
 from functools import cached_property, partial
@@ -25,8 +26,8 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from trainer.config import RunError
-from trainer.data.cache_entries import PARTIAL, locked, place_of, write_entry
+from trainer.config import InputError, RunError
+from trainer.data.cache_entries import PARTIAL, cache_dir, locked, place_of, write_entry
 from trainer.data.decoding import Size, first_size
 from trainer.data.image_writer import OtherSizes, Rejected, write_images
 from trainer.data.pixel_request import Request
@@ -148,6 +149,7 @@ def _build(place: Path, source: Source, request: Request, progress: bool | None)
     while True:
         pixels = request.resolve(sizes)
         folder = _folder(place, pixels)
+        _refuse_too_large(source, pixels)
         try:
             write = partial(
                 write_images, source=source, pixels=pixels, request=request, expected=sizes, progress=progress
@@ -157,3 +159,14 @@ def _build(place: Path, source: Source, request: Request, progress: bool | None)
         except OtherSizes as other:
             sizes = other.sizes
             log.info("the images differ in size or colour: decoding them again")
+
+
+def _refuse_too_large(source: Source, pixels: PixelSpec) -> None:
+    needed = len(source) * pixels.height * pixels.width * pixels.channels
+    free = shutil.disk_usage(cache_dir()).free
+    if needed > free:
+        raise InputError(
+            f"--dataset: {source.spec}: {len(source):,} images of {pixels.shape_name} take {needed / 1e9:.1f} GB, and "
+            f"{cache_dir()} has {free / 1e9:.1f} GB left; make room (`trainer cache prune`), set TRAINER_CACHE_DIR to a "
+            "larger disk, or choose a smaller --image-size"
+        )

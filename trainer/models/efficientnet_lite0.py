@@ -156,6 +156,7 @@ EFFICIENTNET_LITE0 = Architecture(
     build_efficientnet_lite0,
     Recipe(epochs=5, batch_size=32, learning_rate=3e-4, dropout=0.2),
     wish=PixelWish(size=(160, 160), native=False, channels=3),
+    bfloat16_on_cpu=False,
     features=FEATURES,
     weights_id=SHA256,
 )

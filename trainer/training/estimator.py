@@ -76,12 +76,12 @@ class Estimator:
         sizes = dataset.train.cache.sizes.keys()
         self.architecture = choose_architecture(config.model, config.weights, sizes, dataset.pixels.normalize)
         self.recipe = config.recipe(self.architecture.recipe)
+        self.precision = resolve_precision(config.precision, cpu_gains=self.architecture.bfloat16_on_cpu)
         self.dataset = dataset
         self.clock = clock or Clock(config.time_limit)
         self.flips = config.flip != "off" and not dataset.digits  # a pretrained network may find out better
         self.strategy = strategy or make_strategy()
         self.chief = is_chief(self.strategy)
-        self.precision = resolve_precision(config.precision)
         self.plan = self._longest = make_plan(
             config, self.recipe, len(dataset.train), self.strategy.num_replicas_in_sync
         )
