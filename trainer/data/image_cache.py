@@ -167,6 +167,6 @@ def _refuse_too_large(source: Source, pixels: PixelSpec) -> None:
     if needed > free:
         raise InputError(
             f"--dataset: {source.spec}: {len(source):,} images of {pixels.shape_name} take {needed / 1e9:.1f} GB, and "
-            f"{cache_dir()} has {free / 1e9:.1f} GB left; make room (`trainer cache prune`), set TRAINER_CACHE_DIR to a "
-            "larger disk, or choose a smaller --image-size"
+            f"{cache_dir()} has {free / 1e9:.1f} GB left; make room (`trainer cache prune`), set TRAINER_CACHE_DIR to "
+            "a larger disk, or choose a smaller --image-size"
         )
