@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import keras
 import numpy as np
 import pytest
 
@@ -106,3 +110,30 @@ def test_small_gray_pictures_have_the_network_of_mnist(
     sizes: list[tuple[int, int, int]], normalize: str, name: str
 ) -> None:
     assert suggest(sizes, normalize).name == name
+
+
+def test_keras_fetches_imagenet_s_weights_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keras.utils.set_random_seed(3)
+    theirs = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3), pooling="avg")
+    theirs.save_weights(tmp_path / "their.weights.h5")
+    fetched = "keras.src.applications.mobilenet_v2.file_utils.get_file"
+    monkeypatch.setattr(fetched, lambda *_, **__: str(tmp_path / "their.weights.h5"))
+    options: dict[str, Any] = {"input_shape": (96, 96, 3), "classes": 3, "dropout": 0.0, "kernel_size": 3}
+    model = build("keras.applications:MobileNetV2", weights="imagenet", **options)
+    (ours,) = (layer for layer in model.layers if layer.name == theirs.name)
+    for mine, original in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, original)
+    # And is fed what it was trained on: from -1 to 1.
+    images = np.random.default_rng(0).integers(0, 256, (1, 96, 96, 3), np.uint8)
+    features = keras.Model(model.input, ours.output)(images).numpy()
+    expected = theirs(images.astype(np.float32) / 127.5 - 1).numpy()
+    np.testing.assert_allclose(features, expected, atol=1e-4)
+
+    def no_network(*_: object, **__: object) -> str:
+        raise Exception("URL fetch failure on https://…: None -- [Errno -3] Temporary failure in name resolution")
+
+    monkeypatch.setattr(fetched, no_network)
+    with pytest.raises(InputError, match=r"copy ~/\.keras/models here, or train from scratch with --weights none"):
+        build("keras.applications:MobileNetV2", weights="imagenet", **options)
