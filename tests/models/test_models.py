@@ -95,7 +95,11 @@ def test_what_cannot_be_built_is_refused(name: str, shape: tuple[int, int, int],
     ("sizes", "normalize", "name"),
     [
         ([(28, 28, 1)], "none", "branched_cnn"),
-        ([(32, 20, 1), (28, 28, 1)], "none", "branched_cnn"),
+        ([(32, 20, 1)], "none", "branched_cnn"),
+        # Decoded to 64x64, where it has 132 million weights.
+        ([(32, 20, 1), (28, 28, 1)], "none", "compact_resnet"),
+        ([(7, 7, 1)], "none", "compact_resnet"),
+        ([(28, 28, 1), (28, 30, 1)], "mnist", "branched_cnn"),
         ([(400, 300, 3)], "mnist", "branched_cnn"),
         ([(64, 64, 1)], "none", "compact_resnet"),
         ([(28, 28, 3)], "none", "compact_resnet"),

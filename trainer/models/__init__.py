@@ -22,9 +22,11 @@ SMALL_SIDE = 32  # of pictures like MNIST's
 def suggest(sizes: Collection[Shape], normalize: str) -> Architecture:
     """The architecture for pictures of these native sizes (height, width, channels).
 
-    The weights of `branched_cnn` grow with the picture: 132 million at 64x64.
+    The weights of `branched_cnn` grow with the picture: 132 million at 64x64, to which it takes small pictures of
+    more than one size.
     """
-    small = all(max(height, width) <= SMALL_SIDE and channels == 1 for height, width, channels in sizes)
+    decoded = BRANCHED_CNN.wish.choose({(height, width) for height, width, _ in sizes})
+    small = max(decoded) <= SMALL_SIDE and all(channels == 1 for _, _, channels in sizes)
     return BRANCHED_CNN if small or normalize == "mnist" else COMPACT_RESNET
 
 
