@@ -418,6 +418,15 @@ def test_light_commands_never_import_tensorflow() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def test_a_network_for_colour_takes_mnist_s_digits_only_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--model=efficientnet_lite0", "--normalize=mnist", "--wandb=disabled")
+    code, _, errors = call(*FIT, *options, capsys=capsys)
+    assert code == 2
+    assert errors.splitlines()[-1] == (
+        "error: --normalize mnist: makes gray images, and --model efficientnet_lite0 takes colour; leave one out"
+    )
+
+
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -53,6 +54,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("TRAINER_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(InputError, match="set TRAINER_CACHE_DIR to a folder that can be written"):
         load_array(KEY, lambda: FEATURES)
+
+
+def test_an_error_of_another_place_is_not_the_cache_s() -> None:
+    def make() -> np.ndarray:
+        raise OSError(errno.EROFS, "Read-only file system", "/dev/shm")
+
+    with pytest.raises(OSError, match="/dev/shm"):
+        load_array(KEY, make)
+    np.testing.assert_array_equal(load_array(KEY, lambda: FEATURES), FEATURES)  # the lock is free
 
 
 def test_two_processes_make_it_once(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -66,3 +67,16 @@ def test_a_killed_worker_is_an_error_for_people(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(decoding, "_start_worker", os.abort)
     with pytest.raises(RunError, match="was killed"):
         list(decoding.decode_all(examples, PIXELS, 2))
+
+
+@pytest.mark.parametrize("reason", [errno.EROFS, errno.ENOSPC, errno.ENOENT, errno.EACCES])
+def test_one_process_decodes_where_no_memory_can_be_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, reason: int
+) -> None:
+    def lock(*_: object, **__: object) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr("joblib.externals.loky.backend.synchronize._SemLock", lock)  # lies in /dev/shm
+    examples = list(FolderSource(picture_folder(tmp_path, {"cat": 300, "dog": 1})).examples())
+    assert [len(chunk) for chunk, _ in decoding.decode_all(examples, PIXELS, 2)] == [256, 45]
+    assert f"decoding in one process: /dev/shm cannot be used ({os.strerror(reason)})" in caplog.text

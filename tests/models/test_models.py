@@ -99,7 +99,11 @@ def test_what_cannot_be_built_is_refused(name: str, shape: tuple[int, int, int],
     ("sizes", "normalize", "name"),
     [
         ([(28, 28, 1)], "none", "branched_cnn"),
+        ([(32, 20, 1)], "none", "branched_cnn"),
+        # Decoded to 64x64, where it has 132 million weights.
         ([(32, 20, 1), (28, 28, 1)], "none", "branched_cnn"),
+        ([(7, 7, 1)], "none", "branched_cnn"),
+        ([(28, 28, 1), (28, 30, 1)], "mnist", "branched_cnn"),
         ([(400, 300, 3)], "mnist", "branched_cnn"),
         ([(64, 64, 1)], "none", "efficientnet_lite0"),
         ([(28, 28, 3)], "none", "efficientnet_lite0"),
@@ -112,6 +116,16 @@ def test_small_gray_pictures_have_the_network_of_mnist(
     assert suggest(sizes, normalize).name == name
 
 
+def test_small_pictures_of_several_sizes_stay_small() -> None:
+    """At 64x64 branched_cnn has 132 million weights, for character crops as for others."""
+    several = {(28, 20), (31, 32)}
+    assert suggest([(*size, 1) for size in several], "none").wish.choose(several) == (32, 32)
+    assert suggest([(28, 28, 1)], "none").wish.choose({(28, 28)}) == (28, 28)
+    assert suggest([(28, 28, 1)], "none", image_size=(128, 128)).name == "efficientnet_lite0"
+    assert suggest([(400, 300, 1)], "none", image_size=(28, 28)).name == "branched_cnn"
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras, when it reads weights
 def test_keras_fetches_imagenet_s_weights_where_that_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

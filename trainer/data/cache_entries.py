@@ -41,14 +41,19 @@ def place_of(key: Any) -> Path:
 
 
 def write_entry(folder: Path, write: Callable[[Path], None]) -> None:
-    """Have `write` fill an empty folder, then put it in the place of `folder`; nothing of a failed one stays."""
+    """Have `write` fill an empty folder, then put it in the place of `folder`; nothing of a failed one stays.
+
+    Raises InputError where it cannot stand there, and whatever `write` raises.
+    """
     partial = folder.with_suffix(PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)  # of a writer that was killed
-    partial.mkdir()
+    with _in_cache(folder.parent):
+        partial.mkdir()
     try:
         write(partial)
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
-        partial.rename(folder)
+        with _in_cache(folder.parent):
+            shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+            partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -75,22 +80,29 @@ def load_array(key: Mapping[str, Any], make: Callable[[], NDArray[Any]]) -> NDAr
 def locked(place: Path) -> Iterator[None]:
     """While it lasts, no other process makes what stands at `place`. Raises InputError where nothing can be kept."""
     lock = FileLock(place.with_suffix(".lock"))
-    try:
+    with _in_cache(place.parent):
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             log.info("waiting for another process that makes the same")
             lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _in_cache(folder: Path) -> Iterator[None]:
+    """Explains errors of `folder` itself; those of making what is kept there have other causes."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
         raise InputError(
-            f"{place.parent}: decoded images cannot be kept there ({error.strerror}); "
+            f"{folder}: nothing can be kept there ({error.strerror}); "
             "set TRAINER_CACHE_DIR to a folder that can be written"
         ) from error
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
+import warnings
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,8 @@ from trainer.config import RunError
 from trainer.data.source import Example
 from trainer.images.decode import EncodedImage
 from trainer.images.pixels import ImageError, PixelSpec
+
+log = logging.getLogger("trainer")
 
 # A chunk is large enough that handing it over costs little, and small enough that progress is seen.
 CHUNK_IMAGES = 256
@@ -46,20 +50,17 @@ def decode_all(
     """Decode in order, chunk by chunk, in this process and `processes` - 1 workers.
 
     A worker takes half a second to start, in which this process has begun. What is decoded and waits for its turn is
-    bounded, so that memory stays flat. Raises RunError where a worker is killed.
+    bounded, so that memory stays flat. Where the system gives processes nothing to share, this one decodes alone.
+    Raises RunError where a worker is killed.
     """
     image_bytes = pixels.height * pixels.width * pixels.channels
     chunks = _chunks(examples, most=max(1, min(CHUNK_IMAGES, CHUNK_DECODED_BYTES // image_bytes)))
-    if processes == 1:
+    pool = _start_pool(processes - 1) if processes > 1 else None
+    if pool is None:
         for chunk in chunks:
             yield chunk, _decode_chunk([(e.data, e.size_bytes) for e in chunk], pixels)
         return
     pending: deque[tuple[list[Example], Future[Decoded]]] = deque()
-    # joblib's: a fork of a process in which TensorFlow runs its threads may hang, and the standard library's
-    # spawn runs the caller's script again in each worker, with whatever it imports.
-    from joblib.externals.loky import ProcessPoolExecutor  # type: ignore[import-untyped]
-
-    pool = ProcessPoolExecutor(processes - 1, initializer=_start_worker)
     gc.freeze()  # as in a worker
     try:
         for chunk in chunks:
@@ -82,6 +83,19 @@ def decode_all(
             future.cancel()
         pool.shutdown()
         gc.unfreeze()
+
+
+def _start_pool(workers: int) -> Any:
+    """A pool of processes, or None where there can be none: they need /dev/shm, which a container may lack."""
+    # joblib's: a fork of a process in which TensorFlow runs its threads may hang, and the standard library's
+    # spawn runs the caller's script again in each worker, with whatever it imports.
+    with warnings.catch_warnings(action="ignore"):  # joblib's own words for the same
+        from joblib.externals.loky import ProcessPoolExecutor  # type: ignore[import-untyped]
+    try:
+        return ProcessPoolExecutor(workers, initializer=_start_worker)
+    except OSError as error:
+        log.warning("decoding in one process: /dev/shm cannot be used (%s)", error.strerror)
+        return None
 
 
 def first_size(examples: Iterable[Example]) -> set[Size]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING
 
-from trainer.config import MAX_PARAMETERS, InputError, choose
+from trainer.config import MAX_PARAMETERS, FitConfig, InputError, choose
+from trainer.images.pixels import PixelWish
 from trainer.models.applications import PREFIX, build_application
 from trainer.models.architecture import Architecture, Shape
 from trainer.models.branched_cnn import BRANCHED_CNN
@@ -23,15 +25,24 @@ AUTO = "auto"
 SMALL_SIDE = 32  # of pictures like MNIST's
 
 
-def suggest(sizes: Collection[Shape], normalize: str) -> Architecture:
-    """The architecture for pictures of these native sizes (height, width, channels)."""
-    small = all(max(height, width) <= SMALL_SIDE and channels == 1 for height, width, channels in sizes)
-    return BRANCHED_CNN if small or normalize == "mnist" else EFFICIENTNET_LITE0
+def suggest(sizes: Collection[Shape], normalize: str, image_size: tuple[int, int] | None = None) -> Architecture:
+    """The architecture for pictures of these native sizes (height, width, channels), or decoded to `image_size`.
+
+    The weights of `branched_cnn` grow with the picture (132 million at 64x64): small gray ones of several sizes are
+    decoded to SMALL_SIDE.
+    """
+    sides = [max(image_size)] if image_size else [max(height, width) for height, width, _ in sizes]
+    small = all(side <= SMALL_SIDE for side in sides) and all(channels == 1 for _, _, channels in sizes)
+    if small or normalize == "mnist":
+        return dataclasses.replace(BRANCHED_CNN, wish=PixelWish(size=(SMALL_SIDE, SMALL_SIDE)))
+    return EFFICIENTNET_LITE0
 
 
-def choose_architecture(name: str, weights: str, sizes: Collection[Shape], normalize: str) -> Architecture:
+def choose_architecture(config: FitConfig, sizes: Collection[Shape], normalize: str) -> Architecture:
     """The architecture that `--model` names, or that `auto` chooses for pictures of these native sizes."""
-    return suggest(sizes, normalize) if name == AUTO else find(name, weights)
+    if config.model == AUTO:
+        return suggest(sizes, normalize, config.image_size)
+    return find(config.model, config.weights)
 
 
 def check_name(name: str) -> None:

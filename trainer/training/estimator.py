@@ -52,7 +52,7 @@ class Estimator:
 
         self.config = config
         sizes = dataset.train.cache.sizes.keys()
-        self.architecture = choose_architecture(config.model, config.weights, sizes, dataset.pixels.normalize)
+        self.architecture = choose_architecture(config, sizes, dataset.pixels.normalize)
         self.recipe = config.recipe(self.architecture.recipe)
         self.precision = resolve_precision(config.precision, cpu_gains=self.architecture.bfloat16_on_cpu)
         self.dataset = dataset

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from trainer import artifact
 from trainer.artifact.engine import LiteRTEngine
-from trainer.config import FitConfig, RunError, slug
+from trainer.config import FitConfig, InputError, RunError, slug
 from trainer.data import Dataset, load
 from trainer.data.spec import check_spec
 from trainer.machine import quiet_stderr
-from trainer.models import AUTO, check_name, choose_architecture
+from trainer.models import AUTO, check_name, choose_architecture, find
 from trainer.reporting import metrics, report
 from trainer.training import tracking
 from trainer.training.checkpoints import Checkpoints, Progress
@@ -68,8 +68,8 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
     dataset = load(
         config.dataset,
         image_size=config.image_size,
-        normalize=config.normalize,
-        wish=lambda sizes: choose_architecture(config.model, config.weights, sizes, "none").wish,
+        normalize=normalization(config),
+        wish=lambda sizes: choose_architecture(config, sizes, "none").wish,
         data_dir=config.data_dir,
         seed=config.seed,
         limit=config.limit,
@@ -116,6 +116,19 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
         run.close()
     tracker.finish(exit_code=0, error=None)
     return result
+
+
+def normalization(config: FitConfig) -> str:
+    """What `--normalize auto` is: left to the data, but for a network that takes colour alone.
+
+    Raises InputError for what such a network cannot take.
+    """
+    colour_alone = config.model != AUTO and find(config.model, config.weights).wish.channels == 3
+    if config.normalize == "mnist" and colour_alone:
+        raise InputError(
+            f"--normalize mnist: makes gray images, and --model {config.model} takes colour; leave one out"
+        )
+    return "none" if config.normalize == "auto" and colour_alone else config.normalize
 
 
 def identity(config: FitConfig, estimator: Estimator) -> dict[str, Any]:
