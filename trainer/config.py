@@ -90,6 +90,7 @@ class Recipe:
     optimizer: str = "adamw"
     weight_decay: float = 0.01  # decoupled; kernels only
     dropout: float = 0.4
+    timed_epochs: int = 30  # at most, where a time limit is given and no epochs
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,7 @@ class FitConfig:
 
     def recipe(self, default: Recipe) -> Recipe:
         """The architecture's recipe, with what is asked for in its place."""
-        asked = {field.name: getattr(self, field.name) for field in dataclasses.fields(Recipe)}
+        asked = {field.name: getattr(self, field.name, None) for field in dataclasses.fields(Recipe)}
         return dataclasses.replace(default, **{name: value for name, value in asked.items() if value is not None})
 
     def decisive(self) -> dict[str, Any]:

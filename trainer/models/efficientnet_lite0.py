@@ -154,7 +154,8 @@ def imagenet_head(weights: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
 EFFICIENTNET_LITE0 = Architecture(
     "efficientnet_lite0",
     build_efficientnet_lite0,
-    Recipe(epochs=5, batch_size=32, learning_rate=3e-4, dropout=0.2),
+    # With 30 epochs in view, 3,000 photos were learnt by heart at epoch 13, before the learning rate had come down.
+    Recipe(epochs=5, batch_size=32, learning_rate=3e-4, dropout=0.2, timed_epochs=12),
     wish=PixelWish(size=(160, 160), native=False, channels=3),
     bfloat16_on_cpu=False,
     features=FEATURES,

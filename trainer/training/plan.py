@@ -12,7 +12,6 @@ MIN_STEPS_PER_EPOCH = 20  # where nobody asks for a batch: a smaller one makes m
 MIN_BATCH = 8
 MIN_STEPS = 300  # in all, where nobody asks for epochs
 PATIENT_STEPS = 200  # at least, before a run stops early
-MAX_TIMED_EPOCHS = 30  # where a time is asked for and no epochs
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def make_plan(config: FitConfig, recipe: Recipe, images: int, replicas: int = 1)
     if not config.epochs:
         epochs = max(epochs, math.ceil(MIN_STEPS / steps_per_epoch))
         if config.time_limit:
-            epochs = max(epochs, MAX_TIMED_EPOCHS)
+            epochs = max(epochs, recipe.timed_epochs)
     total_steps = epochs * steps_per_epoch
     return Plan(
         batch_size=batch_size,
