@@ -34,7 +34,7 @@ def test_what_is_asked_for_is_kept() -> None:
     assert plan_for(31, replicas=2, batch_size=64).batch_size == 30
 
 
-@pytest.mark.parametrize(("images", "batch"), [(5, 8), (160, 8), (320, 16), (1437, 64), (2559, 64), (54_000, 128)])
+@pytest.mark.parametrize(("images", "batch"), [(5, 8), (144, 8), (320, 16), (500, 32), (1437, 64), (54_000, 128)])
 def test_a_batch_suits_the_amount_of_data(images: int, batch: int) -> None:
     assert suitable_batch_size(images, 128) == batch
 

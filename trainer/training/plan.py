@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from trainer.config import FitConfig, InputError, Recipe
 
-MIN_STEPS_PER_EPOCH = 20  # where nobody asks for a batch: a smaller one makes more steps of little data
+MIN_STEPS_PER_EPOCH = 15  # where nobody asks for a batch: a smaller one makes more steps of little data
 MIN_BATCH = 8
 MIN_STEPS = 300  # in all, where nobody asks for epochs
 PATIENT_STEPS = 200  # at least, before a run stops early
