@@ -1,7 +1,7 @@
 """Training, measured beside plain Keras on the same machine; prints one table.
 
     TFDS_DATA_DIR=... python benchmarks/train.py [--runs 3] [--only throughput,input,...] [--folder DIR]
-    TFDS_DATA_DIR=... python benchmarks/train.py --quick     # minutes: before and after a change
+    TFDS_DATA_DIR=... python benchmarks/train.py --quick [--runs 1]    # minutes: before and after a change
 
 Each figure is the median of `--runs`, each run a process of its own, ours and the other in turn. `--folder` is
 a folder of class folders with small JPEG files for the first-pass measurement.
@@ -10,6 +10,7 @@ a folder of class folders with small JPEG files for the first-pass measurement.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -21,6 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hardware import hardware
+from PIL import Image
 
 BIN = Path(sys.executable).parent
 FILES = 36_000
@@ -101,8 +103,8 @@ def python(code: str, *arguments: object, plain: bool = False, **environment: st
     return result
 
 
-def fit(*options: str) -> dict[str, float]:
-    """`trainer fit` on real MNIST, published nowhere; its result with the seconds of the whole command."""
+def fit(*options: str, **environment: str) -> dict[str, float]:
+    """`trainer fit` on real MNIST, not saved unless `options` say so; its result with the seconds of the command."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             BIN / "trainer",
@@ -117,6 +119,7 @@ def fit(*options: str) -> dict[str, float]:
         start = time.perf_counter()
         done = subprocess.run(
             [*map(str, command), "--run-dir", f"{folder}/run", *options],
+            env=os.environ | environment,
             capture_output=True,
             text=True,
             check=False,
@@ -167,12 +170,38 @@ def accuracy(runs: int) -> None:
         print(f"{name}: test accuracy {spread(accuracies)} %, command {spread(seconds)} s", flush=True)
 
 
-def steps(runs: int) -> None:
-    results = [fit("--limit", "12800", "--epochs", "2", "--augment", "none") for _ in range(runs)]
-    for key, unit in (("images_per_second", "images/s"), ("command_seconds", "s for the command")):
-        print(f"training, 2 epochs of 12,800 images: {spread([one[key] for one in results])} {unit}", flush=True)
-    accuracies = [100 * one["test_accuracy"] for one in results]
-    print(f"its test accuracy: {spread(accuracies)} %", flush=True)
+def short_fit(runs: int) -> None:
+    """An epoch of `trainer fit` with the model saved to a store of its own, and the first answers that it gives."""
+    results, answers = [], []
+    options = ("--epochs", "1", "--augment", "none", "--save", "--name", "mnist")
+    for _ in range(runs):
+        with tempfile.TemporaryDirectory() as home:
+            results.append(fit(*options, BENTOML_HOME=home))
+            answers += [predict(home) for _ in range(3)]
+    for key, scale, unit in (
+        ("images_per_second", 1, "images/s"),
+        ("command_seconds", 1, "s for the command"),
+        ("test_accuracy", 100, "% of the test images right"),
+    ):
+        print(f"--epochs 1 --augment none: {spread([scale * one[key] for one in results])} {unit}", flush=True)
+    print(f"trainer predict: {spread(answers)} s", flush=True)
+
+
+def predict(home: str) -> float:
+    """Seconds of `trainer predict` for one image; what is on it does not matter."""
+    picture = Path(home) / "picture.png"
+    Image.linear_gradient("L").save(picture)
+    start = time.perf_counter()
+    done = subprocess.run(
+        [BIN / "trainer", "predict", "mnist", picture],
+        env=os.environ | {"BENTOML_HOME": home},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return time.perf_counter() - start
 
 
 def input_pipeline(runs: int) -> None:
@@ -235,28 +264,29 @@ def row(name: str, ours: list[float], keras: list[float], *, higher_is_better: b
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, help="default: 3; with --quick 1")
     parser.add_argument("--folder", type=Path, help="class folders with JPEG files, for the first pass")
     parser.add_argument(
         "--only", default="", help="of throughput, time_to_99, accuracy, input, first_pass, command_line"
     )
-    parser.add_argument("--quick", action="store_true", help="only command_line, input and steps, nothing beside Keras")
+    parser.add_argument("--quick", action="store_true", help="--help, input, one epoch, predict; nothing beside Keras")
     options = parser.parse_args()
-    parts: dict[str, Callable[[], None]] = {
-        "command_line": lambda: command_line(options.runs),
-        "throughput": lambda: throughput(options.runs),
-        "input": lambda: input_pipeline(options.runs),
-        "time_to_99": lambda: time_to_99(options.runs),
-        "accuracy": lambda: accuracy(options.runs),
+    runs: int = options.runs or (1 if options.quick else 3)
+    parts: dict[str, Callable[[int], None]] = {
+        "command_line": command_line,
+        "throughput": throughput,
+        "input": input_pipeline,
+        "time_to_99": time_to_99,
+        "accuracy": accuracy,
     }
     if options.quick:
-        parts = {"command_line": parts["command_line"], "input": parts["input"], "steps": lambda: steps(options.runs)}
+        parts = {"command_line": command_line, "input": input_pipeline, "short_fit": short_fit}
     if options.folder:
-        parts["first_pass"] = lambda: first_pass(options.runs, options.folder)
+        parts["first_pass"] = functools.partial(first_pass, folder=options.folder)
     print(hardware(), flush=True)
     for name, part in parts.items():
         if not options.only or name in options.only.split(","):
-            part()
+            part(runs)
 
 
 if __name__ == "__main__":

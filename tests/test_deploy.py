@@ -10,8 +10,10 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+PROJECT = Path(__file__).parents[1]
+DEPLOY = PROJECT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 STACK = yaml.safe_load((DEPLOY / "stack.yaml").read_text())
 DOCKERFILE = (DEPLOY / "Dockerfile.jinja").read_text()
@@ -49,6 +51,17 @@ def test_manifests_are_valid(folder: Path) -> None:
 def test_every_manifest_is_named(folder: Path) -> None:
     named = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
     assert sorted(named) == sorted(file.name for file in folder.glob("*.yaml") if file.name != "kustomization.yaml")
+
+
+def test_each_package_of_the_image_is_in_the_notice() -> None:
+    """Each that is installed on the image's platform."""
+    lock = (PROJECT / "requirements-serve.lock").read_text()
+    packages = [Requirement(line) for line in re.findall(r"^([a-z0-9].*?) \\$", lock, re.MULTILINE)]
+    names = {package.name for package in packages if not package.marker or package.marker.evaluate()}
+    assert len(names) > 50
+    notice = (PROJECT / "NOTICE").read_text().lower()
+    patterns = {name: rf"(?<![\w-]){name.replace('-', '[- ]')}(?![\w-])" for name in names}
+    assert [name for name, pattern in patterns.items() if not re.search(pattern, notice)] == []
 
 
 def test_an_invalid_manifest_is_found() -> None:

@@ -21,6 +21,7 @@ from server import PROJECT, Server, wait_until_ready
 
 README = PROJECT / "README.md"
 EXAMPLE = PROJECT / "docs" / "example.md"
+TRAINER = PROJECT / "trainer"
 PAGES = (README, PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md")))
 PICTURES = PROJECT.parent / "shared" / "data" / "cifar10_folder"
 CLASSES = ("cat", "dog", "horse")
@@ -218,6 +219,15 @@ def test_links_lead_somewhere(page: Path) -> None:
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+# decisions.md also speaks of files that are no longer.
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "decisions.md"], ids=lambda page: page.name)
+def test_files_that_are_named_are_there(page: Path) -> None:
+    named = re.findall(r"`((?:\w+/)+(?:[\w.-]+\.\w+)?)`", page.read_text())
+    roots = (PROJECT, TRAINER)
+    ours = [name for name in named if any((root / name.split("/")[0]).is_dir() for root in roots)]
+    assert [name for name in ours if not any((root / name).exists() for root in roots)] == []
 
 
 def anchors(page: Path) -> list[str]:

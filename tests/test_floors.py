@@ -1,0 +1,25 @@
+"""Imports go down only: pyproject.toml's contracts, and `service.py`, which is no package and so in none of them."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from importlinter.cli import lint_imports
+
+PROJECT = Path(__file__).parents[1]
+
+
+def test_the_contracts_are_kept() -> None:
+    assert lint_imports(config_filename=str(PROJECT / "pyproject.toml"), no_cache=True, no_logo=True) == 0
+
+
+def test_the_service_stands_on_the_server_and_what_it_shares_with_training() -> None:
+    imports = [
+        f"{node.module}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name
+        for node in ast.walk(ast.parse((PROJECT / "service.py").read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    ]
+    rooms = {name.split(".")[1] for name in imports if name.startswith("trainer.")}
+    assert {"serving"} <= rooms <= {"artifact", "config", "images", "machine", "serving"}
