@@ -25,14 +25,13 @@ AUTO = "auto"
 SMALL_SIDE = 32  # of pictures like MNIST's
 
 
-def suggest(sizes: Collection[Shape], normalize: str, image_size: tuple[int, int] | None = None) -> Architecture:
-    """The architecture for pictures of these native sizes (height, width, channels), or decoded to `image_size`.
+def suggest(sizes: Collection[Shape], normalize: str) -> Architecture:
+    """The architecture for pictures of these native sizes (height, width, channels).
 
     The weights of `branched_cnn` grow with the picture (132 million at 64x64): small gray ones of several sizes are
     decoded to SMALL_SIDE.
     """
-    sides = [max(image_size)] if image_size else [max(height, width) for height, width, _ in sizes]
-    small = all(side <= SMALL_SIDE for side in sides) and all(channels == 1 for _, _, channels in sizes)
+    small = all(max(height, width) <= SMALL_SIDE and channels == 1 for height, width, channels in sizes)
     if small or normalize == "mnist":
         return dataclasses.replace(BRANCHED_CNN, wish=PixelWish(size=(SMALL_SIDE, SMALL_SIDE)))
     return EFFICIENTNET_LITE0
@@ -41,7 +40,7 @@ def suggest(sizes: Collection[Shape], normalize: str, image_size: tuple[int, int
 def choose_architecture(config: FitConfig, sizes: Collection[Shape], normalize: str) -> Architecture:
     """The architecture that `--model` names, or that `auto` chooses for pictures of these native sizes."""
     if config.model == AUTO:
-        return suggest(sizes, normalize, config.image_size)
+        return suggest(sizes, normalize)
     return find(config.model, config.weights)
 
 

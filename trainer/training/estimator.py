@@ -116,6 +116,8 @@ class Estimator:
 
     def float32_model(self) -> Any:
         """The network in float32 with the trained weights, on one device: what is exported."""
+        if self.precision == "float32" and self.strategy.num_replicas_in_sync == 1:
+            return self.model
         model = self._build()
         model.set_weights(self.model.get_weights())
         return model
