@@ -34,6 +34,16 @@ def test_a_class_without_pictures_is_never_the_answer() -> None:
     assert head.probabilities(clouds(3, 10, seed=2)[0])[:, 3].max() < 1e-6
 
 
+@pytest.mark.parametrize("balanced", [False, True])
+def test_pictures_of_one_class_alone_make_it_the_answer(balanced: bool) -> None:
+    """`--limit 1` leaves one."""
+    features, labels = clouds(3, 10, seed=0)
+    one = labels == 2
+    head = fit_head((features[one], labels[one]), (features, labels), classes=3, balanced=balanced)
+    assert head.kernel.shape == (16, 3)
+    np.testing.assert_allclose(head.probabilities(features), [[0, 0, 1]] * 30, atol=1e-6)
+
+
 def test_balanced_classes_find_more_of_a_rare_one() -> None:
     features, labels = clouds(2, 200, seed=0, spread=8)
     few = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:15]])

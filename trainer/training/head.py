@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 log = logging.getLogger("trainer")
 
-# The inverse of the weight decay on standardised features, from strong to weak. What is best lies within for 500 as for
-# 6,000 pictures of ten classes.
+# The inverse of the weight decay on standardised features, from strong to weak. For 3,000 pictures of ten classes the best
+# lies within; for a few hundred the loss falls a little beyond, and the accuracy does not rise.
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 MAX_ITERATIONS = 200
 TOLERANCE = 1e-3
+NEVER = -100.0  # the bias of a class that is never the answer
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ def fit_head(
     from sklearn.linear_model import LogisticRegression
 
     features, labels = train
+    if len(present := np.unique(labels)) == 1:  # nothing to tell apart, and scikit-learn refuses it
+        return _answer_always(present[0], features.shape[1], classes)
     mean = features.mean(0)
     scale = 1 / (features.std(0) + 1e-6)
     standardised = (features - mean) * scale
@@ -67,6 +70,12 @@ def fit_head(
     return best
 
 
+def _answer_always(label: np.int32, features: int, classes: int) -> Head:
+    bias = np.full(classes, NEVER, np.float32)
+    bias[label] = 0
+    return Head(np.zeros((features, classes), np.float32), bias)
+
+
 def _fold(
     coefficients: NDArray[np.float64],
     intercepts: NDArray[np.float64],
@@ -80,7 +89,7 @@ def _fold(
         coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
         intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])
     kernel = np.zeros((len(mean), classes), np.float32)
-    bias = np.full(classes, -100.0, np.float32)  # never the answer
+    bias = np.full(classes, NEVER, np.float32)
     kernel[:, present] = (coefficients * scale).T
     bias[present] = intercepts - (coefficients * scale) @ mean
     return Head(kernel, bias)
