@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 log = logging.getLogger("trainer")
 
-# The inverse of the weight decay on standardised features, from strong to weak. For 3,000 pictures of ten classes the best
-# lies within; for a few hundred the loss falls a little beyond, and the accuracy does not rise.
+# The inverse of the weight decay on standardised features, from strong to weak. For 3,000 pictures of ten classes the
+# best lies within; for a few hundred the loss falls a little beyond, and the accuracy does not rise.
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 MAX_ITERATIONS = 200
 TOLERANCE = 1e-3
