@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -444,8 +445,11 @@ def test_a_real_colour_folder(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "clothing").is_dir(), reason="the photos of clothes are not beside the checkout")
-def test_few_real_photos_with_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+def test_few_real_photos_with_the_defaults(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     """Far above what 500 photos of ten classes teach a network from scratch, and within its time."""
+    caplog.set_level(logging.INFO, "trainer")  # where it is late, the log shows where the time went
     command = ["fit", "--dataset", str(DATA / "clothing"), "--limit=500", "--time-limit=150s", "--wandb=disabled"]
     start = time.monotonic()
     code, (fitted,), errors = call(*command, "--json", capsys=capsys)

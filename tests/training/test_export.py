@@ -14,6 +14,7 @@ from trainer.config import RunError
 from trainer.data import Dataset, load
 from trainer.models import build
 from trainer.training import export as export_module
+from trainer.training.clock import Clock
 from trainer.training.export import Gate, compare, export
 
 
@@ -30,7 +31,7 @@ def network() -> Any:
 def test_all_three_forms_give_the_same_answers(tmp_path: Path, digits: Dataset) -> None:
     model = network()
     exported = export(model, digits.val, tmp_path / "export")
-    assert exported.quantization == ("int8" if exported.gate.good and exported.gate.speedup > 1 else "float32")
+    assert exported.quantization == ("int8" if exported.gate and exported.gate.good else "float32")
     images = digits.val.read(np.arange(32))
     expected = tf.nn.softmax(model(images, training=False)).numpy()
     litert = LiteRTEngine(tmp_path / "export" / "model.tflite").predict(images)[PROBABILITIES]
@@ -54,13 +55,36 @@ def test_the_gate_falls_back_to_float32(
         return spoiled if quantize else original(saved_model, quantize=False)
 
     monkeypatch.setattr(export_module, "convert", convert)
+    monkeypatch.setattr(export_module, "compare_speed", lambda *_: 2.0)
     caplog.set_level(logging.INFO, "trainer")
     exported = export(model, digits.val, tmp_path / "export")
-    assert (exported.quantization, exported.gate.good) == ("float32", False)
-    assert "float32 is served" in caplog.text
+    assert exported.quantization == "float32"
+    assert exported.gate is not None
+    assert not exported.gate.good
+    assert "float32 is served: beside it of int8" in caplog.text
     images = digits.val.read(np.arange(32))
     litert = LiteRTEngine(tmp_path / "export" / "model.tflite").predict(images)[PROBABILITIES]
     np.testing.assert_allclose(litert, tf.nn.softmax(model(images, training=False)), atol=1e-5)
+
+
+def test_slower_than_float32_is_not_compared(
+    tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(export_module, "compare_speed", lambda *_: 0.9)
+    caplog.set_level(logging.INFO, "trainer")
+    exported = export(network(), digits.val, tmp_path / "export")
+    assert (exported.quantization, exported.gate) == ("float32", None)
+    assert "float32 is served: int8 is 0.9 times as fast here" in caplog.text
+    assert sorted(path.name for path in (tmp_path / "export").iterdir()) == ["model.tflite", "saved_model"]
+
+
+@pytest.mark.parametrize(("left_s", "tried"), [(3.0, False), (600.0, True)])
+def test_int8_is_tried_where_the_clock_leaves_time(
+    tmp_path: Path, digits: Dataset, caplog: pytest.LogCaptureFixture, left_s: float, tried: bool
+) -> None:
+    caplog.set_level(logging.INFO, "trainer")
+    export(network(), digits.val, tmp_path / "export", clock=Clock(left_s), test_images=len(digits.test))
+    assert ("--time-limit leaves no time to try int8" not in caplog.text) == tried
 
 
 def test_an_answer_that_is_not_finite_fails(tmp_path: Path, digits: Dataset) -> None:

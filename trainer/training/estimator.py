@@ -112,7 +112,14 @@ class Estimator:
 
     def export(self, folder: Path) -> Exported:
         """Freeze and quantise the network into `folder`, behind the gate; see `trainer.training.export`."""
-        return export(self.float32_model(), self.dataset.val, folder, self.config.quantize)
+        return export(
+            self.float32_model(),
+            self.dataset.val,
+            folder,
+            self.config.quantize,
+            clock=self.clock,
+            test_images=len(self.dataset.test),
+        )
 
     def float32_model(self) -> Any:
         """The network in float32 with the trained weights, on one device: what is exported."""

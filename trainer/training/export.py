@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import logging
 import os
@@ -20,6 +19,7 @@ from trainer.artifact.engine import LiteRTEngine
 from trainer.artifact.spec import MODEL_FILE, SAVED_MODEL
 from trainer.config import RunError
 from trainer.machine import evaluation_batch
+from trainer.training.clock import REPORT_S, SAFETY, Clock
 from trainer.training.evaluate import predict_split
 
 if TYPE_CHECKING:
@@ -36,13 +36,12 @@ SAME = 1e-3  # by how much a probability of LiteRT's float32 network may differ 
 
 @dataclass(frozen=True)
 class Gate:
-    """How the int8 network compares with float32 on the validation images, and in speed on this machine."""
+    """How the int8 network compares with float32 on the validation images."""
 
     agreement: float  # share of equal top-1 answers
     reference_accuracy: float
     accuracy: float
     images: int
-    speedup: float = 1.0  # times as fast as float32; the smaller of batch 1 and 8
 
     @property
     def good(self) -> bool:
@@ -61,18 +60,21 @@ class Exported:
     """What `model.tflite` is, and why."""
 
     quantization: str  # int8 | float32
-    gate: Gate
+    gate: Gate | None  # None: int8 was not compared, as it would not have been served
     val_accuracy: float  # of model.tflite
 
 
-def export(model: Any, val: Split, folder: Path, quantize: str = "auto") -> Exported:
+def export(
+    model: Any, val: Split, folder: Path, quantize: str = "auto", *, clock: Clock | None = None, test_images: int = 0
+) -> Exported:
     """Write `saved_model/` and `model.tflite` of a float32 `model` into `folder`, which is replaced.
 
     Both take `images` uint8 [N,H,W,C] and give `probabilities` float32 [N,K]. With `quantize` auto, int8 is served
-    where it is as good as float32 and faster here; `none` and `int8` decide by themselves.
+    where it is faster here and as good as float32, and tried where the `clock` leaves time for it besides the
+    `test_images` and the report; `none` and `int8` decide by themselves.
     Raises RunError where any output of either is not finite, or LiteRT's float32 file answers differently.
     """
-    log.info("export: converting, and comparing int8 with float32 on %d validation images", len(val))
+    log.info("export: converting; %d validation images tell whether the files answer alike", len(val))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     frozen = freeze(model)
@@ -81,32 +83,44 @@ def export(model: Any, val: Split, folder: Path, quantize: str = "auto") -> Expo
     # It is part of reference cycles that hold several times the network's size: a conversion needs the memory.
     del frozen
     gc.collect()
+    started = time.perf_counter()
     served, int8 = folder / MODEL_FILE, folder / "int8.tflite"
     served.write_bytes(convert(folder / SAVED_MODEL, quantize=False))
+    converted = time.perf_counter()
     answers = _finite(predict_split(LiteRTEngine(served), val), "the float32 LiteRT network")
-    converted = compare(reference, answers, val.labels)
+    answered = time.perf_counter()
+    float32 = compare(reference, answers, val.labels)
     # Of two answers that are all but equal, either may be the first.
-    if converted.agreement < 1 and float(np.abs(reference - answers).max()) > SAME:
+    if float32.agreement < 1 and float(np.abs(reference - answers).max()) > SAME:
         raise RunError(
-            f"export: LiteRT's float32 network gives {100 * converted.agreement:.2f} % of TensorFlow's answers; "
+            f"export: LiteRT's float32 network gives {100 * float32.agreement:.2f} % of TensorFlow's answers; "
             "nothing is published"
         )
+    plain = Exported("float32", None, float32.accuracy)
     if quantize == "none":
-        return Exported("float32", converted, converted.accuracy)
+        return plain
+    rest_s = REPORT_S + test_images * (answered - converted) / len(val)
+    if quantize == "auto" and clock and clock.left_s < SAFETY * (answered - started + rest_s):
+        log.info("float32 is served: --time-limit leaves no time to try int8")
+        return plain
     int8.write_bytes(convert(folder / SAVED_MODEL, quantize=True))
+    speedup = compare_speed(int8, served, val)
+    if quantize == "auto" and speedup <= 1:
+        log.info("float32 is served: int8 is %.1f times as fast here", speedup)
+        int8.unlink()
+        return plain
     gate = compare(reference, _finite(predict_split(LiteRTEngine(int8), val), "the int8 network"), val.labels)
-    gate = dataclasses.replace(gate, speedup=compare_speed(int8, served, val))
     words = (
         f"{gate.different} of {gate.images} answers differ, validation accuracy {gate.accuracy:.2%} "
-        f"({converted.accuracy:.2%}), {gate.speedup:.1f} times as fast"
+        f"({float32.accuracy:.2%}), {speedup:.1f} times as fast"
     )
-    if quantize == "int8" or (gate.good and gate.speedup > 1):
+    if quantize == "int8" or gate.good:
         log.info("int8 is served: beside float32 %s", words)
         os.replace(int8, served)
         return Exported("int8", gate, gate.accuracy)
     log.info("float32 is served: beside it of int8 %s", words)
     int8.unlink()
-    return Exported("float32", gate, converted.accuracy)
+    return Exported("float32", gate, float32.accuracy)
 
 
 def freeze(model: Any) -> Any:
@@ -157,7 +171,8 @@ def compare(reference: NDArray[np.float32], quantized: NDArray[np.float32], labe
 
 
 def compare_speed(file: Path, reference: Path, split: Split) -> float:
-    """How many times as fast as `reference` the network in `file` is here; the smaller ratio of TIMED_BATCHES.
+    """How many times as fast as `reference` the network in `file` is here; the smaller ratio of TIMED_BATCHES, or the
+    first at which it is slower.
 
     Medians of runs in turn, so that a machine whose speed drifts favours neither.
     """
@@ -173,6 +188,8 @@ def compare_speed(file: Path, reference: Path, split: Split) -> float:
                 if run:  # the first sets the size up
                     times.append(time.perf_counter() - start)
         ratios.append(statistics.median(seconds[1]) / statistics.median(seconds[0]))
+        if ratios[-1] < 1:  # a larger batch could take very long
+            break
     return min(ratios)
 
 

@@ -218,7 +218,7 @@ def _finish(
         "guess_accuracy": test.guess_accuracy,
         "test_loss": test.loss,
         "calibration_error": test.calibration_error,
-        "int8_agreement": exported.gate.agreement,
+        "int8_agreement": exported.gate.agreement if exported.gate else None,
         "quantization": exported.quantization,
     }
     artifact.write_spec(

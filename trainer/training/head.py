@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,10 +39,12 @@ def fit_head(
     classes: int,
     *,
     balanced: bool = False,
+    check_interrupted: Callable[[], None] = lambda: None,
 ) -> Head:
     """The head with the smallest loss on `val`; each is (features float32 [N,F], labels int32 [N] of 0..classes-1).
 
-    `balanced` weighs the classes alike. A class without training pictures is never the answer.
+    `balanced` weighs the classes alike. A class without training pictures is never the answer. `check_interrupted`
+    is called before each weight decay that is tried, and may raise.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -53,6 +56,7 @@ def fit_head(
     standardised = (features - mean) * scale
     best, best_loss = None, np.inf
     for strength in STRENGTHS:
+        check_interrupted()
         regression = LogisticRegression(
             C=strength,
             max_iter=MAX_ITERATIONS,

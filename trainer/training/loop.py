@@ -57,8 +57,9 @@ class TrainingLoop:
         announce(pace, one.plan, pretrained_images=3 * len(one.dataset.train) if pretrained else 0)
         start = Progress()
         if pretrained:
-            features = Features(one.architecture, one.float32_model(), self._observer.check_interrupted)
-            start, one.flips = start_from_head(one.model, features, one.dataset, one.config)
+            check = self._observer.check_interrupted
+            features = Features(one.architecture, one.float32_model(), check)
+            start, one.flips = start_from_head(one.model, features, one.dataset, one.config, check)
         progress = self._checkpoints.restore_latest()
         if progress is None:
             progress = start
@@ -93,7 +94,7 @@ class TrainingLoop:
                 traced = True
                 steps = _next_steps(steps, seconds, STEPS_PER_CALL)
             else:
-                self._observer.on_epoch(self._end_epoch(progress), progress.step)
+                self._observer.on_epoch(self._end_epoch(progress, pace), progress.step)
                 self._save(progress)
                 self._follow(pace, progress)
             try:
@@ -180,11 +181,13 @@ class TrainingLoop:
             progress.running[index] += value
         return seconds
 
-    def _end_epoch(self, progress: Progress) -> dict[str, float]:
+    def _end_epoch(self, progress: Progress, pace: Pace) -> dict[str, float]:
         """Validate; the epoch's entry of the history."""
         one = self._estimator
         loss, right, images, seconds = progress.running
+        start = time.perf_counter()
         evaluation = one.evaluate(one.dataset.val)
+        pace.note_validation(time.perf_counter() - start)
         if not math.isfinite(evaluation.loss):
             raise RunError("the validation loss is not finite: nothing is published; try a smaller --learning-rate")
         entry = {

@@ -21,7 +21,7 @@ LEAST_STEPS = 20  # of a network that starts from nothing
 
 @dataclass
 class Pace:
-    """Seconds for each image forward and for each training step; the latter corrected by every call."""
+    """Seconds for each image forward and for each training step, corrected by every validation and every call."""
 
     clock: Clock
     parameters: int
@@ -37,6 +37,10 @@ class Pace:
         each = seconds / steps
         self.step_s = 0.7 * self.step_s + 0.3 * each if self.measured else each
         self.measured = True
+
+    def note_validation(self, seconds: float) -> None:
+        """All validation images have gone forward."""
+        self.image_s = seconds / self.val_images
 
     @property
     def closing_s(self) -> float:

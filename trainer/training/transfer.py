@@ -5,8 +5,10 @@ The head is where fine-tuning starts; the better of both on validation is kept (
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,22 +29,29 @@ MIRROR_CLASS_LOSS = 0.5
 MIRROR_CLASS_IMAGES = 4  # at least, for a class to count alone
 
 
-def start_from_head(model: Any, features: Features, dataset: Dataset, config: FitConfig) -> tuple[Progress, bool]:
-    """Give a pretrained `model` the best head on its frozen `features`.
+def start_from_head(
+    model: Any, features: Features, dataset: Dataset, config: FitConfig, check_interrupted: Callable[[], None]
+) -> tuple[Progress, bool]:
+    """Give a pretrained `model` the best head on its frozen `features`; `check_interrupted` may raise Interrupted.
 
     The progress has it as epoch 0, and the flag says whether pictures may be mirrored in training.
     """
     start = time.perf_counter()
-    balanced = config.class_weights == "balanced"
     train, val = features.of(dataset.train), features.of(dataset.val)
-    head = fit_head((train, dataset.train.labels), (val, dataset.val.labels), len(dataset.labels), balanced=balanced)
+    best_head = functools.partial(
+        fit_head,
+        val=(val, dataset.val.labels),
+        classes=len(dataset.labels),
+        balanced=config.class_weights == "balanced",
+        check_interrupted=check_interrupted,
+    )
+    head = best_head((train, dataset.train.labels))
     flips = config.flip == "on"
     if config.flip == "auto" and not dataset.digits:
         flips = mirrored_alike(head, val, features.of(dataset.val, mirrored=True), dataset.val.labels)
     if flips:
         both = np.concatenate([train, features.of(dataset.train, mirrored=True)])
-        labels = np.concatenate([dataset.train.labels] * 2)
-        head = fit_head((both, labels), (val, dataset.val.labels), len(dataset.labels), balanced=balanced)
+        head = best_head((both, np.concatenate([dataset.train.labels] * 2)))
     kernel, bias = model.layers[-1].kernel, model.layers[-1].bias
     kernel.assign(head.kernel)
     bias.assign(head.bias)
