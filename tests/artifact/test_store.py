@@ -77,6 +77,14 @@ def test_bentoml_sees_labels_and_metrics(home: Path, export: Path) -> None:
     assert tag in bentoml_models(home, "list").stdout
 
 
+def test_a_figure_that_there_is_none_of_is_no_reason_to_refuse_a_model(home: Path, export: Path) -> None:
+    spec = artifact.read_spec(export)
+    spec["metrics"]["int8_agreement"] = None
+    (export / "spec.json").write_text(json.dumps(spec))
+    stored = store.find(store.publish(export, "mnist"))
+    assert artifact.read_spec(stored.path)["metrics"]["int8_agreement"] is None
+
+
 def test_the_newest_is_latest_and_comes_first(home: Path, export: Path) -> None:
     first = store.publish(export, "mnist")
     other = store.publish(export, "digits")

@@ -125,6 +125,8 @@ def _build(export_dir: Path, name: str, private: Path) -> Path:
     """Make a new version in a store of its own; the version's folder."""
     spec = read_spec(export_dir)
     metadata = {key: spec[key] for key in ("labels", "metrics", "quantization", "dataset")}
+    # BentoML takes no null.
+    metadata["metrics"] = {name: value for name, value in spec["metrics"].items() if value is not None}
     arguments = {"name": name, "labels": LABELS, "metadata": metadata}
     # A process of its own: BentoML reads once, when it is imported, where its store is.
     done = subprocess.run(
