@@ -20,12 +20,13 @@ SIDE = 64
 
 
 class Watcher:
-    """Records epochs; interrupts when it is asked for the `stop_at`th time."""
+    """Records epochs; interrupts when it is asked for the `stop_at`th time, or first asked once there is a head."""
 
-    def __init__(self, stop_at: int | None = None) -> None:
+    def __init__(self, stop_at: int | None = None, *, stop_after_head: bool = False) -> None:
         self.epochs: list[dict[str, float]] = []
         self.asked = 0
         self._stop_at = stop_at
+        self._stop_after_head = stop_after_head
 
     def on_progress(self, step: int, total_steps: int) -> None:
         pass
@@ -35,7 +36,7 @@ class Watcher:
 
     def check_interrupted(self) -> None:
         self.asked += 1
-        if self._stop_at is not None and self.asked >= self._stop_at:
+        if self.asked == self._stop_at or (self._stop_after_head and self.epochs):
             raise Interrupted("stop", 143)
 
 
@@ -101,7 +102,7 @@ def test_fine_tuning_starts_from_the_head_and_goes_on_after_an_interruption(tmp_
     with pytest.raises(Interrupted):
         train(tmp_path / "run", shapes, settings, Watcher(stop_at=2))  # while features are computed
     assert not list((tmp_path / "run").glob("step-*"))
-    first = Watcher(stop_at=4)  # after the first step
+    first = Watcher(stop_after_head=True)  # after the first step
     with pytest.raises(Interrupted):
         train(tmp_path / "run", shapes, settings, first)
     assert [entry["epoch"] for entry in first.epochs] == [0]
