@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from trainer.config import InputError
@@ -46,6 +47,23 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this worker writes checkpoints, tracks and publishes (worker 0 of several)."""
     resolver = strategy.cluster_resolver
     return not (resolver and resolver.task_type) or resolver.task_id == 0
+
+
+def make_agreement(strategy: tf.distribute.Strategy) -> Callable[[float], float]:
+    """What turns a worker's own measurement into the mean over all workers; all have to ask at the same point.
+
+    A decision from the mean is everywhere the same. Workers whose calls differ in their number of steps wait for each
+    other for ever.
+    """
+    if count_workers() == 1:
+        return lambda value: value
+    import tensorflow as tf
+
+    @tf.function
+    def mean(value: tf.Tensor) -> tf.Tensor:
+        return strategy.reduce(tf.distribute.ReduceOp.MEAN, strategy.run(lambda: tf.identity(value)), axis=None)
+
+    return lambda value: float(mean(tf.constant(value, tf.float32)))
 
 
 def wait_for_all_workers(strategy: tf.distribute.Strategy) -> None:

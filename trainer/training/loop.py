@@ -12,7 +12,7 @@ import numpy as np
 from trainer.config import Interrupted, RunError
 from trainer.data import augment_for, make_for_train
 from trainer.training.checkpoints import Checkpoints, Progress
-from trainer.training.distribution import wait_for_all_workers
+from trainer.training.distribution import make_agreement, wait_for_all_workers
 from trainer.training.features import Features
 from trainer.training.pace import Pace, announce, measure_pace
 from trainer.training.train_steps import balanced_weights, make_train_steps
@@ -48,6 +48,7 @@ class TrainingLoop:
         self._estimator = estimator
         self._checkpoints = checkpoints
         self._observer = observer
+        self._agree = make_agreement(estimator.strategy)
 
     def run(self) -> Progress:
         """See `Estimator.train_and_evaluate`."""
@@ -124,7 +125,8 @@ class TrainingLoop:
         """Plan anew what is left, where there is a time limit."""
         one = self._estimator
         if one.clock.limit_s is not None:
-            one.plan = one.longest.within(progress.step + pace.affordable_steps(one.plan.steps_per_epoch))
+            affordable = int(self._agree(pace.affordable_steps(one.plan.steps_per_epoch)))
+            one.plan = one.longest.within(progress.step + affordable)
             one.optimizer.schedule.follow(one.plan)
 
     def _is_over(self, progress: Progress) -> bool:
@@ -169,7 +171,7 @@ class TrainingLoop:
             loss, right = train_steps(iterator, tf.constant(steps)).numpy().tolist()
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError) as error:
             raise RunError(f"another worker was lost; start all workers again to resume: {error.message}") from error
-        seconds = time.perf_counter() - start
+        seconds = self._agree(time.perf_counter() - start)
         if not math.isfinite(loss):
             raise RunError(
                 f"the loss is not finite (step {progress.step + 1} to {progress.step + steps}): nothing is "
