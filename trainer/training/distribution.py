@@ -50,7 +50,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def make_agreement(strategy: tf.distribute.Strategy) -> Callable[[float], float]:
-    """What turns a worker's own measurement into the mean over all workers; all have to ask at the same point.
+    """What turns a worker's own measurement into the mean over all workers, once every one of them has come there.
 
     A decision from the mean is everywhere the same. Workers whose calls differ in their number of steps wait for each
     other for ever.
@@ -64,15 +64,3 @@ def make_agreement(strategy: tf.distribute.Strategy) -> Callable[[float], float]
         return strategy.reduce(tf.distribute.ReduceOp.MEAN, strategy.run(lambda: tf.identity(value)), axis=None)
 
     return lambda value: float(mean(tf.constant(value, tf.float32)))
-
-
-def wait_for_all_workers(strategy: tf.distribute.Strategy) -> None:
-    """Return once every worker has come here."""
-    import tensorflow as tf
-
-    @tf.function
-    def meet() -> tf.Tensor:
-        ones = strategy.run(lambda: tf.ones([]))
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, ones, axis=None)
-
-    meet()

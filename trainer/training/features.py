@@ -31,7 +31,7 @@ class Features:
 
     def __init__(self, architecture: Architecture, model: Any, check_interrupted: Callable[[], None]) -> None:
         self._architecture = architecture
-        self._check_interrupted = check_interrupted
+        self.check_interrupted = check_interrupted
         self._model = model
         self._extract: Extractor | None = None
 
@@ -53,7 +53,7 @@ class Features:
         batches = track(split.batches(evaluation_batch(height, width)), len, total=len(split), what=what, bar=None)
         parts = []
         for images in batches:
-            self._check_interrupted()
+            self.check_interrupted()
             parts.append(self._extract(np.ascontiguousarray(images[:, :, ::-1]) if mirrored else images))
         return np.concatenate(parts)
 

@@ -12,7 +12,7 @@ import numpy as np
 from trainer.config import Interrupted, RunError
 from trainer.data import augment_for, make_for_train
 from trainer.training.checkpoints import Checkpoints, Progress
-from trainer.training.distribution import make_agreement, wait_for_all_workers
+from trainer.training.distribution import make_agreement
 from trainer.training.features import Features
 from trainer.training.pace import Pace, announce, measure_pace
 from trainer.training.train_steps import balanced_weights, make_train_steps
@@ -58,9 +58,8 @@ class TrainingLoop:
         announce(pace, one.plan, pretrained_images=3 * len(one.dataset.train) if pretrained else 0)
         start = Progress()
         if pretrained:
-            check = self._observer.check_interrupted
-            features = Features(one.architecture, one.float32_model(), check)
-            start, one.flips = start_from_head(one.model, features, one.dataset, one.config, check)
+            features = Features(one.architecture, one.float32_model(), self._observer.check_interrupted)
+            start, one.flips = start_from_head(one.model, features, one.dataset, one.config)
         progress = self._checkpoints.restore_latest()
         if progress is None:
             progress = start
@@ -103,7 +102,7 @@ class TrainingLoop:
             except Interrupted:
                 self._save(progress)
                 raise
-        wait_for_all_workers(one.strategy)  # the chief may still be writing what the others read now
+        self._agree(0)  # waits: the chief may still be writing what the others read now
         self._checkpoints.restore_best(progress)
         return progress
 

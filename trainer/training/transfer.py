@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,10 +28,8 @@ MIRROR_CLASS_LOSS = 0.5
 MIRROR_CLASS_IMAGES = 4  # at least, for a class to count alone
 
 
-def start_from_head(
-    model: Any, features: Features, dataset: Dataset, config: FitConfig, check_interrupted: Callable[[], None]
-) -> tuple[Progress, bool]:
-    """Give a pretrained `model` the best head on its frozen `features`; `check_interrupted` may raise Interrupted.
+def start_from_head(model: Any, features: Features, dataset: Dataset, config: FitConfig) -> tuple[Progress, bool]:
+    """Give a pretrained `model` the best head on its frozen `features`.
 
     The progress has it as epoch 0, and the flag says whether pictures may be mirrored in training.
     """
@@ -43,7 +40,7 @@ def start_from_head(
         val=(val, dataset.val.labels),
         classes=len(dataset.labels),
         balanced=config.class_weights == "balanced",
-        check_interrupted=check_interrupted,
+        check_interrupted=features.check_interrupted,
     )
     head = best_head((train, dataset.train.labels))
     flips = config.flip == "on"
