@@ -91,6 +91,9 @@ class Recipe:
     weight_decay: float = 0.01  # decoupled; kernels only
     dropout: float = 0.4
     timed_epochs: int = 30  # at most, where a time limit is given and no epochs
+    default_augment: str = "light"  # what `--augment auto` is
+    # Momentum, for each step, of the average of the weights that is validated and exported; 0: the weights themselves.
+    weight_average: float = 0.0
 
 
 @dataclass(frozen=True)

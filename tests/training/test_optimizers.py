@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from trainer.config import FitConfig, Recipe
 from trainer.training.fused_adam import FusedAdam
-from trainer.training.optimizers import make_optimizer
+from trainer.training.optimizers import averaged, make_optimizer
 from trainer.training.plan import make_plan
 
 RECIPE = Recipe(epochs=1, batch_size=1, learning_rate=0.5)
@@ -60,3 +60,23 @@ def test_weight_decay_spares_biases(name: str, decayed: list[str]) -> None:
         assert decayed == []
     else:
         assert [v.name for v in variables if optimizer._use_weight_decay(v)] == decayed
+
+
+@pytest.mark.parametrize(("name", "average"), [("sgd", 0.5), ("adam", 0.5), ("sgd", 0.0)])
+def test_a_model_is_judged_by_the_average_of_its_weights(name: str, average: float) -> None:
+    recipe = Recipe(epochs=1, batch_size=1, learning_rate=0.5, optimizer=name, weight_decay=0.0, weight_average=average)
+    config = FitConfig(dataset="x")
+    optimizer = make_optimizer(config, recipe, make_plan(config, recipe, images=256))
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+    optimizer.build(model.trainable_variables)
+    kernel = model.trainable_variables[0]
+    expected = None
+    for _ in range(5):
+        optimizer.apply([tf.ones_like(kernel)], [kernel])
+        # After the first step the average is what there is.
+        expected = kernel.numpy() if expected is None else average * expected + (1 - average) * kernel.numpy()
+    trained = kernel.numpy()
+    with averaged(optimizer, model):
+        np.testing.assert_allclose(kernel.numpy(), expected if average else trained, rtol=1e-6)
+        assert (kernel.numpy() != trained).all() == (average > 0)
+    np.testing.assert_array_equal(kernel.numpy(), trained)

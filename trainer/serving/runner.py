@@ -164,10 +164,11 @@ class Runner:
         and a deque bears that from another thread.)
         """
         while batch:
-            loop.call_soon_threadsafe(self._finish, batch, self._run(batch))
-            if not self._flooded:
-                break
-            batch = self._next_batch()
+            outcome = self._run(batch)
+            # Taken before the answers go out: whoever gets one finds the room of those that were cancelled meanwhile.
+            following = self._next_batch() if self._flooded else []
+            loop.call_soon_threadsafe(self._finish, batch, outcome)
+            batch = following
         loop.call_soon_threadsafe(self._dispatch, loop)
 
     def _run(self, batch: list[Waiting]) -> tuple[Outputs, float] | Exception:

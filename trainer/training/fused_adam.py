@@ -16,8 +16,8 @@ class FusedAdam(keras.optimizers.Optimizer):
     which saves a fifth or more of a training step where most weights lie in a large Dense layer.
     """
 
-    def __init__(self, learning_rate: Any, weight_decay: float | None = None) -> None:
-        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name="adam")
+    def __init__(self, learning_rate: Any, **settings: Any) -> None:
+        super().__init__(learning_rate=learning_rate, name="adam", **settings)
         self.beta_1, self.beta_2, self.epsilon = 0.9, 0.999, 1e-7
 
     def build(self, variables: Sequence[Any]) -> None:

@@ -14,6 +14,7 @@ from trainer.data import augment_for, make_for_train
 from trainer.training.checkpoints import Checkpoints, Progress
 from trainer.training.distribution import make_agreement
 from trainer.training.features import Features
+from trainer.training.optimizers import averaged
 from trainer.training.pace import Pace, announce, measure_pace
 from trainer.training.train_steps import balanced_weights, make_train_steps
 from trainer.training.transfer import start_from_head
@@ -104,6 +105,8 @@ class TrainingLoop:
                 raise
         self._agree(0)  # waits: the chief may still be writing what the others read now
         self._checkpoints.restore_best(progress)
+        if progress.best_step:  # the head alone has no average
+            one.optimizer.finalize_variable_values(one.model.trainable_variables)
         return progress
 
     def _measure_pace(self) -> Pace:
@@ -152,7 +155,9 @@ class TrainingLoop:
                 one.dataset.train,
                 batch_size=one.plan.batch_size,
                 seed=one.config.seed,
-                augment=augment_for(one.dataset, one.config.augment, flips=one.flips),
+                augment=augment_for(
+                    one.dataset, one.config.augment, default=one.recipe.default_augment, flips=one.flips
+                ),
                 first_step=first_step,
                 shard=(context.input_pipeline_id, context.num_input_pipelines),
             )
@@ -187,7 +192,8 @@ class TrainingLoop:
         one = self._estimator
         loss, right, images, seconds = progress.running
         start = time.perf_counter()
-        evaluation = one.evaluate(one.dataset.val)
+        with averaged(one.optimizer, one.model):
+            evaluation = one.evaluate(one.dataset.val)
         pace.note_validation(time.perf_counter() - start)
         if not math.isfinite(evaluation.loss):
             raise RunError("the validation loss is not finite: nothing is published; try a smaller --learning-rate")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from trainer.config import FitConfig, Recipe
@@ -11,7 +13,8 @@ from trainer.training.plan import Plan
 def make_optimizer(config: FitConfig, recipe: Recipe, plan: Plan) -> Any:
     """AdamW, Adam (without weight decay) or SGD with Nesterov momentum, under a schedule that can be planned anew.
 
-    Weight decay is decoupled (Loshchilov and Hutter, 2019) and spares biases and normalisation.
+    Weight decay is decoupled (Loshchilov and Hutter, 2019) and spares biases and normalisation. Where the recipe has a
+    weight average, the optimizer keeps one (Polyak and Juditsky, 1992): see `averaged`.
     """
     import keras
 
@@ -20,14 +23,28 @@ def make_optimizer(config: FitConfig, recipe: Recipe, plan: Plan) -> Any:
 
     schedule = WarmupCosine(recipe.learning_rate, config.final_learning_rate * recipe.learning_rate)
     schedule.follow(plan)
+    average = {"use_ema": recipe.weight_average > 0, "ema_momentum": recipe.weight_average}
     if recipe.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(
-            schedule, momentum=config.momentum, nesterov=True, weight_decay=recipe.weight_decay
+            schedule, momentum=config.momentum, nesterov=True, weight_decay=recipe.weight_decay, **average
         )
     else:
         decay = recipe.weight_decay if recipe.optimizer == "adamw" else None
-        optimizer = FusedAdam(schedule, weight_decay=decay)
+        optimizer = FusedAdam(schedule, weight_decay=decay, **average)
     if optimizer.weight_decay is not None:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     optimizer.schedule = schedule
     return optimizer
+
+
+@contextmanager
+def averaged(optimizer: Any, model: Any) -> Iterator[None]:
+    """While it lasts, a model that has been trained has the average of its weights, where the optimizer keeps one."""
+    if not optimizer.use_ema:
+        yield
+        return
+    current = [variable.numpy() for variable in model.trainable_variables]
+    optimizer.finalize_variable_values(model.trainable_variables)
+    yield
+    for variable, value in zip(model.trainable_variables, current, strict=True):
+        variable.assign(value)
