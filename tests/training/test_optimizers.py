@@ -70,13 +70,13 @@ def test_a_model_is_judged_by_the_average_of_its_weights(name: str, average: flo
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
     optimizer.build(model.trainable_variables)
     kernel = model.trainable_variables[0]
-    expected = None
-    for _ in range(5):
+    expected = kernel.numpy()
+    for step in range(5):
         optimizer.apply([tf.ones_like(kernel)], [kernel])
-        # After the first step the average is what there is.
-        expected = kernel.numpy() if expected is None else average * expected + (1 - average) * kernel.numpy()
+        momentum = average if step else 0.0  # after the first step the average is what there is
+        expected = momentum * expected + (1 - momentum) * kernel.numpy()
     trained = kernel.numpy()
     with averaged(optimizer, model):
-        np.testing.assert_allclose(kernel.numpy(), expected if average else trained, rtol=1e-6)
+        np.testing.assert_allclose(kernel.numpy(), expected, rtol=1e-6)
         assert (kernel.numpy() != trained).all() == (average > 0)
     np.testing.assert_array_equal(kernel.numpy(), trained)

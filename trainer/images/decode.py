@@ -93,7 +93,8 @@ class EncodedImage:
             if self.info.format == "PNG":
                 _check_png(self._data)
             if self.info.format == "JPEG" and image.size != size:  # asking takes a twentieth of a small one's decoding
-                image.draft(None, (2 * MNIST_WORKING_SIDE,) * 2 if mnist else (2 * size[0], 2 * size[1]))
+                # Never smaller than what is wanted: the JPEG is halved, as often as that goes, while it is decoded.
+                image.draft(None, (2 * MNIST_WORKING_SIDE,) * 2 if mnist else size)
             image.load()
             flat = _flatten(image, gray=spec.channels == 1)
         except Exception as error:
