@@ -261,7 +261,8 @@ def test_exif_orientation(orientation: int, format: str) -> None:
     info = EncodedImage(data).info
     assert (info.width, info.height) == (48, 32)
     expected = np.asarray(upright.resize((12, 8), Image.Resampling.BILINEAR), np.int16)
-    np.testing.assert_allclose(decode(data, PixelSpec(8, 12, 3)), expected, atol=3)
+    nearly = 6 if format == "JPEG" else 3  # a JPEG is decoded at a fraction
+    np.testing.assert_allclose(decode(data, PixelSpec(8, 12, 3)), expected, atol=nearly)
 
 
 def encode_turned_heic(stored: Image.Image, orientation: int) -> bytes:
