@@ -222,7 +222,7 @@ class FitConfig:
         choices=("auto", "none", "int8"),
         help="auto serves 8-bit weights where they are as good and faster.",
     )
-    seed: int = option(0, low=0, high=2**31 - 1, help="Of the split, the weights and the augmentation.")
+    seed: int = option(0, low=0, high=2**31 - 1, help="Of the weights, the augmentation, and what --limit draws.")
     limit: int | None = option(None, low=1, high=2**31 - 1, help="At most this many training images.")
     run_dir: Path | None = option(
         None,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 
 def picture(
@@ -31,3 +32,10 @@ def picture_folder(
         for number in range(count):
             picture(root / name / f"{number:03}.png", size=size, mode=mode, seed=1000 * index + number)
     return root
+
+
+def photos() -> list[Image.Image]:
+    """Sixteen parts, 200 pixels wide, of two real photos."""
+    whole = [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
+    boxes = [(x, y, x + 200, y + 200) for x in (0, 140, 280, 420) for y in (20, 220)]
+    return [image.crop(box) for image in whole for box in boxes]

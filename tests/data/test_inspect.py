@@ -20,14 +20,14 @@ def test_a_summary_has_the_facts(tmp_path: Path) -> None:
     (tmp_path / "train" / "a" / "notes.txt").write_text("no image")
     summary = summarize(load(str(tmp_path), progress=False))
     assert summary.labels == ("a", "b")
-    assert summary.counts == {"train": (180, 46), "val": (20, 5), "test": (1, 0)}
+    assert summary.counts == {"train": (171, 47), "val": (29, 4), "test": (1, 0)}
     assert summary.sizes == ((8, 8, 3, 251), (100, 80, 1, 1))
     assert summary.pixels == PixelSpec(64, 64, 3)
     assert [(entry.path, entry.reason) for entry in summary.rejected] == [
         ("train/a/empty.png", "the image is empty: 0 bytes")
     ]
     assert summary.ignored == 1
-    assert summary.imbalance == pytest.approx(180 / 46)
+    assert summary.imbalance == pytest.approx(171 / 47)
 
 
 def test_a_class_without_training_images_is_infinitely_rare() -> None:

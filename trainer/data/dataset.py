@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,13 +13,15 @@ from numpy.typing import NDArray
 
 from trainer.config import InputError
 from trainer.data.decoding import Size
+from trainer.data.division import divide
 from trainer.data.image_cache import ImageCache, open_or_build
 from trainer.data.image_writer import Rejected
 from trainer.data.pixel_request import Request
+from trainer.data.source import SPLITS
 from trainer.data.spec import open_source
 from trainer.images.pixels import PixelSpec, PixelWish
 
-HELD_OUT = 0.1  # of the training images, for validation and again for test, where there are none
+log = logging.getLogger("trainer")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,42 +95,40 @@ def load(
 ) -> Dataset:
     """Decode (or find in the cache) and split the images that `spec` names.
 
-    `image_size` (height, width) None: chosen from the data and the network's `wish` for
-    images of their native sizes. `normalize` auto: mnist for
-    `tfds:mnist`, none for everything else. `pixels` fixes all of how an image is decoded, for a model that
-    exists. A tenth of train becomes validation where there is none, and another tenth test; both stratified,
-    from `seed`. `limit` caps train only. `progress` None: a bar on a terminal, else lines in the log.
-    Raises InputError where the data cannot be used.
+    `image_size` (height, width) None: chosen from the data and the network's `wish` for images of their native sizes.
+    `normalize` auto: mnist for `tfds:mnist`, none for everything else. `pixels` fixes all of how an image is decoded,
+    for a model that exists. A tenth of train becomes validation where there is none, and another tenth test, both as
+    the images' content has it: see `trainer.data.division`. `limit` caps train only, by a draw from `seed`. `progress`
+    None: a bar on a terminal, else lines in the log. Raises InputError where the data cannot be used.
     """
     source = open_source(spec, data_dir)
     if normalize == "auto":
         normalize = source.default_normalize
     cache = open_or_build(source, Request(image_size, normalize, pixels, wish), progress)
     rows = {name: np.arange(part.start, part.stop) for name, part in cache.splits.items()}
-    generator = np.random.default_rng(seed)
-    train, held_out = rows["train"], {}
-    tenth = round(HELD_OUT * len(train))
-    for name in ("val", "test"):
-        if len(rows[name]):
-            held_out[name] = rows[name]
-        else:
-            count = _share(train, cache.labels, tenth)
-            train, held_out[name] = _hold_out(train, cache.labels, count, generator)
-    if limit is not None:
-        train, _ = _hold_out(train, cache.labels, max(0, len(train) - limit), generator)
-    if not (len(train) and len(held_out["val"]) and len(held_out["test"])):
+    missing = tuple(name for name in ("val", "test") if not len(rows[name]))
+    if missing:
+        train = rows["train"]
+        division = divide(cache.contents[train], cache.twins[train], cache.labels[train], missing)
+        for name in ("train", *missing):
+            rows[name] = train[division == SPLITS.index(name)]
+    if not all(map(len, rows.values())):
         raise InputError(
             f"--dataset: {source.spec} has {len(cache)} images, too few to set some aside for validation and test; "
             "add images, or folders val and test beside train"
         )
+    for name in {"val", "test"}.difference(missing):
+        _warn_of_twins(cache, rows["train"], rows[name], name)
+    if limit is not None:
+        rows["train"] = _draw(rows["train"], cache.labels, limit, np.random.default_rng(seed))
     return Dataset(
         name=source.name,
         spec=source.spec,
         labels=cache.class_names,
         pixels=cache.pixels,
-        train=Split(cache, train),
-        val=Split(cache, held_out["val"]),
-        test=Split(cache, held_out["test"]),
+        train=Split(cache, rows["train"]),
+        val=Split(cache, rows["val"]),
+        test=Split(cache, rows["test"]),
         fingerprint=cache.fingerprint,
         rejected=cache.rejected,
         ignored=source.ignored + cache.unlabelled,
@@ -135,26 +136,28 @@ def load(
     )
 
 
-def _hold_out(
-    rows: NDArray[np.int64], labels: NDArray[np.int32], count: int, generator: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Divide `rows` at random into (the rest, `count` of them), both sorted; every class by its share.
+def _warn_of_twins(cache: ImageCache, train: NDArray[np.int64], held_out: NDArray[np.int64], name: str) -> None:
+    """Name what a division that is not ours has on both sides."""
+    shared = np.flatnonzero(np.isin(cache.twins[held_out], cache.twins[train]))
+    if len(shared):
+        known = held_out[shared[0]]
+        learnt = train[np.argmax(cache.twins[train] == cache.twins[known])]
+        log.warning(
+            "%d of %d %s images are in train, too, or look the same as one there (such as %s and %s): figures on %s "
+            "will be better than the model",
+            *(len(shared), len(held_out), name, cache.names[known], cache.names[learnt], name),
+        )
 
-    Each class gives at least one where the count allows it, and its last only when no other has more.
-    """
+
+def _draw(
+    rows: NDArray[np.int64], labels: NDArray[np.int32], count: int, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """At most `count` of `rows` at random, sorted; of every class its share, and one at least where `count` allows."""
     shuffled = generator.permutation(rows)
     classes = labels[shuffled]
     sizes = np.bincount(classes)
     rank = np.empty(len(rows), np.int64)  # of each row within its class
     rank[np.argsort(classes, kind="stable")] = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     # Taking the lowest quantiles takes the same part of every class.
-    quantile = (rank + 0.5) / sizes[classes]
-    quantile[rank == 0] = 0
-    quantile[rank == sizes[classes] - 1] = 1
-    order = np.argsort(quantile, kind="stable")
-    return np.sort(shuffled[order[count:]]), np.sort(shuffled[order[:count]])
-
-
-def _share(rows: NDArray[np.int64], labels: NDArray[np.int32], count: int) -> int:
-    """How many of `rows` to set aside: `count`, or one of each class that has another, if that is more."""
-    return max(count, int((np.bincount(labels[rows]) > 1).sum()))
+    quantile = np.where(rank == 0, 0, (rank + 0.5) / sizes[classes])
+    return np.sort(shuffled[np.argsort(quantile, kind="stable")[:count]])

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainer.config import RunError
+from trainer.data.division import content_hash, look_hashes
 from trainer.data.source import Example
 from trainer.images.decode import EncodedImage
 from trainer.images.pixels import ImageError, PixelSpec
@@ -40,6 +41,8 @@ class Decoded(NamedTuple):
     """What came of a chunk of examples."""
 
     images: NDArray[np.uint8]  # [n,H,W,C], without the rejected
+    contents: NDArray[np.uint64]  # [n], see `trainer.data.division`
+    looks: NDArray[np.uint64]  # [n,4]
     sizes: Counter[Size]  # → images
     rejected: dict[int, str]  # position in the chunk → reason
 
@@ -125,20 +128,21 @@ def _decode_chunk(chunk: list[tuple[str | bytes, int]], pixels: PixelSpec) -> De
     sheet = Image.new("L" if pixels.channels == 1 else "RGB", (pixels.width, len(chunk) * pixels.height))
     sizes: Counter[Size] = Counter()
     rejected: dict[int, str] = {}
-    good = 0
+    contents: list[int] = []
     for position, (source, size_bytes) in enumerate(chunk):
         try:
-            image = EncodedImage(_read(source, size_bytes))
-            sheet.paste(image.render(pixels), (0, good * pixels.height))
+            data = _read(source, size_bytes)
+            image = EncodedImage(data)
+            sheet.paste(image.render(pixels), (0, len(contents) * pixels.height))
         except ImageError as error:
             rejected[position] = str(error)
         except OSError as error:
             rejected[position] = f"cannot be read: {error.strerror or error}"
         else:
             sizes[image.info.height, image.info.width, image.info.channels] += 1
-            good += 1
-    images = np.asarray(sheet).reshape(len(chunk), pixels.height, pixels.width, pixels.channels)
-    return Decoded(images[:good], sizes, rejected)
+            contents.append(content_hash(data))
+    images = np.asarray(sheet).reshape(len(chunk), pixels.height, pixels.width, pixels.channels)[: len(contents)]
+    return Decoded(images, np.array(contents, np.uint64), look_hashes(images), sizes, rejected)
 
 
 def _read(source: str | bytes, size_bytes: int) -> bytes:

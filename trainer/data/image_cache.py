@@ -3,7 +3,7 @@
 `$TRAINER_CACHE_DIR/KEY-28x28x1-mnist/` (default: `trainer` under the user's cache directory) holds
 
 - `images.bin`: uint8 [N,H,W,C], in the source's order, nothing else;
-- `labels.npy`: int32 [N];
+- `labels.npy`: int32 [N]; `contents.npy`, `looks.npy`, `twins.npy`: see `trainer.data.division`;
 - `names.json`: how a person finds each image, N strings;
 - `index.json`: class names, pixel spec, the row range of each split, native sizes, rejected files.
 
@@ -37,7 +37,7 @@ from trainer.images.pixels import PixelSpec
 log = logging.getLogger("trainer")
 
 # Raise it when the same bytes decode to other pixels, or the files here change. Pillow's version counts too.
-FORMAT = 2
+FORMAT = 3
 
 
 class ImageCache:
@@ -54,8 +54,11 @@ class ImageCache:
         self.sizes: dict[Size, int] = {(h, w, c): count for h, w, c, count in index["sizes"]}  # native → images
         self.rejected = tuple(Rejected(**entry) for entry in index["rejected"])
         self.unlabelled: int = index["unlabelled"]  # examples without a class
-        self.fingerprint: str = index["fingerprint"]  # of the pixels, labels, class names and splits
+        self.fingerprint: str = index["fingerprint"]  # of the pixels, files, labels, class names and splits
         self.labels: NDArray[np.int32] = np.load(path / "labels.npy", allow_pickle=False)
+        self.contents: NDArray[np.uint64] = np.load(path / "contents.npy", allow_pickle=False)  # hash of each file
+        self.looks: NDArray[np.uint64] = np.load(path / "looks.npy", allow_pickle=False)
+        self.twins: NDArray[np.int64] = np.load(path / "twins.npy", allow_pickle=False)  # the group of each image
         self._shape = (self.pixels.height, self.pixels.width, self.pixels.channels)
         self._row_bytes = int(np.prod(self._shape))
         rows = sum(map(len, self.splits.values()))
@@ -69,7 +72,8 @@ class ImageCache:
         self._names_bytes: int = index["names_bytes"]
         if os.fstat(self._names_descriptor).st_size != self._names_bytes:
             raise ValueError(f"{path}/names.json is not as it was written")
-        if (self.labels.shape, os.fstat(self._descriptor).st_size) != ((rows,), self.size_bytes):
+        arrays = {len(array) for array in (self.labels, self.contents, self.looks, self.twins)}
+        if (arrays, os.fstat(self._descriptor).st_size) != ({rows}, self.size_bytes):
             raise ValueError(f"{path} does not hold the {rows} images that its index names")
 
     def __len__(self) -> int:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from trainer.config import InputError
 from trainer.data.decoding import WORTH_PROCESSES_BYTES, Size, decode_all
+from trainer.data.division import LOOK_WORDS, find_twins
 from trainer.data.pixel_request import Request
 from trainer.data.progress import track
 from trainer.data.source import SPLITS, Example, Source
@@ -54,6 +55,8 @@ def write_images(
 ) -> None:
     """Decode all of `source` into `folder`. Raises OtherSizes as soon as an image does not fit `pixels`."""
     labels: list[int] = []
+    contents: list[NDArray[np.uint64]] = [np.empty(0, np.uint64)]
+    looks: list[NDArray[np.uint64]] = [np.empty((0, LOOK_WORDS), np.uint64)]
     names: list[str] = []
     splits: Counter[str] = Counter()
     sizes: Counter[Size] = Counter()
@@ -67,6 +70,8 @@ def write_images(
                 raise OtherSizes(expected | decoded.sizes.keys())
             file.write(decoded.images.data)
             digest.update(decoded.images.data)
+            contents.append(decoded.contents)
+            looks.append(decoded.looks)
             sizes.update(decoded.sizes)
             for position, example in enumerate(chunk):
                 if position in decoded.rejected:
@@ -77,6 +82,10 @@ def write_images(
                     splits[example.split] += 1
     table = np.array(labels, np.int32)
     _judge(source, rejected, table[: splits["train"]])
+    hashes = np.concatenate(contents)
+    all_looks = np.concatenate(looks)
+    for name, array in (("contents", hashes), ("looks", all_looks), ("twins", find_twins(hashes, all_looks))):
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
     np.save(folder / "labels.npy", table, allow_pickle=False)
     (folder / "names.json").write_text(json.dumps(names), encoding="utf-8")
     starts = [0, *accumulate(splits[name] for name in SPLITS)]
@@ -85,7 +94,7 @@ def write_images(
         "pixels": pixels.to_dict(),
         "splits": dict(zip(SPLITS, pairwise(starts), strict=True)),
     }
-    digest.update(table.tobytes() + json.dumps(facts).encode())
+    digest.update(table.tobytes() + hashes.tobytes() + json.dumps(facts).encode())
     index = facts | {
         "sizes": [[*size, count] for size, count in sizes.items()],
         "rejected": [{"path": example.name, "reason": reason} for example, reason in rejected],

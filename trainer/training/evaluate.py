@@ -26,14 +26,13 @@ def evaluate(
 ) -> dict[str, Any]:
     """Accuracy on validation and test, per-class figures on test, calibration error, and a report.
 
-    The images are decoded as the model expects them and split with the seed that it was trained with, so that
-    the validation images are those that training did not see. Raises InputError for unknown names, or a data
-    set whose classes are not the model's.
+    The images are decoded as the model expects them, so that they are divided as they were for its training. Raises
+    InputError for unknown names, or a data set whose classes are not the model's.
     """
     choose("--engine", engine_name, ENGINES)
     stored = store.find(model)
     loaded = artifact.load(stored.path)
-    dataset = load(spec, pixels=loaded.pixels, data_dir=data_dir, seed=loaded.config["seed"])
+    dataset = load(spec, pixels=loaded.pixels, data_dir=data_dir)
     if dataset.labels != loaded.labels:
         raise InputError(
             f"--dataset {spec}: its classes ({', '.join(dataset.labels)}) are not those of {stored.tag} "
