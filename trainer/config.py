@@ -207,7 +207,7 @@ class FitConfig:
     dropout: float | None = option(
         None, low=0.0, high=0.95, help="Share of the network switched off in each step, {low:g} to {high:g}."
     )
-    kernel_size: int = option(3, low=1, high=11, help="Of the convolutions, in pixels.")
+    kernel_size: int = option(3, low=1, high=11, help="Of the convolutions, in pixels, but for pretrained networks.")
     normalize: str = option("auto", choices=("auto", "none", "mnist"), help="{choices}.")
     augment: str = option("auto", choices=("auto", "none", "light", "strong"), help="{choices}.")
     flip: str = option(

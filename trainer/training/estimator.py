@@ -57,7 +57,7 @@ class Estimator:
         self.precision = resolve_precision(config.precision, cpu_gains=self.architecture.bfloat16_on_cpu)
         self.dataset = dataset
         self.clock = clock or Clock(config.time_limit)
-        self.flips = config.flip != "off" and not dataset.digits  # a pretrained network may find out better
+        self.flips = config.flip != "off" and not dataset.digits  # auto finds out in training
         self.strategy = strategy or make_strategy()
         self.chief = is_chief(self.strategy)
         self.plan = self.longest = make_plan(

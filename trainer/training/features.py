@@ -18,19 +18,23 @@ from trainer.models import Architecture
 
 log = logging.getLogger("trainer")
 
-FORMAT = 1  # raise it when the same pictures and weights give other features
+FORMAT = 2  # raise it when the same pictures and weights give other features
 Extractor = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # uint8 [N,H,W,3] → float32 [N,F]
 
 
 class Features:
     """The features of `architecture`'s network for splits of one data set.
 
-    `model` is a float32 network of that architecture, whose last layer does not matter. `check_interrupted` raises
-    Interrupted once a signal has come.
+    `model` is a float32 network of that architecture, whose last layer does not matter. It takes the splits' pictures
+    as they are, or in its own size and colour where they are `adapted`. `check_interrupted` raises Interrupted once a
+    signal has come.
     """
 
-    def __init__(self, architecture: Architecture, model: Any, check_interrupted: Callable[[], None]) -> None:
+    def __init__(
+        self, architecture: Architecture, model: Any, check_interrupted: Callable[[], None], *, adapted: bool = False
+    ) -> None:
         self._architecture = architecture
+        self._adapted = adapted
         self.check_interrupted = check_interrupted
         self._model = model
         self._extract: Extractor | None = None
@@ -43,6 +47,7 @@ class Features:
             "images": split.cache.fingerprint,
             "rows": hashlib.sha256(split.indices.tobytes()).hexdigest(),
             "mirrored": mirrored,
+            "adapted": list(self._model.input_shape[1:]) if self._adapted else None,
         }
         return load_array(key, lambda: self._compute(split, mirrored))
 
@@ -54,8 +59,19 @@ class Features:
         parts = []
         for images in batches:
             self.check_interrupted()
-            parts.append(self._extract(np.ascontiguousarray(images[:, :, ::-1]) if mirrored else images))
+            turned = images[:, :, ::-1] if mirrored else images
+            taken = adapt(turned, self._model.input_shape[1:]) if self._adapted else turned
+            parts.append(self._extract(np.ascontiguousarray(taken)))
         return np.concatenate(parts)
+
+
+def adapt(images: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """uint8 [N,H,W,C] → uint8 [N, *shape]; gray becomes colour."""
+    import tensorflow as tf
+
+    resized = tf.image.resize(images, shape[:2], antialias=True)
+    whole: NDArray[np.uint8] = tf.saturate_cast(tf.round(resized), tf.uint8).numpy()
+    return np.broadcast_to(whole, (len(images), *shape))
 
 
 def make_extractor(model: Any, layer: str) -> Extractor:

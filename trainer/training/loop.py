@@ -17,7 +17,7 @@ from trainer.training.features import Features
 from trainer.training.optimizers import averaged
 from trainer.training.pace import Pace, announce, measure_pace
 from trainer.training.train_steps import balanced_weights, make_train_steps
-from trainer.training.transfer import start_from_head
+from trainer.training.transfer import may_mirror, start_from_head
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -61,6 +61,8 @@ class TrainingLoop:
         if pretrained:
             features = Features(one.architecture, one.float32_model(), self._observer.check_interrupted)
             start, one.flips = start_from_head(one.model, features, one.dataset, one.config)
+        elif one.flips and one.config.flip == "auto":
+            one.flips = may_mirror(one.dataset, self._observer.check_interrupted)
         progress = self._checkpoints.restore_latest()
         if progress is None:
             progress = start

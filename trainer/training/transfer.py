@@ -8,13 +8,16 @@ from __future__ import annotations
 import functools
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.config import FitConfig
-from trainer.data import Dataset
+from trainer.data import Dataset, Split
+from trainer.models import build
+from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
 from trainer.reporting import metrics
 from trainer.training.checkpoints import Progress
 from trainer.training.features import Features
@@ -26,6 +29,9 @@ log = logging.getLogger("trainer")
 MIRROR_LOSS = 0.05
 MIRROR_CLASS_LOSS = 0.5
 MIRROR_CLASS_IMAGES = 4  # at least, for a class to count alone
+# What a network that starts from nothing asks a pretrained one, which takes seconds.
+PROBE_SIDE = 128
+PROBE_IMAGES = 1000  # at most, of train and of validation each
 
 
 def start_from_head(model: Any, features: Features, dataset: Dataset, config: FitConfig) -> tuple[Progress, bool]:
@@ -66,6 +72,23 @@ def start_from_head(model: Any, features: Features, dataset: Dataset, config: Fi
         "images_per_second": len(dataset.train) / seconds,
     }
     return Progress(history=[entry], best_accuracy=judged.accuracy, best_loss=judged.loss), flips
+
+
+def may_mirror(dataset: Dataset, check_interrupted: Callable[[], None]) -> bool:
+    """For a network that starts from nothing: whether a pretrained one finds some of the pictures alike, mirrored."""
+    architecture, classes = EFFICIENTNET_LITE0, len(dataset.labels)
+    model = build(architecture.name, input_shape=(PROBE_SIDE, PROBE_SIDE, 3), classes=classes, dropout=0, kernel_size=3)
+    features = Features(architecture, model, check_interrupted, adapted=True)
+    # A third of the training pictures is asked, too: there may be few for validation.
+    train, val = (
+        np.random.default_rng(0).permutation(split.indices)[:PROBE_IMAGES] for split in (dataset.train, dataset.val)
+    )
+    third = len(train) // 3
+    learnt = Split(dataset.train.cache, train[third:])
+    asked = Split(dataset.train.cache, np.concatenate([train[:third], val]))
+    seen = features.of(asked)
+    head = fit_head((features.of(learnt), learnt.labels), (seen, asked.labels), classes)
+    return mirrored_alike(head, seen, features.of(asked, mirrored=True), asked.labels)
 
 
 def mirrored_alike(
