@@ -11,7 +11,7 @@ The rules, the same for both, so that a file gives the same array on either side
 - Transparency (alpha, a palette's or a colour key) is laid over white; a colour key of 16 bits is ignored.
 - Gray is ITU-R 601 luma; a gray image in a colour model is repeated in all three channels.
 - The image is stretched to the model's size by Pillow's bilinear filter, which averages when it shrinks.
-  A JPEG is first decoded at 1/2, 1/4 or 1/8 where that still leaves twice the model's size.
+  A JPEG is first decoded at 1/2, 1/4 or 1/8 where that still leaves the model's size; twice that of `mnist`'s.
 - `normalize: mnist` replaces the last step by `normalize_mnist`.
 """
 
