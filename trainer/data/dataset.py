@@ -23,6 +23,8 @@ from trainer.images.pixels import PixelSpec, PixelWish
 
 log = logging.getLogger("trainer")
 
+WORTH_WARNING = 0.01  # of the held-out images
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -142,9 +144,10 @@ def _warn_of_twins(cache: ImageCache, train: NDArray[np.int64], held_out: NDArra
     if len(shared):
         known = held_out[shared[0]]
         learnt = train[np.argmax(cache.twins[train] == cache.twins[known])]
-        log.warning(
-            "%d of %d %s images are in train, too, or look the same as one there (such as %s and %s): figures on %s "
-            "will be better than the model",
+        log.log(
+            logging.WARNING if len(shared) >= WORTH_WARNING * len(held_out) else logging.INFO,
+            "%d of %d %s images are in train, too, or look the same as one there (such as %s and %s): by so many, "
+            "figures on %s may be too good",
             *(len(shared), len(held_out), name, cache.names[known], cache.names[learnt], name),
         )
 
