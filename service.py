@@ -32,9 +32,8 @@ from pydantic import BaseModel
 
 from trainer import artifact
 from trainer.artifact import store
-from trainer.artifact.engine import check_engine, load_engine
+from trainer.artifact.engine import check_engine
 from trainer.config import InputError
-from trainer.machine import available_cpus
 from trainer.serving.api import Api
 from trainer.serving.http import Contract, Outermost, Routes
 from trainer.serving.metrics import Metrics
@@ -137,13 +136,10 @@ class Classifier:
         self.draining = False
         stored = store.find(os.environ.get(SERVED_MODEL, settings.model))
         loaded = artifact.load(stored.path)
-        threads = settings.threads or max(1, available_cpus() // settings.workers)
-        engine = load_engine(loaded, settings.engine, threads)
         metrics = Metrics(stored.tag, os.environ.get(METRICS_DIR))
-        served = make_served(stored.tag, loaded, engine, settings, metrics.on_batch)
+        served = make_served(stored.tag, loaded, settings, metrics.on_batch)
         self.api = Api(served, settings, metrics)
         self.backend: tuple[Routes, Callable[[str, int, float], None]] = (self.api.routes, metrics.on_request)
-        log.info("serving %s on %s with %d threads", stored.tag, settings.engine, threads)
 
     @bentoml.on_startup
     async def warm_up(self) -> None:

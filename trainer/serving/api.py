@@ -37,7 +37,6 @@ PAGE = Path(__file__).with_name("ui.html")
 CURL_FORM = "application/x-www-form-urlencoded"  # what `curl -d` and `--data-binary` claim
 # It holds all that it needs, and asks nobody but this server.
 UI_POLICY = b"default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-SLOWEST_BATCH = 0.25  # of the deadline: a batch that takes longer leaves no room to wait for it
 
 
 class Api:
@@ -60,8 +59,7 @@ class Api:
         }
 
     async def warm_up(self) -> None:
-        """Run every batch size that will be served, and the way of a request from its body to its answer."""
-        self._served.runner.warm_up(slowest=SLOWEST_BATCH * self._deadline)
+        """Go the way of a request from its body to its answer."""
         blank = io.BytesIO()
         Image.new("L", (self._served.pixels.width, self._served.pixels.height)).save(blank, "PNG")
         body = {"type": "http.request", "body": blank.getvalue(), "more_body": False}

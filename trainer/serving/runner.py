@@ -95,6 +95,17 @@ class Runner:
         for size in set(self._sizes) - self._seconds.keys():
             self._measure(size)
 
+    @property
+    def batch_gain(self) -> float:
+        """How many times as fast the largest batch is for an image, compared with one alone. Once it is warm."""
+        largest = self._sizes[-1]
+        return self._seconds[1] * largest / self._seconds[largest]
+
+    @property
+    def alone_s(self) -> float:
+        """Of one image by itself. Once it is warm."""
+        return self._seconds[1]
+
     def predict(self, image: NDArray[np.uint8]) -> asyncio.Future[Outputs]:
         """uint8 [H,W,C] → a future of the engine's outputs for it, such as `probabilities` float32 [K].
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from trainer.artifact import Artifact
-from trainer.artifact.engine import Engine
+from trainer.artifact.engine import load_engine
 from trainer.images.pixels import PixelSpec
 from trainer.machine import available_cpus
+from trainer.serving.lanes import Lanes
 from trainer.serving.runner import Runner
 from trainer.serving.settings import Settings
+
+log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
+
+SLOWEST_BATCH = 0.25  # of the deadline: a batch that takes longer leaves no room to wait for it
+# Below this gain, and from this time on, several images are run at once in place of batches.
+WORTH_BATCHING = 1.25
+LONG_IMAGE_S = 0.002
 
 
 @dataclass(frozen=True)
@@ -22,19 +31,32 @@ class Served:
     labels: tuple[str, ...]
     pixels: PixelSpec
     metrics: Mapping[str, Any]  # as `fit` measured them
-    runner: Runner
+    runner: Runner | Lanes
 
 
 def make_served(
-    tag: str, artifact: Artifact, engine: Engine, settings: Settings, on_batch: Callable[[int, float, int], None]
+    tag: str, artifact: Artifact, settings: Settings, on_batch: Callable[[int, float, int], None]
 ) -> Served:
-    """The model `tag` with a runner of its own, not yet warm. `on_batch` as in `Runner`."""
+    """The model `tag` with a runner of its own, warm. `on_batch` as in `Runner`."""
+    threads = settings.threads or max(1, available_cpus() // settings.workers)
+    engine = load_engine(artifact, settings.engine, threads)
     pixels = artifact.pixels
-    runner = Runner(
+    shape = (pixels.height, pixels.width, pixels.channels)
+    runner: Runner | Lanes
+    runner = batching = Runner(
         engine,
-        (pixels.height, pixels.width, pixels.channels),
+        shape,
         queue_length=settings.queue_length,
         spare_cpu=available_cpus() > settings.workers,
         on_batch=on_batch,
     )
+    batching.warm_up(slowest=SLOWEST_BATCH * settings.deadline_ms / 1000)
+    heavy = batching.alone_s >= LONG_IMAGE_S and batching.batch_gain < WORTH_BATCHING
+    if heavy and threads > 1 and settings.engine == "litert":  # TensorFlow's threads are those of the process
+        batching.close()
+        lanes = [load_engine(artifact, settings.engine, 1) for _ in range(threads)]
+        runner = Lanes(engine, lanes, queue_length=settings.queue_length, on_batch=on_batch)
+        runner.warm_up(shape)
+    how = f"{threads} images at once" if isinstance(runner, Lanes) else f"batches of up to {runner.largest_batch}"
+    log.info("serving %s on %s with %d threads, %s", tag, settings.engine, threads, how)
     return Served(tag, artifact.labels, pixels, artifact.metrics, runner)
