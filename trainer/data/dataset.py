@@ -119,8 +119,9 @@ def load(
             f"--dataset: {source.spec} has {len(cache)} images, too few to set some aside for validation and test; "
             "add images, or folders val and test beside train"
         )
-    for name in {"val", "test"}.difference(missing):
-        _warn_of_twins(cache, rows["train"], rows[name], name)
+    for name in ("val", "test"):
+        if name not in missing:
+            _warn_of_twins(cache, rows["train"], rows[name], name)
     if limit is not None:
         rows["train"] = _draw(rows["train"], cache.labels, limit, np.random.default_rng(seed))
     return Dataset(

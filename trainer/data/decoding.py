@@ -42,7 +42,7 @@ class Decoded(NamedTuple):
 
     images: NDArray[np.uint8]  # [n,H,W,C], without the rejected
     contents: NDArray[np.uint64]  # [n], see `trainer.data.division`
-    looks: NDArray[np.uint64]  # [n,4]
+    looks: NDArray[np.uint64]  # [n,5]
     sizes: Counter[Size]  # → images
     rejected: dict[int, str]  # position in the chunk → reason
 
