@@ -13,7 +13,7 @@ import numpy as np
 
 from trainer.data.augment import DRAWS
 from trainer.data.threads import until_exit
-from trainer.machine import memory_budget
+from trainer.machine import available_cpus, memory_budget
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -78,8 +78,8 @@ def make_for_train(
     # be the first; whole batches are gathered and augmented, one call for each; the prefetch comes last, so that
     # all of it runs beside the training step.
     steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
-    batches = steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(PREFETCH)
-    options = tf.data.Options()
+    batches = steps.map(batch, num_parallel_calls=available_cpus(), deterministic=True).prefetch(PREFETCH)
+    options = _options()
     # They have nothing to rewrite here, and would copy the images that are held in memory.
     options.experimental_optimization.apply_default_optimizations = False
     return batches.with_options(options)
@@ -93,8 +93,17 @@ def make_for_eval(split: Split, *, batch_size: int) -> tf.data.Dataset:
     import tensorflow as tf
 
     positions = tf.data.Dataset.range(len(split)).batch(batch_size)
-    batches = positions.map(_gather_from_file(split), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return batches.prefetch(PREFETCH)
+    batches = positions.map(_gather_from_file(split), num_parallel_calls=available_cpus(), deterministic=True)
+    return batches.prefetch(PREFETCH).with_options(_options())
+
+
+def _options() -> tf.data.Options:
+    """Without tf.data's tuning: an iterator that has lived for a minute waits up to another for its thread to end."""
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 def _gather_from_memory(split: Split) -> Gather:
