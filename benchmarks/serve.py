@@ -31,6 +31,7 @@ from load import Load, closed_loop, open_loop, request_bytes
 
 from trainer.artifact import store
 from trainer.data.digits import DigitsSource
+from trainer.images.formats import format_of
 
 PROJECT = Path(__file__).parents[1]
 SERVERS = PROJECT / "benchmarks" / "servers"
@@ -109,7 +110,9 @@ def make_request(name: str, image: bytes) -> bytes:
         )
     if name != "stock_bentoml":
         return request_bytes("/predict", image, "application/octet-stream")
-    head = b'--frame\r\nContent-Disposition: form-data; name="image"; filename="a"\r\nContent-Type: image/png\r\n\r\n'
+    kind = format_of(image).lower().encode()
+    head = b'--frame\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n'
+    head += b"Content-Type: image/" + kind + b"\r\n\r\n"
     return request_bytes("/predict", head + image + b"\r\n--frame--\r\n", "multipart/form-data; boundary=frame")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import bentoml
 import numpy as np
-from PIL.Image import Image
+from PIL.Image import Image, Resampling
 
 from trainer import artifact
 from trainer.artifact.engine import PROBABILITIES, load_engine
@@ -22,5 +22,5 @@ class Stock:
     def predict(self, image: list[Image]) -> list[dict]:
         mode = "L" if self.artifact.pixels.channels == 1 else "RGB"
         size = (self.artifact.pixels.width, self.artifact.pixels.height)
-        arrays = [np.asarray(one.convert(mode).resize(size)).reshape(*size[::-1], -1) for one in image]
+        arrays = [np.asarray(one.convert(mode).resize(size, Resampling.BILINEAR)).reshape(*size[::-1], -1) for one in image]
         return [prediction(row, self.artifact.labels) for row in self.engine.predict(np.stack(arrays))[PROBABILITIES]]
