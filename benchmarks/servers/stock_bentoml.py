@@ -22,5 +22,6 @@ class Stock:
     def predict(self, image: list[Image]) -> list[dict]:
         mode = "L" if self.artifact.pixels.channels == 1 else "RGB"
         size = (self.artifact.pixels.width, self.artifact.pixels.height)
-        arrays = [np.asarray(one.convert(mode).resize(size, Resampling.BILINEAR)).reshape(*size[::-1], -1) for one in image]
+        resized = [one.convert(mode).resize(size, Resampling.BILINEAR) for one in image]
+        arrays = [np.asarray(one).reshape(*size[::-1], -1) for one in resized]
         return [prediction(row, self.artifact.labels) for row in self.engine.predict(np.stack(arrays))[PROBABILITIES]]
