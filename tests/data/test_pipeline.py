@@ -119,6 +119,15 @@ def test_evaluation_keeps_the_order_and_the_remainder(digits: Dataset) -> None:
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), digits.val.labels)
 
 
+def test_nothing_is_tuned_in_the_background(digits: Dataset) -> None:
+    """Else the end of an iterator that has lived for more than a minute takes up to another."""
+    for dataset in (
+        make_for_train(digits.train, batch_size=64, seed=0, augment=None),
+        make_for_eval(digits.val, batch_size=64),
+    ):
+        assert dataset.options().autotune.enabled is False
+
+
 def test_the_budget_is_a_part_of_the_memory() -> None:
     assert 1 << 24 < memory_budget() < 1 << 42
 
