@@ -35,8 +35,11 @@ from trainer.artifact import store
 from trainer.artifact.engine import check_engine
 from trainer.config import InputError
 from trainer.serving.api import Api
-from trainer.serving.http import Contract, Outermost, Routes
+from trainer.serving.http import Backend, Contract, Outermost
+from trainer.serving.memory import Memory, left_for_requests
 from trainer.serving.metrics import Metrics
+from trainer.serving.protocol import Protocol
+from trainer.serving.request import Request
 from trainer.serving.served import make_served
 from trainer.serving.settings import read_settings
 
@@ -128,6 +131,9 @@ class Classifier:
     def choose_model() -> None:
         """Runs once, before the workers: ends `bentoml serve` where there is nothing sound to serve."""
         os.environ[SERVED_MODEL] = chosen_model().tag
+        if settings.drain_file:
+            # Of the process before this one, which a failed liveness probe has ended: this one is to be ready.
+            settings.drain_file.unlink(missing_ok=True)
         if settings.workers > 1:
             os.environ[METRICS_DIR] = tempfile.mkdtemp(prefix="trainer-metrics-")
             atexit.register(shutil.rmtree, os.environ[METRICS_DIR], ignore_errors=True)
@@ -138,8 +144,10 @@ class Classifier:
         loaded = artifact.load(stored.path)
         metrics = Metrics(stored.tag, os.environ.get(METRICS_DIR))
         served = make_served(stored.tag, loaded, settings, metrics.on_batch)
-        self.api = Api(served, settings, metrics)
-        self.backend: tuple[Routes, Callable[[str, int, float], None]] = (self.api.routes, metrics.on_request)
+        memory = Memory(left_for_requests(settings.workers))
+        log.info("%d MiB for requests", memory.size >> 20)
+        self.api = Api(served, settings, metrics, memory)
+        self.backend = Backend(self.api.routes, metrics.on_request, memory)
 
     @bentoml.on_startup
     async def warm_up(self) -> None:
@@ -148,8 +156,7 @@ class Classifier:
         # What is there now stays: the garbage collector need not look through it again, which takes 100 ms and more.
         gc.collect()
         gc.freeze()
-        if settings.drain_delay_s:
-            self.drain_before_stop()
+        self.drain_before_stop()
 
     def drain_before_stop(self) -> None:
         """From now on SIGTERM turns /readyz off at once, and stops the server `drain_delay_s` later.
@@ -159,10 +166,14 @@ class Classifier:
         stop = cast(Callable[[int, None], None], signal.getsignal(signal.SIGTERM))  # uvicorn's
         loop = asyncio.get_running_loop()
 
-        def drain(number: int, _: FrameType | None) -> None:
+        def end() -> None:
+            Request.stop_reading()
+            stop(signal.SIGTERM, None)
+
+        def drain(_: int, __: FrameType | None) -> None:
             log.info("stopping in %g s; not ready from now on", settings.drain_delay_s)
             self.draining = True
-            loop.call_soon_threadsafe(loop.call_later, settings.drain_delay_s, stop, number, None)
+            loop.call_soon_threadsafe(loop.call_later, settings.drain_delay_s, end)
 
         signal.signal(signal.SIGTERM, drain)
 
@@ -182,13 +193,14 @@ class Classifier:
         return await self.api.preview(image)
 
     async def __is_ready__(self) -> bool:
-        return not self.draining and not (settings.drain_file and settings.drain_file.exists())
+        return self.api.ready and not self.draining and not (settings.drain_file and settings.drain_file.exists())
 
 
-def backend() -> tuple[Routes, Callable[[str, int, float], None]]:
+def backend() -> Backend:
     """What `Contract` answers with, once the service exists."""
     return cast(Classifier, bentoml.get_current_service()).backend
 
 
+Protocol.install()
 # A class decorator's result has the class's type for the type checker; it is a bentoml.Service.
 cast(Any, Classifier).add_asgi_middleware(Outermost, wrap=lambda app: Contract(app, backend))

@@ -71,15 +71,20 @@ def quiet_stderr() -> Iterator[None]:
         os.close(saved)
 
 
-def memory_budget() -> int:
-    """Bytes of images that may be held in memory: a share of the machine's or the container's."""
+def memory_limit() -> int:
+    """Bytes that this machine has, or that its container may use."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             total = min(total, int(Path(file).read_text()))
         except (OSError, ValueError):  # no such version of cgroups, or "max"
             continue
-    return total // MEMORY_SHARE
+    return total
+
+
+def memory_budget() -> int:
+    """Bytes of images that may be held in memory: a share of what there is."""
+    return memory_limit() // MEMORY_SHARE
 
 
 def evaluation_batch(height: int, width: int) -> int:

@@ -43,12 +43,12 @@ class Setting:
 
     def __init__(self, queue_length: int) -> None:
         self.whole, self.engines = FakeEngine(), [FakeEngine(), FakeEngine()]
-        self.told: list[tuple[int, int]] = []
+        self.told: list[int] = []
         self.lanes = Lanes(
             self.whole,
             self.engines,
             queue_length=queue_length,
-            on_batch=lambda size, seconds, waiting: self.told.append((size, waiting)),
+            on_batch=lambda size, seconds: self.told.append(size),
         )
 
     def hold(self) -> None:
@@ -83,7 +83,7 @@ def test_an_image_that_comes_alone_has_all_cpus() -> None:
     setting = run(test)
     assert setting.whole.seen == [0, 1, 2]
     assert [engine.seen for engine in setting.engines] == [[], []]
-    assert [size for size, _ in setting.told] == [1, 1, 1]
+    assert setting.told == [1, 1, 1]
 
 
 def test_images_that_come_together_are_run_at_once_and_answered_each_with_its_own() -> None:
@@ -134,4 +134,4 @@ def test_every_engine_is_warm_before_the_first_image() -> None:
     setting = Setting(9)
     setting.lanes.warm_up((2, 2, 1))
     setting.lanes.close()
-    assert [engine.seen for engine in setting.engines] == [[0], [0]]
+    assert [engine.seen for engine in setting.engines] == [[0, 0], [0, 0]]

@@ -200,17 +200,15 @@ def test_a_flood_of_cancelled_images_leaves_the_runner_ready() -> None:
 
 
 def test_a_runner_is_told_of_each_batch() -> None:
-    told: list[tuple[int, int]] = []
-    runner = Runner(
-        FakeEngine(), (2, 2, 1), queue_length=9, on_batch=lambda size, seconds, waiting: told.append((size, waiting))
-    )
+    told: list[int] = []
+    runner = Runner(FakeEngine(), (2, 2, 1), queue_length=9, on_batch=lambda size, seconds: told.append(size))
 
     async def test() -> None:
         await asyncio.gather(*(runner.predict(image(0)) for _ in range(3)))
 
     asyncio.run(test())
     runner.close()
-    assert told == [(3, 0)]
+    assert told == [3]
 
 
 def test_warm_up_runs_every_size_that_will_be_used() -> None:

@@ -46,7 +46,7 @@ def test_several_images_at_once_where_batches_gain_nothing(
 
     monkeypatch.setattr("trainer.serving.served.load_engine", load)
     artifact = Artifact(Path("nowhere"), ("a", "b"), PixelSpec(2, 2, 1), "float32", "x", {}, {}, {}, None)
-    served = make_served("a:1", artifact, Settings(threads=threads), lambda size, seconds, waiting: None)
+    served = make_served("a:1", artifact, Settings(threads=threads), lambda size, seconds: None)
     assert isinstance(served.runner, Lanes if lanes else Runner)
     assert made == ([threads, *[1] * threads] if lanes else [threads])
     served.runner.close()

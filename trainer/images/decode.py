@@ -12,6 +12,7 @@ The rules, the same for both, so that a file gives the same array on either side
 - Gray is ITU-R 601 luma; a gray image in a colour model is repeated in all three channels.
 - The image is stretched to the model's size by Pillow's bilinear filter, which averages when it shrinks.
   A JPEG is first decoded at 1/2, 1/4 or 1/8 where that still leaves the model's size; twice that of `mnist`'s.
+  A picture so narrow that widening it first would make more than 25 million pixels is shortened first.
 - `normalize: mnist` replaces the last step by `normalize_mnist`.
 """
 
@@ -24,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 
 from trainer.images.formats import format_class, format_of
 from trainer.images.metadata import without_metadata
@@ -32,6 +34,13 @@ from trainer.images.pixels import ImageError, PixelSpec
 
 MAX_PIXELS = 25_000_000
 
+# Bytes that decoding takes at its peak for each pixel: opaque, and with transparency. Measured; the tests hold them.
+PIXEL_BYTES = {"PNG": (7, 14), "GIF": (7, 14), "BMP": (7, 14), "WebP": (18, 18), "AVIF": (14, 18), "HEIC": (18, 18)}
+JPEG_PIXEL_BYTES = 8  # of the size at which it is decoded
+RESULT_BYTES = 8  # for each of the model's pixels
+DECODING_OVERHEAD = 2 << 20
+
+JPEG_SCAN = b"\xff\xda"
 EXIF_ORIENTATION = 0x0112
 # Orientation → what turns the stored image upright.
 UPRIGHT = {
@@ -68,6 +77,18 @@ class EncodedImage:
         self._orientation = 1 if name == "HEIC" else _orientation(self._image)
         self.info = _info(name, self._image, self._orientation)
 
+    def decoding_bytes(self, spec: PixelSpec) -> int:
+        """How much memory `decode` takes at most, beside the encoded bytes."""
+        image = self._image
+        size = DECODING_OVERHEAD + RESULT_BYTES * spec.height * spec.width
+        pixels = image.width * image.height
+        if not isinstance(image, JpegImageFile):
+            return size + pixels * PIXEL_BYTES[self.info.format][image.has_transparency_data]
+        if _in_several_scans(self._data, image.layers):
+            size += 2 * image.layers * pixels  # all coefficients
+        self._draft(spec)
+        return size + JPEG_PIXEL_BYTES * image.width * image.height
+
     def decode(self, spec: PixelSpec) -> NDArray[np.uint8]:
         """uint8 [spec.height, spec.width, spec.channels], read-only. As for the rest, see `render`."""
         picture = self._load(spec)
@@ -87,23 +108,33 @@ class EncodedImage:
     def _load(self, spec: PixelSpec) -> Image.Image:
         """Upright, of mode L or RGB as `spec` has it, and in its size but where it is to be normalised."""
         image, orientation = self._image, self._orientation
-        size = (spec.width, spec.height) if orientation < 5 else (spec.height, spec.width)
-        mnist = spec.normalize == "mnist"
         try:
             if self.info.format == "PNG":
                 _check_png(self._data)
-            if self.info.format == "JPEG" and image.size != size:  # asking takes a twentieth of a small one's decoding
-                # Never smaller than what is wanted: the JPEG is halved, as often as that goes, while it is decoded.
-                image.draft(None, (2 * MNIST_WORKING_SIDE,) * 2 if mnist else size)
+            if self.info.format == "JPEG":
+                self._draft(spec)
             image.load()
             flat = _flatten(image, gray=spec.channels == 1)
         except Exception as error:
             raise _corrupt(self.info.format, error) from error
-        if not mnist and flat.size != size:
+        size = self._size_before_turning(spec)
+        if spec.normalize != "mnist" and flat.size != size:
+            if flat.height * size[0] > MAX_PIXELS:
+                flat = flat.resize((flat.width, size[1]), Image.Resampling.BILINEAR)
             flat = flat.resize(size, Image.Resampling.BILINEAR)
         if orientation in UPRIGHT:
             flat = flat.transpose(UPRIGHT[orientation])
         return flat.convert("RGB") if spec.channels == 3 and flat.mode == "L" else flat
+
+    def _draft(self, spec: PixelSpec) -> None:
+        """Let a JPEG be halved, as often as that goes, while it is decoded; never below what is wanted."""
+        size = self._size_before_turning(spec)
+        if self._image.size != size:  # asking takes a twentieth of a small one's decoding
+            self._image.draft(None, (2 * MNIST_WORKING_SIDE,) * 2 if spec.normalize == "mnist" else size)
+
+    def _size_before_turning(self, spec: PixelSpec) -> tuple[int, int]:
+        """(width, height)"""
+        return (spec.width, spec.height) if self._orientation < 5 else (spec.height, spec.width)
 
 
 def is_image(data: bytes) -> bool:
@@ -165,12 +196,18 @@ def _check_png(data: bytes) -> None:
         start = end + 4
 
 
+def _in_several_scans(jpeg: bytes, colours: int) -> bool:
+    """Whether it is progressive, or has one colour after the other."""
+    first = jpeg.find(JPEG_SCAN)
+    return first >= 0 and (jpeg[first + 4 : first + 5] != bytes((colours,)) or jpeg.find(JPEG_SCAN, first + 2) >= 0)
+
+
 def _flatten(image: Image.Image, *, gray: bool) -> Image.Image:
     """Any of the modes that the formats have → `L`, or `RGB` where the image has colour and `gray` is False."""
     if image.mode == "I;16":
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
         image = Image.new("RGB", layer.size, "white")
         image.paste(layer, mask=layer)
     if gray or image.mode in ("1", "L"):

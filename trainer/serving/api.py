@@ -7,10 +7,10 @@ import contextlib
 import io
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,32 +20,41 @@ from starlette.types import Message
 from trainer.artifact.engine import PROBABILITIES
 from trainer.artifact.prediction import prediction
 from trainer.images.decode import EncodedImage, is_image
-from trainer.images.pixels import ImageError
+from trainer.images.formats import format_of
+from trainer.images.pixels import ImageError, PixelSpec
 from trainer.machine import available_cpus
 from trainer.serving.answers import Answer, ApiError, error_value, json_answer
 from trainer.serving.http import Routes
+from trainer.serving.memory import Memory
 from trainer.serving.metrics import CONTENT_TYPE, Metrics
 from trainer.serving.openapi import describe
-from trainer.serving.request import BATCH_IMAGES, BATCH_LIMIT, FRAMING_LIMIT, IMAGE_LIMIT, MIB, Request
+from trainer.serving.request import BATCH_IMAGES, BATCH_LIMIT, FRAMING_LIMIT, IMAGE_LIMIT, MIB, Request, in_pieces
 from trainer.serving.served import Served
 from trainer.serving.settings import Settings
 
 # More pixels take about a millisecond to decode: not on the event loop, where all other requests would wait.
 SMALL_PIXELS = 100_000
+# The header of more bytes may take as long; so may the formats that come from films, whatever their size.
+SMALL_BYTES = 16 << 10
+QUICK_FORMATS = ("JPEG", "PNG", "WebP", "BMP", "GIF")
+QUEUE_SEEN_EVERY_S = 1.0
 WARM_UP_REQUESTS = 50
 PAGE = Path(__file__).with_name("ui.html")
 CURL_FORM = "application/x-www-form-urlencoded"  # what `curl -d` and `--data-binary` claim
 # It holds all that it needs, and asks nobody but this server.
 UI_POLICY = b"default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
+T = TypeVar("T")
+
 
 class Api:
     """One worker's endpoints. `warm_up` comes first."""
 
-    def __init__(self, served: Served, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, served: Served, settings: Settings, metrics: Metrics, memory: Memory) -> None:
         self._served = served  # each request takes it once
         self._deadline = settings.deadline_ms / 1000
         self._metrics = metrics
+        self._memory = memory
         self._page = PAGE.read_bytes()
         self._decoders = ThreadPoolExecutor(available_cpus(), "decode")
         self.routes: Routes = {
@@ -71,16 +80,19 @@ class Api:
                 return messages.pop() if messages else await asyncio.Future()
 
             with contextlib.suppress(TimeoutError):  # a short deadline, and nothing is warm yet
-                await predict(Request({"type": "http", "headers": []}, receive))
+                await predict(Request({"type": "http", "headers": []}, receive, self._memory))
+        self._queue_watch = asyncio.create_task(self._watch_queue())
 
-    async def predict(self, data: bytes, request: Request | None = None) -> dict[str, Any]:
-        """The prediction for one encoded image; given up where the client of `request` goes.
+    @property
+    def ready(self) -> bool:
+        """Whether answers come. Once it is warm."""
+        return not self._served.runner.stalled
 
-        Raises ApiError, ImageError, and TimeoutError after the deadline.
-        """
+    async def predict(self, data: bytes) -> dict[str, Any]:
+        """The prediction for one encoded image. Raises ApiError, ImageError, and TimeoutError after the deadline."""
         served = self._served
         async with asyncio.timeout(self._deadline):
-            answer = await _classify(served, await self._decode(served, data), request)
+            answer = await self._classify(served, data)
         return answer | {"model": served.tag}
 
     async def predict_batch(self, images: Sequence[bytes]) -> dict[str, Any]:
@@ -91,17 +103,14 @@ class Api:
         async with asyncio.timeout(self._deadline * math.ceil(len(images) / chunk)):
             # One chunk after the other, so that a large batch leaves room in the queue for other requests.
             for start in range(0, len(images), chunk):
-                items = (self._classify_item(served, data) for data in images[start : start + chunk])
-                predictions += await asyncio.gather(*items)
+                predictions += await self._classify_together(served, images[start : start + chunk])
         return {"model": served.tag, "predictions": predictions}
 
     async def preview(self, data: bytes) -> bytes:
         """The PNG of what the model sees of an encoded image. Raises ApiError and ImageError."""
         async with asyncio.timeout(self._deadline):
-            pixels = await self._decode(self._served, data)
-        png = io.BytesIO()
-        Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(png, "PNG")
-        return png.getvalue()
+            pixels = await self._decode(data, self._served.pixels)
+            return await asyncio.get_running_loop().run_in_executor(self._decoders, _png, pixels)
 
     def describe_model(self) -> dict[str, Any]:
         """The answer of GET /model."""
@@ -122,18 +131,18 @@ class Api:
     async def _post_predict(self, request: Request) -> Answer:
         image = await self._image(request)
         try:
-            return json_answer(await self.predict(image, request))
+            return json_answer(await _while_connected(request, self.predict(image)))
         except ImageError as error:
             if request.headers.get("content-type") != CURL_FORM:
                 raise
             raise ImageError(error.code, f"{error} (with curl: --data-binary @FILE; -d alters the bytes)") from error
 
     async def _post_predict_batch(self, request: Request) -> Answer:
-        body = await request.body(BATCH_LIMIT + FRAMING_LIMIT)
-        return json_answer(await self.predict_batch(await request.files(body, "images", BATCH_IMAGES)))
+        images = await request.files(request.chunks(BATCH_LIMIT + FRAMING_LIMIT), "images", BATCH_IMAGES)
+        return json_answer(await _while_connected(request, self.predict_batch(images)))
 
     async def _post_preview(self, request: Request) -> Answer:
-        return Answer(200, await self.preview(await self._image(request)), "image/png")
+        return Answer(200, await _while_connected(request, self.preview(await self._image(request))), "image/png")
 
     async def _get_model(self, _: Request) -> Answer:
         return json_answer(self.describe_model())
@@ -151,57 +160,106 @@ class Api:
         """The image that is the body, or that a multipart form carries; the bytes decide which it is."""
         body = await request.body(IMAGE_LIMIT + FRAMING_LIMIT)
         if not is_image(body) and request.headers.get("content-type", "").startswith("multipart/form-data"):
-            files = await request.files(body, "image", 1)
-            body = files[0]
+            (body,) = await request.files(in_pieces(body), "image", 1)
         return body
 
-    async def _decode(self, served: Served, data: bytes) -> NDArray[np.uint8]:
-        """Raises ApiError (`too_large`, `overloaded`) and ImageError."""
-        if len(data) > IMAGE_LIMIT:
-            raise ApiError("too_large", f"the image is too large: at most {IMAGE_LIMIT // MIB} MiB are read")
-        if served.runner.full:  # before the work of decoding
-            raise _overloaded()
-        start = time.perf_counter()
-        image = EncodedImage(data)
-        if image.info.width * image.info.height <= SMALL_PIXELS:
-            pixels = image.decode(served.pixels)
-        else:
-            pixels = await asyncio.get_running_loop().run_in_executor(self._decoders, image.decode, served.pixels)
-        self._metrics.decode_seconds.observe(time.perf_counter() - start)
-        return pixels
+    async def _classify_together(self, served: Served, images: Sequence[bytes]) -> list[dict[str, Any]]:
+        """A prediction, or an error, for each. Raises ApiError, and then the others are given up."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = []
+                for data in images:
+                    tasks.append(group.create_task(self._classify_item(served, data)))
+                    await asyncio.sleep(0)  # it is decoded; then other requests have their turn
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return [task.result() for task in tasks]
 
     async def _classify_item(self, served: Served, data: bytes) -> dict[str, Any]:
         """A prediction without `model`, or `{"error": …}` where the image is at fault."""
         try:
-            return await _classify(served, await self._decode(served, data))
+            return await self._classify(served, data)
         except (ApiError, ImageError) as error:
             if error.code == "overloaded":  # not the image's fault
                 raise
             return error_value(error.code, str(error))
 
+    async def _classify(self, served: Served, data: bytes) -> dict[str, Any]:
+        """A prediction without `model`. Raises ApiError (`too_large`, `overloaded`) and ImageError."""
+        computed = False
+        try:
+            if served.runner.full:  # before the work of decoding
+                raise asyncio.QueueFull
+            served.admission.enter()
+        except asyncio.QueueFull:
+            raise _overloaded() from None
+        try:
+            outputs = await served.runner.predict(await self._decode(data, served.pixels))
+            computed = True
+        except asyncio.QueueFull:
+            raise _overloaded() from None
+        finally:
+            served.admission.leave(computed=computed)
+        return prediction(outputs[PROBABILITIES], served.labels)
 
-async def _classify(served: Served, pixels: NDArray[np.uint8], request: Request | None = None) -> dict[str, Any]:
-    """A prediction without `model`. Where the client of `request` goes, the image is not computed.
+    async def _decode(self, data: bytes, spec: PixelSpec) -> NDArray[np.uint8]:
+        """uint8 [H,W,C]. Raises ApiError `too_large` and ImageError."""
+        if len(data) > IMAGE_LIMIT:
+            raise ApiError("too_large", f"the image is too large: at most {IMAGE_LIMIT // MIB} MiB are read")
+        start = time.perf_counter()
+        image = EncodedImage(data) if len(data) <= SMALL_BYTES and format_of(data) in QUICK_FORMATS else None
+        if image and image.info.width * image.info.height <= SMALL_PIXELS:
+            pixels = image.decode(spec)
+        else:
+            pixels = await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode_beside, data, spec)
+        self._metrics.decode_seconds.observe(time.perf_counter() - start)
+        return pixels
 
-    Raises ApiError, and ConnectionResetError for a client that has gone.
-    """
+    def _decode_beside(self, data: bytes, spec: PixelSpec) -> NDArray[np.uint8]:
+        """The same in a decoder's thread, once there is memory for it."""
+        image = EncodedImage(data)
+        needed = image.decoding_bytes(spec)
+        if needed > self._memory.size:
+            size = f"{image.info.width}x{image.info.height}"
+            room = f"{needed // MIB} MiB are needed to decode it, and this server has {self._memory.size // MIB}"
+            raise ImageError("too_many_pixels", f"{size} has too many pixels for this server: {room}")
+        with self._memory.hold(needed, self._deadline):
+            return image.decode(spec)
+
+    async def _watch_queue(self) -> None:
+        while True:
+            self._metrics.on_waiting(self._served.runner.waiting)
+            await asyncio.sleep(QUEUE_SEEN_EVERY_S)
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Give the work up where the client goes. Raises ConnectionResetError then."""
+    task = asyncio.current_task()
+    assert task
+    gone = asyncio.ensure_future(request.disconnected())
+    working = True
+
+    def give_up(_: asyncio.Future[None]) -> None:
+        if working and not gone.cancelled():
+            task.cancel()
+
+    gone.add_done_callback(give_up)
     try:
-        future = served.runner.predict(pixels)
-    except asyncio.QueueFull:
-        raise _overloaded() from None
-    gone = asyncio.ensure_future(request.disconnected()) if request else None
-    if gone:
-        gone.add_done_callback(lambda _: future.cancel())
-    try:
-        outputs = await future
+        return await work
     except asyncio.CancelledError:
-        if gone and gone.done():
+        if gone.done() and not gone.cancelled() and not task.uncancel():
             raise ConnectionResetError from None
         raise
     finally:
-        if gone:
-            gone.cancel()
-    return prediction(outputs[PROBABILITIES], served.labels)
+        working = False
+        gone.cancel()
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    """uint8 [H,W,C] as a file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 def _overloaded() -> ApiError:

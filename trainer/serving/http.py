@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trainer.images.pixels import ImageError
 from trainer.serving.answers import STATUS, Answer, ApiError, error_answer, to_json
+from trainer.serving.memory import Memory
 from trainer.serving.request import Request
 
 log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
@@ -25,13 +27,21 @@ Handler = Callable[[Request], Awaitable[Answer]]
 Routes = Mapping[str, tuple[str, Handler]]  # path → its method and its handler
 
 
-class Contract:
-    """ASGI middleware: answers `routes`, passes all else on, counts every request with `on_request`.
+class Backend(NamedTuple):
+    """What `Contract` answers with."""
 
-    `backend` gives both when the first request comes: the service does not exist when middleware is declared.
+    routes: Routes
+    on_request: Callable[[str, int, float], None]  # endpoint, status, seconds
+    memory: Memory  # that bodies may take
+
+
+class Contract:
+    """ASGI middleware: answers the backend's routes, passes all else on, counts every request.
+
+    `backend` is asked when a request comes: the service does not exist when middleware is declared.
     """
 
-    def __init__(self, app: ASGIApp, backend: Callable[[], tuple[Routes, Callable[[str, int, float], None]]]) -> None:
+    def __init__(self, app: ASGIApp, backend: Callable[[], Backend]) -> None:
         self._app = app
         self._backend = backend
 
@@ -40,14 +50,14 @@ class Contract:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        routes, on_request = self._backend()
+        routes, on_request, memory = self._backend()
         path = scope["path"]
         if path not in routes:
             status = await self._pass_on(scope, receive, send)
             on_request("other", status, time.perf_counter() - start)
             return
         method, handler = routes[path]
-        request = Request(scope, receive)
+        request = Request(scope, receive, memory)
         try:
             answer = await _answer(request, handler, scope["method"], method)
         except ConnectionResetError:  # nobody is left to answer

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.artifact.engine import Engine, Outputs
+from trainer.serving.runner import STALLED_S, OnBatch, tell
 
 
 class Lanes:
@@ -27,7 +28,7 @@ class Lanes:
         engines: Sequence[Engine],
         *,
         queue_length: int,
-        on_batch: Callable[[int, float, int], None] = lambda size, seconds, waiting: None,
+        on_batch: OnBatch = lambda size, seconds: None,
     ) -> None:
         """`whole` has all CPUs, each of `engines` has one. `on_batch` is told of each image as `Runner` tells it,
         from several threads.
@@ -40,6 +41,8 @@ class Lanes:
         self._queue_length = queue_length
         self._on_batch = on_batch
         self._in_flight = 0  # images that are not answered
+        self._last_end = 0.0
+        self._alone_s, self._lane_s = 0.0, 0.0
         self._threads = ThreadPoolExecutor(self._lanes, "engine")
 
     @property
@@ -51,6 +54,21 @@ class Lanes:
         return self.waiting >= self._queue_length
 
     @property
+    def stalled(self) -> bool:
+        """Whether no image comes to its end."""
+        return self._in_flight > 0 and time.perf_counter() - self._last_end > STALLED_S + self._lane_s
+
+    @property
+    def alone_s(self) -> float:
+        """Of one image by itself. Once it is warm."""
+        return self._alone_s
+
+    @property
+    def batch_gain(self) -> float:
+        """How many times as fast the lanes together are for an image, compared with one alone. Once it is warm."""
+        return self._alone_s * self._lanes / self._lane_s
+
+    @property
     def largest_batch(self) -> int:
         """How many images of one request are handed over together: none of the lanes is to wait for the next."""
         return min(4 * self._lanes, self._queue_length)
@@ -58,9 +76,10 @@ class Lanes:
     def warm_up(self, image_shape: Sequence[int]) -> None:
         """Run each engine once. Comes before all else."""
         image = np.zeros((1, *image_shape), np.uint8)
+        self._alone_s = _seconds(self._whole, image)
         for _ in range(self._lanes):
             engine = self._idle.get()
-            engine.predict(image)
+            self._lane_s = _seconds(engine, image)
             self._idle.put(engine)
 
     def predict(self, image: NDArray[np.uint8]) -> asyncio.Future[Outputs]:
@@ -71,7 +90,9 @@ class Lanes:
         """
         if self.full:
             raise asyncio.QueueFull
-        run = self._run_alone if self._in_flight == 0 else self._run_in_lane
+        run = self._run_in_lane
+        if self._in_flight == 0:
+            run, self._last_end = self._run_alone, time.perf_counter()
         self._in_flight += 1
         future = asyncio.wrap_future(self._threads.submit(run, image))
         future.add_done_callback(self._leave)
@@ -96,5 +117,14 @@ class Lanes:
     def _run(self, engine: Engine, image: NDArray[np.uint8]) -> Outputs:
         start = time.perf_counter()
         outputs = engine.predict(image[None])
-        self._on_batch(1, time.perf_counter() - start, self.waiting)
+        self._last_end = time.perf_counter()
+        tell(self._on_batch, 1, self._last_end - start)
         return {name: rows[0] for name, rows in outputs.items()}
+
+
+def _seconds(engine: Engine, image: NDArray[np.uint8]) -> float:
+    """Of one image, [1,H,W,C], once the engine has run it before."""
+    engine.predict(image)
+    start = time.perf_counter()
+    engine.predict(image)
+    return time.perf_counter() - start

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+import psutil
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -36,18 +39,24 @@ class Metrics:
         self._requests.labels(endpoint, code).inc()
         self._latency.labels(endpoint).observe(seconds)
 
-    def on_batch(self, size: int, seconds: float, waiting: int) -> None:
+    def on_batch(self, size: int, seconds: float) -> None:
         self._batch_size.observe(size)
         self._engine_seconds.observe(seconds)
-        self._waiting.set(waiting)
+
+    def on_waiting(self, images: int) -> None:
+        self._waiting.set(images)
 
     def render(self) -> bytes:
         """All workers' metrics as text."""
         from prometheus_client import CollectorRegistry, generate_latest
-        from prometheus_client.multiprocess import MultiProcessCollector
+        from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
         if MULTIPROCESS_DIR not in os.environ:
             return generate_latest()
+        for file in Path(os.environ[MULTIPROCESS_DIR]).glob("gauge_live*.db"):
+            process = int(file.stem.rpartition("_")[2])
+            if not psutil.pid_exists(process):  # killed: its images wait no more
+                mark_process_dead(process)  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)

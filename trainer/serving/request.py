@@ -1,64 +1,82 @@
-"""A request's body, read within limits, and the files of a multipart form."""
+"""A request's body, read within limits of size, time and memory, and the files of a multipart form."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
+from typing import ClassVar
 
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message, Receive, Scope
 
 from trainer.serving.answers import ApiError
+from trainer.serving.memory import Memory
 
 MIB = 2**20
 IMAGE_LIMIT = 10 * MIB
 BATCH_LIMIT = 64 * MIB
 BATCH_IMAGES = 256
 FRAMING_LIMIT = MIB // 4  # what multipart adds around the files
-# Of all requests that are being read: a body that would exceed it is refused as overload.
-HELD_LIMIT = 512 * MIB
-READ_TIMEOUT_S = 30.0  # for a body that does not come in one piece
+PART_HEADERS = 32  # of a file; each takes the parser's time and memory
+READ_TIMEOUT_S = 30.0  # for the whole body
+STOPPING_READ_TIMEOUT_S = 1.0  # what is left of it where the server stops
+PIECE = MIB // 4  # of a body that is parsed before others have their turn
 
 
 class Request:
     """A request to one of the contract's endpoints."""
 
-    held = 0  # bytes of bodies in memory, over all requests of this process
+    _reading: ClassVar[set[asyncio.Timeout]] = set()  # of all requests of this process
+    _stop_at: ClassVar[float] = math.inf  # on the event loop's clock
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive, memory: Memory) -> None:
         self.headers = Headers(scope=scope)
         self._receive = receive
+        self._memory = memory
         self._held = 0
 
+    @classmethod
+    def stop_reading(cls) -> None:
+        """From now on a body has a second left to arrive: the server stops, and waits for those that it answers."""
+        cls._stop_at = asyncio.get_running_loop().time() + STOPPING_READ_TIMEOUT_S
+        for timeout in [timeout for timeout in cls._reading if not timeout.expired()]:
+            timeout.reschedule(min(cls._stop_at, timeout.when() or math.inf))
+
     async def body(self, limit: int) -> bytes:
-        """The whole body. Raises ApiError: `too_large` as soon as it exceeds `limit` bytes, `empty_body`."""
+        """The whole body. Raises ApiError: `too_large` as soon as it exceeds `limit` bytes, `empty_body`, `overloaded`,
+        and `bad_request` where it does not arrive in time; ConnectionResetError for a client that has gone.
+        """
+        chunks = [chunk async for chunk in self.chunks(limit)]
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def chunks(self, limit: int) -> AsyncIterator[bytes]:
+        """The body as it arrives. Raises as `body` does."""
         length = self.headers.get("content-length", "")
         if length.isdecimal() and int(length) > limit:
             raise _too_large(limit)
-        first = await self._receive()
-        if first["type"] == "http.request" and not first.get("more_body"):
-            self._hold(len(first.get("body", b"")), limit)
-            body: bytes = first.get("body", b"")
-        else:
-            try:
-                async with asyncio.timeout(READ_TIMEOUT_S):
-                    body = await self._read(first, limit)
-            except TimeoutError:
-                message = f"the body did not arrive within {READ_TIMEOUT_S:.0f} s"
-                raise ApiError("bad_request", message) from None
-        if not body:
+        latest = asyncio.get_running_loop().time() + READ_TIMEOUT_S
+        size, more = 0, True
+        while more:
+            message = await self._receive_until(latest)
+            if message["type"] == "http.disconnect":
+                raise ConnectionResetError
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            self._hold(len(chunk))
+            more = message.get("more_body", False)
+            if chunk:
+                yield chunk
+        if not size:
             raise ApiError("empty_body", "the request has no body: the bytes of an image are expected")
-        return body
 
-    async def files(self, body: bytes, name: str, most: int) -> list[bytes]:
+    async def files(self, chunks: AsyncIterator[bytes], name: str, most: int) -> list[bytes]:
         """The file parts of a multipart body, all called `name`. Raises ApiError `bad_request` for another shape."""
-
-        async def chunks() -> AsyncIterator[bytes]:
-            yield body
-            yield b""
-
-        parser = _InMemoryParser(self.headers, chunks(), max_files=most, max_fields=most)  # type: ignore[arg-type]
+        stream = _with_an_end(await anext(chunks), chunks)  # where there is no first chunk, that is what is wrong
+        parser = _InMemoryParser(self.headers, stream, max_files=most, max_fields=most)  # type: ignore[arg-type]
         try:
             form: FormData = await parser.parse()
         except (MultiPartException, KeyError) as error:
@@ -70,6 +88,7 @@ class Request:
                 kind = "file" if isinstance(part, UploadFile) else "text field"
                 raise ApiError("bad_request", f"the {kind} {key!r} is not expected: only files called {name!r} are")
             found.append(await part.read())
+            await part.close()
         if not found:
             raise ApiError("bad_request", f"a multipart form with a file called {name!r} is expected; it has none")
         return found
@@ -80,31 +99,49 @@ class Request:
             pass
 
     def release(self) -> None:
-        Request.held -= self._held
+        """Give back what the body took."""
+        self._memory.give_back(self._held)
         self._held = 0
 
-    async def _read(self, message: Message, limit: int) -> bytes:
-        body = bytearray()
-        while True:
-            if message["type"] == "http.disconnect":
-                raise ConnectionResetError
-            self._hold(len(message.get("body", b"")), limit)
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                return bytes(body)
-            message = await self._receive()
+    async def _receive_until(self, latest: float) -> Message:
+        try:
+            async with asyncio.timeout_at(min(latest, self._stop_at)) as timeout:
+                self._reading.add(timeout)
+                try:
+                    return await self._receive()
+                finally:
+                    self._reading.discard(timeout)
+        except TimeoutError:
+            raise ApiError("bad_request", "the body did not arrive in time") from None
 
-    def _hold(self, size: int, limit: int) -> None:
+    def _hold(self, size: int) -> None:
+        if not self._memory.take(size):
+            raise ApiError("overloaded", "the server holds as many bodies as it has memory for; try again later")
         self._held += size
-        Request.held += size
-        if self._held > limit:
-            raise _too_large(limit)
-        if Request.held > HELD_LIMIT:
-            raise ApiError("overloaded", "the server holds as many bodies as it may; try again later")
 
 
 class _InMemoryParser(MultiPartParser):
     spool_max_size = BATCH_LIMIT + FRAMING_LIMIT  # never to disk: there may be none to write to
+
+    def on_header_end(self) -> None:
+        super().on_header_end()
+        if len(self._current_part.item_headers) > PART_HEADERS:
+            raise MultiPartException(f"A part has more than {PART_HEADERS} headers.")
+
+
+async def in_pieces(body: bytes) -> AsyncIterator[bytes]:
+    """A whole body as `Request.files` reads it."""
+    for start in range(0, len(body), PIECE):
+        yield body[start : start + PIECE]
+        await asyncio.sleep(0)
+
+
+async def _with_an_end(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """As Starlette's parser expects it: an empty chunk comes last."""
+    yield first
+    async for chunk in others:
+        yield chunk
+    yield b""
 
 
 def _too_large(limit: int) -> ApiError:

@@ -13,6 +13,7 @@ another CPU, and for a flood of requests.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections import deque
@@ -24,6 +25,9 @@ from numpy.typing import NDArray
 
 from trainer.artifact.engine import Engine, Outputs
 
+log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
+
+OnBatch = Callable[[int, float], None]
 Waiting = tuple[NDArray[np.uint8], "asyncio.Future[Outputs]"]
 
 # A batch has the largest of these sizes that can be filled, and what is left over goes into the next one: all of them
@@ -33,6 +37,7 @@ BATCH_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 5
 WORTH_DOUBLING = 0.95
 WARM_UP_RUNS = 3
 SHORT_S = 0.005  # up to which a batch may hold up the event loop
+STALLED_S = 10.0  # in which not one batch was finished
 
 
 class Runner:
@@ -48,11 +53,11 @@ class Runner:
         *,
         queue_length: int,
         spare_cpu: bool = True,
-        on_batch: Callable[[int, float, int], None] = lambda size, seconds, waiting: None,
+        on_batch: OnBatch = lambda size, seconds: None,
     ) -> None:
         """`spare_cpu`: whether an engine's thread has another CPU than the event loop.
 
-        `on_batch` is told of each batch: its images, the engine's seconds, and how many images wait.
+        `on_batch` is told of each batch: its images and the engine's seconds. Its failures are logged, no more.
         """
         self._engine = engine
         self._image_shape = tuple(image_shape)
@@ -62,6 +67,7 @@ class Runner:
         self._sizes: tuple[int, ...] = BATCH_SIZES
         self._waiting: deque[Waiting] = deque()
         self._busy = False
+        self._began = 0.0  # the batch under way
         self._seconds: dict[int, float] = {}  # of the last batch of each size
         self._thread = ThreadPoolExecutor(1, "engine")
 
@@ -72,6 +78,11 @@ class Runner:
     @property
     def full(self) -> bool:
         return self.waiting >= self._queue_length
+
+    @property
+    def stalled(self) -> bool:
+        """Whether a batch does not come to its end."""
+        return self._busy and time.perf_counter() - self._began > STALLED_S + self._seconds.get(1, 0)
 
     @property
     def largest_batch(self) -> int:
@@ -119,7 +130,7 @@ class Runner:
         future: asyncio.Future[Outputs] = loop.create_future()
         self._waiting.append((image, future))
         if not self._busy:
-            self._busy = True
+            self._busy, self._began = True, time.perf_counter()
             loop.call_soon(self._dispatch, loop)
         return future
 
@@ -186,7 +197,7 @@ class Runner:
         """The outputs for the batch and how long they took, or why there are none."""
         try:
             images = np.stack([image for image, _ in batch])
-            start = time.perf_counter()
+            self._began = start = time.perf_counter()
             outputs = self._engine.predict(images)
             return outputs, time.perf_counter() - start
         except Exception as error:
@@ -200,7 +211,15 @@ class Runner:
             return
         outputs, seconds = outcome
         self._seconds[len(batch)] = seconds
-        self._on_batch(len(batch), seconds, len(self._waiting))
         for index, (_, future) in enumerate(batch):
             if not future.done():
                 future.set_result({name: rows[index] for name, rows in outputs.items()})
+        tell(self._on_batch, len(batch), seconds)
+
+
+def tell(on_batch: OnBatch, size: int, seconds: float) -> None:
+    """Whatever comes of it, the batch is done and the next one has its turn."""
+    try:
+        on_batch(size, seconds)
+    except Exception:
+        log.exception("an error after a batch")

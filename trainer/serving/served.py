@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ from trainer.artifact import Artifact
 from trainer.artifact.engine import load_engine
 from trainer.images.pixels import PixelSpec
 from trainer.machine import available_cpus
+from trainer.serving.admission import Admission
 from trainer.serving.lanes import Lanes
-from trainer.serving.runner import Runner
+from trainer.serving.runner import OnBatch, Runner
 from trainer.serving.settings import Settings
 
 log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
@@ -32,11 +33,10 @@ class Served:
     pixels: PixelSpec
     metrics: Mapping[str, Any]  # as `fit` measured them
     runner: Runner | Lanes
+    admission: Admission
 
 
-def make_served(
-    tag: str, artifact: Artifact, settings: Settings, on_batch: Callable[[int, float, int], None]
-) -> Served:
+def make_served(tag: str, artifact: Artifact, settings: Settings, on_batch: OnBatch) -> Served:
     """The model `tag` with a runner of its own, warm. `on_batch` as in `Runner`."""
     threads = settings.threads or max(1, available_cpus() // settings.workers)
     engine = load_engine(artifact, settings.engine, threads)
@@ -59,4 +59,5 @@ def make_served(
         runner.warm_up(shape)
     how = f"{threads} images at once" if isinstance(runner, Lanes) else f"batches of up to {runner.largest_batch}"
     log.info("serving %s on %s with %d threads, %s", tag, settings.engine, threads, how)
-    return Served(tag, artifact.labels, pixels, artifact.metrics, runner)
+    admission = Admission(settings.deadline_ms / 1000, image_s=runner.alone_s, gain=runner.batch_gain)
+    return Served(tag, artifact.labels, pixels, artifact.metrics, runner, admission)
