@@ -135,3 +135,21 @@ def test_every_engine_is_warm_before_the_first_image() -> None:
     setting.lanes.warm_up((2, 2, 1))
     setting.lanes.close()
     assert [engine.seen for engine in setting.engines] == [[0, 0], [0, 0]]
+
+
+def test_images_that_do_not_come_to_their_end_are_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.serving.lanes.STALLED_S", 0.05)
+
+    async def test(setting: Setting) -> None:
+        assert not setting.lanes.stalled
+        setting.hold()
+        futures = [setting.lanes.predict(image(value)) for value in range(3)]
+        await asyncio.sleep(0.01)
+        assert not setting.lanes.stalled
+        await asyncio.sleep(0.1)
+        assert setting.lanes.stalled
+        setting.release()
+        await asyncio.gather(*futures)
+        assert not setting.lanes.stalled
+
+    run(test)

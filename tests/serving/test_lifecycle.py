@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -73,6 +74,47 @@ def test_sigterm_drains_first(tiny_artifact: Path, tmp_path: Path) -> None:
             assert server.ask("GET", "/readyz").code == "not_ready"
         assert server.process.wait(20) == 0
         assert 2.9 < time.monotonic() - begin < 8
+
+
+def test_a_drain_file_of_the_process_before_is_removed(tiny_artifact: Path, tmp_path: Path) -> None:
+    """A failed liveness probe: preStop makes the file, in a volume that outlives the container."""
+    drain = tmp_path / "drain"
+    drain.touch()
+    with serving(tiny_artifact, tmp_path, TRAINER_DRAIN_FILE=str(drain)) as server:
+        assert server.ask("GET", "/readyz").status == 200
+        assert not drain.exists()
+
+
+def test_clients_that_send_nothing_more_do_not_keep_it_from_its_end(tiny_artifact: Path, tmp_path: Path) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    with serving(tiny_artifact, tmp_path) as server, ExitStack() as stack:
+        for sent in (b"", head[:30], head, head + b"some"):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            connection.sendall(sent)
+        assert server.predict(encoded()).status == 200
+        begin = time.monotonic()
+        server.process.terminate()
+        assert server.process.wait(20) == 0
+        assert time.monotonic() - begin < 5
+
+
+def test_a_killed_worker_leaves_no_waiting_images_in_the_metrics(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, subprocess, sys\n"
+        "from trainer.serving.metrics import Metrics\n"
+        "metrics = Metrics('m', sys.argv[1])\n"
+        "metrics.on_waiting(int(sys.argv[2]))\n"
+        "if len(sys.argv) > 3:\n"
+        "    subprocess.run([sys.executable, '-c', sys.argv[3], sys.argv[1], '5'])\n"
+        "    print(metrics.render().decode())\n"
+        "else:\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), "2", code], capture_output=True, text=True, cwd=PROJECT, check=True
+    )
+    assert len(list(tmp_path.glob("gauge_livesum_*.db"))) == 1
+    assert "trainer_queue_depth 2.0" in done.stdout
 
 
 def test_several_workers_and_tensorflow(tiny_artifact: Path, tmp_path: Path) -> None:

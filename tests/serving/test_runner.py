@@ -247,3 +247,38 @@ def test_a_batch_is_no_larger_than_is_good(each_batch: float, each_image: float,
     assert runner.largest_batch == largest
     assert max(engine.sizes) == 2 * largest  # one more is tried
     runner.close()
+
+
+def test_a_metric_that_fails_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(size: int, seconds: float) -> None:
+        raise OSError("no space left on device")
+
+    runner = Runner(FakeEngine(), (2, 2, 1), queue_length=9, on_batch=broken)
+
+    async def test() -> None:
+        for value in range(3):
+            assert (await runner.predict(image(value)))["pixel"].tolist() == [value]
+
+    asyncio.run(test())
+    runner.close()
+    assert "an error after a batch" in caplog.text
+    assert not runner.stalled
+
+
+def test_a_batch_that_does_not_end_is_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.serving.runner.STALLED_S", 0.05)
+
+    async def test(engine: FakeEngine, runner: Runner) -> None:
+        assert not runner.stalled
+        engine.may_run.clear()
+        future = runner.predict(image(1))
+        await asyncio.sleep(0.01)
+        assert not runner.stalled
+        await asyncio.sleep(0.1)
+        assert runner.stalled
+        engine.may_run.set()
+        await future
+        await asyncio.sleep(0.01)
+        assert not runner.stalled
+
+    run(test)

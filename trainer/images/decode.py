@@ -37,8 +37,9 @@ MAX_PIXELS = 25_000_000
 # Bytes that decoding takes at its peak for each pixel: opaque, and with transparency. Measured; the tests hold them.
 PIXEL_BYTES = {"PNG": (7, 14), "GIF": (7, 14), "BMP": (7, 14), "WebP": (18, 18), "AVIF": (14, 18), "HEIC": (18, 18)}
 JPEG_PIXEL_BYTES = 8  # of the size at which it is decoded
+MNIST_PIXEL_BYTES = 2  # more
 RESULT_BYTES = 8  # for each of the model's pixels
-DECODING_OVERHEAD = 2 << 20
+DECODING_OVERHEAD = 4 << 20
 
 JPEG_SCAN = b"\xff\xda"
 EXIF_ORIENTATION = 0x0112
@@ -82,6 +83,8 @@ class EncodedImage:
         image = self._image
         size = DECODING_OVERHEAD + RESULT_BYTES * spec.height * spec.width
         pixels = image.width * image.height
+        if spec.normalize == "mnist":
+            size += MNIST_PIXEL_BYTES * pixels
         if not isinstance(image, JpegImageFile):
             return size + pixels * PIXEL_BYTES[self.info.format][image.has_transparency_data]
         if _in_several_scans(self._data, image.layers):

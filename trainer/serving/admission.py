@@ -23,7 +23,7 @@ class Admission:
         """`image_s`: what an image by itself takes, and `gain` how many times as fast they are when many come at once;
         until more is known.
         """
-        self._longest_wait_s = WAIT_SHARE * deadline_s
+        self._deadline_s = deadline_s
         self._gain = gain
         self._inside = 0
         self._last_end = 0.0
@@ -37,7 +37,7 @@ class Admission:
 
     def enter(self) -> None:
         """Let an image in. `leave` has to follow. Raises asyncio.QueueFull where its wait would be too long."""
-        if self._inside and self.wait_s > self._longest_wait_s:
+        if self._inside and self.wait_s > WAIT_SHARE * self._deadline_s:
             raise asyncio.QueueFull
         if not self._inside:
             self._last_end = time.perf_counter()
@@ -47,7 +47,7 @@ class Admission:
         """`computed`: whether it went the whole way; those that did say how long that takes."""
         if computed:
             now = time.perf_counter()
-            seconds = now - self._last_end
+            seconds = min(now - self._last_end, self._deadline_s)  # after a longer stall all ahead have gone
             if self._inside == 1:  # alone, for all that is known: many would have been faster
                 seconds /= self._gain
             weight = math.exp(-seconds / LATELY_S)

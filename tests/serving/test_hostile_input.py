@@ -1,0 +1,147 @@
+"""What 10 MiB may do to others: the time on the event loop, for generated files of every format."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from server import form
+from starlette.types import Message
+
+from trainer import artifact
+from trainer.images.pixels import ImageError
+from trainer.serving.answers import ApiError
+from trainer.serving.api import Api
+from trainer.serving.http import Handler
+from trainer.serving.memory import Memory
+from trainer.serving.metrics import Metrics
+from trainer.serving.request import IMAGE_LIMIT, MIB, Request
+from trainer.serving.served import make_served
+from trainer.serving.settings import Settings
+
+MAX_ON_LOOP_S = 0.012  # of CPU time, in one go; a request by itself takes one or two
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WebP", "AVIF")
+
+
+@pytest.fixture(scope="module")
+def api(tiny_artifact: Path) -> Api:
+    options = Settings(deadline_ms=60_000)
+    metrics = Metrics("tiny:1", None)
+    return Api(
+        make_served("tiny:1", artifact.load(tiny_artifact), options, metrics.on_batch),
+        options,
+        metrics,
+        Memory(256 * MIB),
+    )
+
+
+def longest_on_loop(handler: Handler, body: bytes, content_type: str = "") -> float:
+    """CPU seconds of the event loop's thread in its longest go, while one request is answered. Others cost nothing."""
+
+    async def test() -> float:
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> Message:
+            return messages.pop() if messages else await asyncio.Future()
+
+        headers = [(b"content-type", content_type.encode())]
+        request = Request({"type": "http", "headers": headers}, receive, Memory(256 * MIB))
+        task = asyncio.ensure_future(handler(request))
+        longest = 0.0
+        while not task.done():
+            start = time.thread_time()
+            await asyncio.sleep(0)
+            longest = max(longest, time.thread_time() - start)
+            if longest < MAX_ON_LOOP_S:
+                await asyncio.sleep(0.0005)
+        if error := task.exception():
+            assert isinstance(error, ApiError | ImageError), error
+        return longest
+
+    return asyncio.run(test())
+
+
+def picture(format: str, side: int, seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format, **({"speed": 10} if format == "AVIF" else {}))
+    return file.getvalue()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+def piece(format: str, kind: int, size: int) -> bytes:
+    """Something that a file of the format may hold very often."""
+    if format == "JPEG":
+        marker = (0xE1, 0xE5, 0xFE, 0xDB, 0xDA, 0xFF, 0xC4)[kind % 7]
+        return bytes((0xFF, marker)) + (size + 2).to_bytes(2, "big") + bytes(size)
+    if format == "PNG":
+        name = (b"teXt", b"zTXt", b"iTXt", b"iCCP", b"IDAT", b"tRNS", b"fdAT")[kind % 7]
+        return chunk(name, zlib.compress(bytes(100 * size)) if kind % 7 == 1 else bytes(size))
+    if format == "GIF":
+        return (
+            b"!"
+            + bytes(((0xFE, 0xFF, 0xF9, 0x01)[kind % 4],))
+            + bytes((max(1, size % 256),)) * (1 + size % 256)
+            + b"\0"
+        )
+    return (b"EXIF", b"meta", b"\0\0\0\x08free", b"ALPH")[kind % 4] + size.to_bytes(4, "little") + bytes(size)
+
+
+# Behind the head of the file, in most of them.
+AT = {"JPEG": 2, "PNG": 33, "GIF": 13, "BMP": 54, "WebP": 12, "AVIF": 32}
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    format=st.sampled_from(FORMATS),
+    side=st.sampled_from([1, 28, 316, 1200]),
+    kind=st.integers(0, 6),
+    size=st.sampled_from([0, 1, 90, 3000, 60_000]),
+    megabytes=st.sampled_from([0, 1, 9]),
+    cut=st.booleans(),
+    seed=st.integers(0, 3),
+)
+def test_no_file_holds_the_loop(
+    api: Api, format: str, side: int, kind: int, size: int, megabytes: int, cut: bool, seed: int
+) -> None:
+    data = picture(format, side, seed)
+    part = piece(format, kind, size)
+    data = data[: AT[format]] + part * (megabytes * MIB // len(part)) + data[AT[format] :]
+    data = data[: len(data) * 2 // 3] if cut else data
+    assert len(data) <= IMAGE_LIMIT
+    for path in ("/predict", "/preview"):
+        assert longest_on_loop(api.routes[path][1], data) < MAX_ON_LOOP_S
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"--frame\r\n" * (MIB * 9 // 9), id="boundaries"),
+        pytest.param(b"\r\n--fram" * (MIB * 9 // 8), id="nearly boundaries"),
+        pytest.param(b"--frame\r\n" + b"a: b\r\n" * (MIB * 9 // 6), id="headers"),
+        pytest.param(b"--frame\r\n" + b"a" * (MIB * 9), id="a header's name"),
+        pytest.param(b"--frame\r\na: " + b"b" * (MIB * 9), id="a header's value"),
+        pytest.param(form(*[("image", b"")] * 90_000)[0], id="files"),
+        pytest.param(form(("image", b"\r\n-" * (3 * MIB)))[0], id="line feeds"),
+        pytest.param(form(("image", picture("PNG", 1200, 0)))[0], id="one that is right"),
+    ],
+)
+def test_no_form_holds_the_loop(api: Api, body: bytes) -> None:
+    handler = api.routes["/predict"][1]
+    assert longest_on_loop(handler, body, "multipart/form-data; boundary=frame") < 3 * MAX_ON_LOOP_S
+
+
+def test_many_pictures_leave_others_their_turn(api: Api) -> None:
+    body, content_type = form(*[("images", picture("PNG", 100, 0))] * 209)
+    assert longest_on_loop(api.routes["/predict_batch"][1], body, content_type) < 3 * MAX_ON_LOOP_S

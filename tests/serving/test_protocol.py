@@ -1,0 +1,148 @@
+"""On a real connection: uvicorn with the protocol, and an application that answers with what it has read."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from trainer.serving import protocol
+from trainer.serving.protocol import Protocol
+
+TIMEOUT_S = 10
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    request = Request(scope, receive)
+    body = (await request.body()).decode()
+    version = scope["http_version"]
+    headers = {name: value for name, value in request.headers.items() if name in ("connection", "upgrade", "x-more")}
+    answer = {"method": request.method, "path": request.url.path, "version": version, "body": body, "headers": headers}
+    await JSONResponse(answer)(scope, receive, send)
+
+
+@contextmanager
+def listening() -> Iterator[int]:
+    """A server; its port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    server = uvicorn.Server(
+        uvicorn.Config(echo, port=port, http=Protocol, log_config=None, timeout_graceful_shutdown=1)
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield port
+    finally:
+        server.should_exit = True
+        thread.join(TIMEOUT_S)
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with listening() as port:
+        yield port
+
+
+def answers(port: int, *segments: bytes, expected: int) -> list[tuple[int, dict[str, object]]]:
+    """(status, value) of what comes for these segments, sent one by one on one connection."""
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S) as connection:
+        for segment in segments:
+            connection.sendall(segment)
+            time.sleep(0.05 if len(segments) > 1 else 0)
+        received, found = b"", []
+        while len(found) < expected:
+            data = connection.recv(65536)
+            received += data
+            while head := re.match(rb"HTTP/1.1 (\d+).*?content-length: (\d+)\r\n.*?\r\n\r\n", received, re.DOTALL):
+                end = head.end() + int(head[2])
+                if len(received) < end:
+                    break
+                body = received[head.end() : end]
+                found.append((int(head[1]), json.loads(body) if body.startswith(b"{") else {"text": body.decode()}))
+                received = received[end:]
+            if not data:
+                break
+        return found
+
+
+OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [OFFER, OFFER.upper(), b"upgrade: websocket\r\nconnection: keep-alive, upgrade\r\n", b"Upgrade: x\r\n", b""],
+)
+@pytest.mark.parametrize("split", [False, True], ids=["one segment", "head and body"])
+def test_an_offer_to_upgrade_is_ignored(port: int, offer: bytes, split: bool) -> None:
+    """As Java's HttpClient and `curl --http2` make it."""
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\n" + offer + b"Content-Length: 5\r\nX-More: yes\r\n\r\n"
+    segments = (head, b"hello") if split else (head + b"hello",)
+    ((status, answer),) = answers(port, *segments, expected=1)
+    assert status == 200
+    assert (answer["method"], answer["path"], answer["body"]) == ("POST", "/predict", "hello")
+    headers = answer["headers"]
+    assert isinstance(headers, dict)
+    assert headers["x-more"] == "yes"
+    assert "upgrade" not in headers.get("connection", "").lower()
+
+
+def test_a_head_in_many_segments_with_an_offer_and_a_body_in_chunks(port: int) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\n" + OFFER + b"Transfer-Encoding: chunked\r\n\r\n"
+    body = b"5;note=1\r\nhello\r\n1\r\n!\r\n0\r\nTrailer: x\r\n\r\n"
+    segments = [head[start : start + 20] for start in range(0, len(head), 20)] + [body[:7], body[7:]]
+    ((status, answer),) = answers(port, *segments, expected=1)
+    assert (status, answer["body"]) == (200, "hello!")
+
+
+def test_requests_in_a_row_each_with_an_offer(port: int) -> None:
+    requests = b"".join(
+        b"POST /%d HTTP/1.1\r\nHost: x\r\n%sContent-Length: 1\r\n\r\n%d" % (number, OFFER, number)
+        for number in range(5)
+    )
+    found = answers(port, requests, expected=5)
+    assert [(status, answer["path"], answer["body"]) for status, answer in found] == [
+        (200, f"/{number}", str(number)) for number in range(5)
+    ]
+
+
+def test_the_version_stays(port: int) -> None:
+    head = b"POST / HTTP/1.0\r\nConnection: keep-alive, Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nhi"
+    ((status, answer),) = answers(port, head, expected=1)
+    assert (status, answer["version"], answer["body"]) == (200, "1.0", "hi")
+
+
+@pytest.mark.parametrize(
+    "request_", [b"CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0"]
+)
+def test_what_is_no_request_is_refused(port: int, request_: bytes) -> None:
+    ((status, _),) = answers(port, request_, expected=1)
+    assert status == 400
+
+
+def test_a_head_that_does_not_come_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.3)
+    whole = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
+    with listening() as port:
+        for first in (b"", b"POST / HTTP/1.1\r\nHo", whole + b"POST /again HTTP/1.1\r\n"):
+            with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S) as connection:
+                connection.sendall(first)
+                start = time.monotonic()
+                while connection.recv(65536):
+                    pass
+                assert 0.2 < time.monotonic() - start < 3
+        # A body may take its time: its limit is the reader's.
+        assert answers(port, whole[:-1], b"", b"", b"", b"", b"", b"", b"", b"", b"i", expected=1)[0][0] == 200
