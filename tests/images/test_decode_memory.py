@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -51,7 +52,7 @@ def write_pictures(folder: Path) -> int:
     clear.putalpha(gray)
     palette = colour.quantize(64)
     deep = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
-    files = {
+    files: dict[str, tuple[Image.Image, dict[str, Any]]] = {
         "colour.png": (colour, {}),
         "gray.png": (gray, {}),
         "clear.png": (clear, {}),

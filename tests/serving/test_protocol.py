@@ -63,7 +63,8 @@ def answers(port: int, *segments: bytes, expected: int) -> list[tuple[int, dict[
         for segment in segments:
             connection.sendall(segment)
             time.sleep(0.05 if len(segments) > 1 else 0)
-        received, found = b"", []
+        received = b""
+        found: list[tuple[int, dict[str, object]]] = []
         while len(found) < expected:
             data = connection.recv(65536)
             received += data

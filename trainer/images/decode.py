@@ -39,6 +39,7 @@ PIXEL_BYTES = {"PNG": (7, 14), "GIF": (7, 14), "BMP": (7, 14), "WebP": (18, 18),
 JPEG_PIXEL_BYTES = 8  # of the size at which it is decoded
 MNIST_PIXEL_BYTES = 2  # more
 RESULT_BYTES = 8  # for each of the model's pixels
+ROW_BYTES = 32  # Pillow has a pointer for each row of a picture, and decoding makes up to four pictures
 DECODING_OVERHEAD = 4 << 20
 
 JPEG_SCAN = b"\xff\xda"
@@ -81,7 +82,7 @@ class EncodedImage:
     def decoding_bytes(self, spec: PixelSpec) -> int:
         """How much memory `decode` takes at most, beside the encoded bytes."""
         image = self._image
-        size = DECODING_OVERHEAD + RESULT_BYTES * spec.height * spec.width
+        size = DECODING_OVERHEAD + RESULT_BYTES * spec.height * spec.width + ROW_BYTES * image.height
         pixels = image.width * image.height
         if spec.normalize == "mnist":
             size += MNIST_PIXEL_BYTES * pixels
