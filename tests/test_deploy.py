@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -11,6 +10,8 @@ import kubernetes_validate
 import pytest
 import yaml
 from packaging.requirements import Requirement
+
+from trainer.serving.__main__ import GRACEFUL_STOP_S
 
 PROJECT = Path(__file__).parents[1]
 DEPLOY = PROJECT / "deploy"
@@ -113,20 +114,13 @@ def test_a_pod_has_no_rights() -> None:
     assert "egress" not in policy  # none is allowed
 
 
-def graceful_shutdown_s() -> float:
-    """How long the image's server waits for what is in flight, once it has closed its port."""
-    entrypoint = re.findall(r"^ENTRYPOINT (.*)", DOCKERFILE, re.MULTILINE)[-1]
-    arguments = json.loads(entrypoint)
-    return float(arguments[arguments.index("--timeout-graceful-shutdown") + 1])
-
-
 def test_kubernetes_kills_last() -> None:
     """Deadline < graceful shutdown < grace period, which preStop is a part of."""
     sleep = float(re.findall(r"sleep (\d+)", CONTAINER["lifecycle"]["preStop"]["exec"]["command"][-1])[0])
     deadline = float(SETTINGS["TRAINER_DEADLINE_MS"]) / 1000
     delay = float(SETTINGS["TRAINER_DRAIN_DELAY_S"])
-    assert deadline < graceful_shutdown_s()
-    assert sleep + delay + graceful_shutdown_s() < POD["spec"]["terminationGracePeriodSeconds"]
+    assert deadline < GRACEFUL_STOP_S
+    assert sleep + delay + GRACEFUL_STOP_S < POD["spec"]["terminationGracePeriodSeconds"]
     readiness = CONTAINER["readinessProbe"]
     assert readiness["periodSeconds"] * readiness["failureThreshold"] < sleep  # not ready before the port closes
     assert SETTINGS["TRAINER_DRAIN_FILE"] in CONTAINER["lifecycle"]["preStop"]["exec"]["command"][-1]
@@ -139,8 +133,8 @@ def test_swarm_kills_last() -> None:
     interval, falls = re.findall(r"inter (\d+)ms fall (\d+)", (DEPLOY / "haproxy.cfg").read_text())[0]
     delay = float(service["environment"]["TRAINER_DRAIN_DELAY_S"])
     assert float(interval) / 1000 * int(falls) < delay
-    assert float(service["environment"]["TRAINER_DEADLINE_MS"]) / 1000 < graceful_shutdown_s()
-    assert delay + graceful_shutdown_s() < float(service["stop_grace_period"].removesuffix("s"))
+    assert float(service["environment"]["TRAINER_DEADLINE_MS"]) / 1000 < GRACEFUL_STOP_S
+    assert delay + GRACEFUL_STOP_S < float(service["stop_grace_period"].removesuffix("s"))
 
 
 def test_the_canary_of_the_docs_is_a_deployment_of_its_own() -> None:

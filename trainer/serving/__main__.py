@@ -1,0 +1,70 @@
+"""The server of an image: `python -m trainer.serving BENTO [--host HOST] [--port PORT]`.
+
+It is what `bentoml serve` runs, in one process: the supervisor imports all that its worker imports, which is half of
+what a start costs, and in a container it restarts no worker that has died: the container's engine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+
+from trainer.serving.pace import full_speed, slow_down
+
+GRACEFUL_STOP_S = 5  # longer than a deadline, so that what is in flight is answered
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m trainer.serving", description="Serve a Bento in one process.")
+    parser.add_argument("bento", help="its folder")
+    parser.add_argument("--host", default="0.0.0.0")
+    parser.add_argument("--port", type=int, default=3000)
+    parser.add_argument(
+        "--start-share",
+        type=_share,
+        default=os.environ.get("TRAINER_START_SHARE", "1"),
+        help="of one CPU, until it is ready: what remains is for those that serve already (TRAINER_START_SHARE)",
+    )
+    options = parser.parse_args()
+    if os.environ.get("TRAINER_WORKERS", "1") != "1":
+        address = ("--host", options.host, "--port", str(options.port))
+        graceful = ("--timeout-graceful-shutdown", str(GRACEFUL_STOP_S))
+        os.execvp("bentoml", ["bentoml", "serve", options.bento, *address, *graceful])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # a container's first process ignores it
+    slow_down(options.start_share)
+
+    import bentoml
+    import uvicorn
+    from bentoml._internal.log import configure_server_logging
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            full_speed()
+
+    configure_server_logging()
+    service = bentoml.load(options.bento)
+    service.inner.choose_model()
+    config = uvicorn.Config(
+        service.to_asgi(),
+        host=options.host,
+        port=options.port,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=GRACEFUL_STOP_S,
+    )
+    Server(config).run()
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 < share <= 1:
+        raise ValueError
+    return share
+
+
+if __name__ == "__main__":
+    main()
