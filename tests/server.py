@@ -49,18 +49,14 @@ class Reply:
 
 
 @dataclass
-class Server:
+class Address:
+    """Where a server listens on loopback."""
+
     port: int
-    tag: str
-    process: subprocess.Popen[bytes]
-    log: Path
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
-
-    def workers(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
 
     def ask(self, method: str, path: str, body: bytes | Iterable[bytes] | None = None, content_type: str = "") -> Reply:
         """One request on a connection of its own; an iterable body is sent chunked."""
@@ -75,6 +71,18 @@ class Server:
 
     def predict(self, body: bytes | Iterable[bytes], content_type: str = "application/octet-stream") -> Reply:
         return self.ask("POST", "/predict", body, content_type)
+
+
+@dataclass
+class Server(Address):
+    """One that a test has started."""
+
+    tag: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
 
 
 def read_reply(connection: http.client.HTTPConnection) -> Reply:

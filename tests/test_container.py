@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -22,8 +26,8 @@ from expected_answers import assert_same, encoded, expected
 from load import Load, open_loop, request_bytes
 from PIL import Image
 from rollout import Deployment, containers, deployed, wait_for
-from server import BENTOML, PROJECT, environment, publish
-from tiny_model import export_tiny_model
+from server import BENTOML, PROJECT, Address, Reply, environment, form, publish
+from tiny_model import export_full_size_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.container, pytest.mark.timeout(900)]
 
@@ -103,15 +107,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def image(engine: None, home: Path, tiny_artifact: Path) -> Iterator[BuiltImage]:
-    yield containerize(home, tiny_artifact, "trainer-test:one", buildkit=False, path=os.environ["PATH"])
+def image(engine: None, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuiltImage]:
+    """Of the real size: a small network costs nothing to start and nothing to run, and proves nothing."""
+    artifact = export_full_size_model(tmp_path_factory.mktemp("one") / "export", seed=1)
+    yield containerize(home, artifact, "trainer-test:one", buildkit=False, path=os.environ["PATH"])
     docker("image", "rm", "--force", "trainer-test:one")
 
 
 @pytest.fixture(scope="module")
 def next_image(image: BuiltImage, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuiltImage]:
     """The same service with another network."""
-    artifact = export_tiny_model(tmp_path_factory.mktemp("other") / "export", seed=2)
+    artifact = export_full_size_model(tmp_path_factory.mktemp("two") / "export", seed=2)
     yield containerize(home, artifact, "trainer-test:two", buildkit=False, path=os.environ["PATH"])
     docker("image", "rm", "--force", "trainer-test:two")
 
@@ -185,6 +191,45 @@ def test_a_stop_ends_it_in_time_and_in_order(container: str) -> None:
     assert docker("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
 
 
+def large_pictures() -> list[bytes]:
+    """Small files that are large once they are decoded, near the limit of 25 million pixels."""
+    pictures = []
+    for mode, format in (("RGBA", "PNG"), ("LA", "PNG"), ("RGB", "WEBP"), ("RGB", "JPEG"), ("P", "GIF")):
+        file = BytesIO()
+        Image.new(mode, (4990, 4990)).save(file, format, progressive=True)
+        pictures.append(file.getvalue())
+    return pictures
+
+
+def test_no_request_takes_the_memory_of_the_others(image: BuiltImage) -> None:
+    """In the memory that deploy/ gives it: large pictures at once, large bodies at once, and each a good many times."""
+    limit = yaml.safe_load((PROJECT / "deploy" / "stack.yaml").read_text())["services"]["classifier"]["deploy"]
+    memory = limit["resources"]["limits"]["memory"]
+    name = docker(
+        "run", "--detach", f"--memory={memory}", f"--memory-swap={memory}", "--publish=127.0.0.1::3000", image.name
+    )
+    try:
+        wait_for(lambda: docker("inspect", "--format", "{{.State.Health.Status}}", name) == "healthy")
+        server = Address(int(docker("port", name, "3000").rpartition(":")[2]))
+        small, large = encoded(), large_pictures()
+        batch, content_type = form(*[("images", bytes(9 * 2**20))] * 7)
+        wanted = server.predict(small).value
+        asked: list[Callable[[], Reply]] = [partial(server.predict, data) for data in large * 8]
+        asked += [partial(server.ask, "POST", "/predict_batch", batch, content_type)] * 8
+        asked += [partial(server.predict, small)] * 200
+        random.Random(0).shuffle(asked)
+        with ThreadPoolExecutor(16) as pool:
+            replies = list(pool.map(lambda ask: ask(), asked))
+        statuses = Counter(reply.status for reply in replies)
+        assert set(statuses) <= {200, 413, 503, 504}
+        assert statuses[200] > 200
+        assert server.predict(small).value == wanted
+        state = json.loads(docker("inspect", "--format", "{{json .State}}", name))
+        assert (state["Running"], state["OOMKilled"]) == (True, False)
+    finally:
+        docker("rm", "--force", name)
+
+
 def test_the_index_and_the_certificates_leave_nothing(image: BuiltImage) -> None:
     history = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", image.name)
     assert "COPY" in history  # it is the history
@@ -202,11 +247,11 @@ def test_another_model_rebuilds_only_the_last_layers(image: BuiltImage, next_ima
     assert len(one) - same == 3  # the model, the Bento's description, its build file
 
 
-def test_buildkit_makes_the_same(image: BuiltImage, home: Path, tiny_artifact: Path) -> None:
+def test_buildkit_makes_the_same(image: BuiltImage, home: Path) -> None:
     path = path_with_buildkit()
     if path is None:
         pytest.skip("no docker here has BuildKit")
-    built = containerize(home, tiny_artifact, "trainer-test:buildkit", buildkit=True, path=path)
+    built = containerize(home, image.artifact, "trainer-test:buildkit", buildkit=True, path=path)
     try:
         listing = ("run", "--rm", "--entrypoint=sh", "--workdir=/app")
         # Compiled files hold the time of their source.

@@ -1,8 +1,9 @@
-"""A small real artifact, made as `trainer fit` makes one but without training."""
+"""Real artifacts, made as `trainer fit` makes them but without training: a small one, and one of the real size."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from trainer import artifact
 from trainer.images.pixels import PixelSpec
@@ -15,20 +16,36 @@ def export_tiny_model(folder: Path, pixel_scale: float = 1 / 255, logit_scale: f
     """Write an artifact of an untrained network, 28×28×1 → 10, whose answers differ from image to image."""
     import keras
 
-    from trainer.training.export import convert, freeze, save_frozen
-
     keras.utils.set_random_seed(seed)
     layers = keras.layers
-    model = keras.Sequential(
-        [
-            keras.Input((28, 28, 1), dtype="uint8"),
-            layers.Rescaling(pixel_scale),
-            layers.Conv2D(4, 5, strides=3, activation="relu"),
-            layers.Flatten(),
-            layers.Dense(10, kernel_initializer="random_normal"),
-            layers.Rescaling(logit_scale),  # 30: far from undecided
-        ]
+    return _export(
+        keras.Sequential(
+            [
+                keras.Input((28, 28, 1), dtype="uint8"),
+                layers.Rescaling(pixel_scale),
+                layers.Conv2D(4, 5, strides=3, activation="relu"),
+                layers.Flatten(),
+                layers.Dense(10, kernel_initializer="random_normal"),
+                layers.Rescaling(logit_scale),  # 30: far from undecided
+            ]
+        ),
+        folder,
     )
+
+
+def export_full_size_model(folder: Path, seed: int = 1) -> Path:
+    """The same of MNIST's own network: what it costs to start and to run does not depend on what it has learnt."""
+    import keras
+
+    from trainer.models import build
+
+    keras.utils.set_random_seed(seed)
+    return _export(build("branched_cnn", input_shape=(28, 28, 1), classes=10, dropout=0.0, kernel_size=3), folder)
+
+
+def _export(model: Any, folder: Path) -> Path:
+    from trainer.training.export import convert, freeze, save_frozen
+
     frozen = freeze(model)
     folder.mkdir(parents=True)
     save_frozen(frozen, folder / "saved_model")
