@@ -1,10 +1,10 @@
 """Rolling updates under load, on this machine's Docker Swarm; prints one table.
 
-    python benchmarks/rollout.py OLD_IMAGE NEW_IMAGE [--updates 3]
+    python benchmarks/rollout.py OLD_IMAGE NEW_IMAGE [--updates 5] [--load 0.5]
 
-Deploys `deploy/stack.yaml` under a name and a port of its own with OLD_IMAGE, measures what it can take, then keeps it
-at half of that while `make rollout` replaces the replicas by those of NEW_IMAGE, back by those of OLD_IMAGE, and so on.
-The load generator shares the machine. The images are made by `bentoml containerize`.
+Says what a start costs. Then deploys `deploy/stack.yaml` under a name and a port of its own with OLD_IMAGE, measures
+what it can take, and keeps it at half of that while `make rollout` replaces the replicas by those of NEW_IMAGE, back by
+those of OLD_IMAGE, and so on. The load generator shares the machine. `bentoml containerize` makes the images.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -112,6 +113,29 @@ def during(
     )
 
 
+def start_cost(image: str) -> tuple[float, float]:
+    """Seconds from `docker run` to ready, and the CPU seconds of the container until then."""
+    name = _done(_docker("run", "--detach", "--cpus=1", "--publish=127.0.0.1::3000", image)).strip()
+    try:
+        port = int(_done(_docker("port", name, "3000")).strip().rpartition(":")[2])
+        seconds = wait_for(lambda: Deployment(port).get("/readyz") is not None)
+        usage = _done(
+            _docker(
+                "exec",
+                name,
+                "sh",
+                "-c",
+                "cat /sys/fs/cgroup/cpu.stat /sys/fs/cgroup/cpuacct/cpuacct.usage 2>/dev/null; true",
+            )
+        )
+        words = usage.split()
+        if "usage_usec" in words:
+            return seconds, int(words[words.index("usage_usec") + 1]) / 1e6
+        return seconds, int(words[-1]) / 1e9  # version 1 of cgroups
+    finally:
+        _done(_docker("rm", "--force", name))
+
+
 def _make(*arguments: str) -> subprocess.Popen[str]:
     command = ["make", "--silent", *arguments, f"STACK={NAME}"]
     return subprocess.Popen(
@@ -134,15 +158,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old")
     parser.add_argument("new")
-    parser.add_argument("--updates", type=int, default=3)
+    parser.add_argument("--updates", type=int, default=5)
+    parser.add_argument("--load", type=float, default=0.5, help="of what it can take")
     options = parser.parse_args()
 
     print(hardware(), flush=True)
     request = request_bytes("/predict", one_digit(), "image/png")
+    starts = [start_cost(options.old) for _ in range(3)]
+    ready, cpu = (statistics.median(values) for values in zip(*starts, strict=True))
+    print(f"a start takes {cpu:.1f} CPU seconds and {ready:.1f} s until it is ready, alone (medians of 3)", flush=True)
     with deployed(options.old) as deployment:
         right = b'"label":' + json.dumps(json.loads(_answer(deployment.port))["label"]).encode()
-        rate = capacity(deployment.port, request) / 2
-        print(f"two replicas take {2 * rate:.0f} requests/s; the load from now on is {rate:.0f}/s\n")
+        most = capacity(deployment.port, request)
+        rate = options.load * most
+        print(f"two replicas take {most:.0f} requests/s; the load from now on is {rate:.0f}/s\n")
         print("| | requests | failed | wrong | p50 ms | p99 ms | s |\n|---|---|---|---|---|---|---|", flush=True)
 
         def steady(seconds: float) -> Load:

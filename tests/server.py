@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,8 +116,10 @@ def publish(artifact: Path, home: Path, name: str = "tiny") -> str:
 
 
 @contextmanager
-def serving(artifact: Path, home: Path, *arguments: str, bento: str = ".", **variables: str) -> Iterator[Server]:
-    """Publish the artifact into a store at `home` and serve it, or a Bento; ends with SIGTERM."""
+def serving(
+    artifact: Path, home: Path, *arguments: str, command: Sequence[str] = (str(BENTOML), "serve", "."), **variables: str
+) -> Iterator[Server]:
+    """Publish the artifact into a store at `home` and serve it, or what the command serves; ends with SIGTERM."""
     tag = publish(artifact, home)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -125,7 +127,7 @@ def serving(artifact: Path, home: Path, *arguments: str, bento: str = ".", **var
     log = home / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [BENTOML, "serve", bento, "--host", "127.0.0.1", "--port", str(port), *arguments],
+            [*command, "--host", "127.0.0.1", "--port", str(port), *arguments],
             cwd=PROJECT,
             env=environment(home) | variables,
             stdout=output,

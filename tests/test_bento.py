@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from expected_answers import assert_same, encoded, expected
 from server import BENTOML, PROJECT, environment, publish, serving
 
 
@@ -52,8 +54,36 @@ def test_the_model_is_pinned(home: Path) -> None:
 
 
 def test_a_bento_serves_its_own_model_whatever_is_newer(home: Path, tiny_artifact: Path) -> None:
-    with serving(tiny_artifact, home, bento="classifier:latest") as server:  # publishes a newer one
+    command = (str(BENTOML), "serve", "classifier:latest")
+    with serving(tiny_artifact, home, command=command) as server:  # publishes a newer one
         assert server.ask("GET", "/model").value["model"] == (home / "pinned").read_text() != server.tag
+
+
+def test_the_server_of_the_image_is_the_same_in_one_process(home: Path, tiny_artifact: Path) -> None:
+    command = (sys.executable, "-m", "trainer.serving", str(bento_at(home)))
+    with serving(tiny_artifact, home, command=command, TRAINER_START_SHARE="0.7") as server:
+        assert server.ask("GET", "/model").value["model"] == (home / "pinned").read_text()
+        assert_same(server.predict(encoded()).value, expected(encoded(), tiny_artifact))
+        assert server.ask("GET", "/nothing").code == "not_found"
+        assert server.workers() == []
+        server.process.terminate()
+        assert server.process.wait(20) == 0
+
+
+def test_the_server_of_the_image_with_several_workers_is_bentoml_s(home: Path, tiny_artifact: Path) -> None:
+    command = (sys.executable, "-m", "trainer.serving", str(bento_at(home)))
+    path = f"{BENTOML.parent}:{os.environ['PATH']}"
+    with serving(tiny_artifact, home, command=command, TRAINER_WORKERS="2", PATH=path) as server:
+        assert_same(server.predict(encoded()).value, expected(encoded(), tiny_artifact))
+        assert len(server.workers()) >= 2
+
+
+@pytest.mark.parametrize("share", ["0", "1.1", "half"])
+def test_a_start_s_share_is_one(share: str) -> None:
+    command = [sys.executable, "-m", "trainer.serving", ".", f"--start-share={share}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"invalid share value: '{share}'" in done.stderr
 
 
 def test_what_is_packed_serves_and_no_more(home: Path) -> None:

@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=3000)
     parser.add_argument(
         "--start-share",
-        type=_share,
+        type=share,
         default=os.environ.get("TRAINER_START_SHARE", "1"),
         help="of one CPU, until it is ready: what remains is for those that serve already (TRAINER_START_SHARE)",
     )
@@ -56,14 +56,15 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=GRACEFUL_STOP_S,
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it once more when all is answered
     Server(config).run()
 
 
-def _share(text: str) -> float:
-    share = float(text)
-    if not 0 < share <= 1:
+def share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
         raise ValueError
-    return share
+    return value
 
 
 if __name__ == "__main__":
