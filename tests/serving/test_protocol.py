@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -25,6 +26,7 @@ TIMEOUT_S = 10
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     request = Request(scope, receive)
     body = (await request.body()).decode()
+    await asyncio.sleep(0.05)  # a client may close its side meanwhile
     version = scope["http_version"]
     headers = {name: value for name, value in request.headers.items() if name in ("connection", "upgrade", "x-more")}
     answer = {"method": request.method, "path": request.url.path, "version": version, "body": body, "headers": headers}
@@ -57,12 +59,17 @@ def port() -> Iterator[int]:
         yield port
 
 
-def answers(port: int, *segments: bytes, expected: int) -> list[tuple[int, dict[str, object]]]:
-    """(status, value) of what comes for these segments, sent one by one on one connection."""
+def answers(port: int, *segments: bytes, expected: int, half: bool = False) -> list[tuple[int, dict[str, object]]]:
+    """(status, value) of what comes for these segments, sent one by one on one connection, which is then `half` closed.
+
+    Up to `expected` answers, or to the connection's end.
+    """
     with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S) as connection:
         for segment in segments:
             connection.sendall(segment)
             time.sleep(0.05 if len(segments) > 1 else 0)
+        if half:
+            connection.shutdown(socket.SHUT_WR)
         received = b""
         found: list[tuple[int, dict[str, object]]] = []
         while len(found) < expected:
@@ -124,6 +131,13 @@ def test_the_version_stays(port: int) -> None:
     head = b"POST / HTTP/1.0\r\nConnection: keep-alive, Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nhi"
     ((status, answer),) = answers(port, head, expected=1)
     assert (status, answer["version"], answer["body"]) == (200, "1.0", "hi")
+
+
+def test_a_half_closed_connection_gets_its_answers_and_ends(port: int) -> None:
+    requests = b"".join(b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx" % number for number in range(3))
+    found = answers(port, requests, expected=4, half=True)
+    assert [(status, answer["path"]) for status, answer in found] == [(200, "/0"), (200, "/1"), (200, "/2")]
+    assert answers(port, requests[:-1], expected=3, half=True) == [(200, one[1]) for one in found[:2]]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""HTTP/1.1 on a connection: uvicorn's, less two ways in which a client gets no answer.
+"""HTTP/1.1 on a connection: uvicorn's, less three ways in which a client gets no answer, or keeps others from one.
 
 - An offer to upgrade (Java's own client makes one with every request: `Upgrade: h2c`) is ignored, as RFC 9110, 7.8
   allows. uvicorn's parser would take the body for another protocol's.
+- A client that closes its side of the connection once its request is sent still gets the answer.
 - A request's head has a time limit: uvicorn waits for it for ever.
 """
 
@@ -35,6 +36,13 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:
+        """Whether the connection stays open. Whether the client has gone altogether, only an answer would tell."""
+        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+            return False
+        self.cycle.keep_alive = False
+        return True
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
