@@ -137,7 +137,7 @@ def test_a_half_closed_connection_gets_its_answers_and_ends(port: int) -> None:
     requests = b"".join(b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx" % number for number in range(3))
     found = answers(port, requests, expected=4, half=True)
     assert [(status, answer["path"]) for status, answer in found] == [(200, "/0"), (200, "/1"), (200, "/2")]
-    assert answers(port, requests[:-1], expected=3, half=True) == [(200, one[1]) for one in found[:2]]
+    assert answers(port, requests[: len(requests) // 3 - 1], expected=1, half=True) == []  # its body never comes
 
 
 @pytest.mark.parametrize(
