@@ -200,8 +200,9 @@ def show(name: str, load: Load) -> None:
         f"| {load.percentile(0.99) * 1000:.0f} | {load.seconds:.0f} |",
         flush=True,
     )
-    if load.sent < load.statuses.total():
-        print(f"{load.statuses[-1]} requests were not sent: no free connection", file=sys.stderr)
+    if others := {status: count for status, count in sorted(load.statuses.items()) if status != 200}:
+        words = {0: "connections failed", -1: "requests were not sent: no free connection"}
+        print(", ".join(f"{count} {words.get(status, status)}" for status, count in others.items()), file=sys.stderr)
 
 
 if __name__ == "__main__":
