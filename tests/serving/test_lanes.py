@@ -134,7 +134,7 @@ def test_every_engine_is_warm_before_the_first_image() -> None:
     setting = Setting(9)
     setting.lanes.warm_up((2, 2, 1))
     setting.lanes.close()
-    assert [engine.seen for engine in setting.engines] == [[0, 0], [0, 0]]
+    assert [engine.seen for engine in setting.engines] == [[0, 0, 0], [0, 0, 0]]
 
 
 def test_images_that_do_not_come_to_their_end_are_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ class Protocol(HttpToolsProtocol):
         self._head_came()
         super().connection_lost(exc)
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio has it so; uvicorn never says yes
         """Whether the connection stays open. Whether the client has gone altogether, only an answer would tell."""
         if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
             return False

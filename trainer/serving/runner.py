@@ -107,10 +107,9 @@ class Runner:
             self._measure(size, runs=1)
 
     @property
-    def batch_gain(self) -> float:
-        """How many times as fast the largest batch is for an image, compared with one alone. Once it is warm."""
-        largest = self._sizes[-1]
-        return self._seconds[1] * largest / self._seconds[largest]
+    def images_per_s(self) -> float:
+        """Of the largest batch. Once it is warm."""
+        return self._sizes[-1] / self._seconds[self._sizes[-1]]
 
     @property
     def alone_s(self) -> float:
