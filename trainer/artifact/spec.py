@@ -1,9 +1,10 @@
 """The artifact: a folder with the frozen network and `spec.json`, which says what it is and guards every file.
 
-model.tflite   what is served by default: `images` uint8 [N,H,W,C] → `probabilities` float32 [N,K]
-saved_model/   the same network for TensorFlow, signature `serving_default`
-report/        pictures, and report.html
-spec.json      format 1: labels, pixels, dataset, config, metrics, versions and the sha256 of every file
+model.tflite       what is served by default: `images` uint8 [N,H,W,C] → `probabilities` float32 [N,K]
+saved_model/       the same network for TensorFlow, signature `serving_default`
+report/            pictures, and report.html
+data_identity.npz  what the network learned from and what was held out, by hashes of the pictures
+spec.json          format 1: labels, pixels, dataset, config, metrics, versions and the sha256 of every file
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def read_spec(folder: Path) -> dict[str, Any]:
 def load(folder: Path) -> Artifact:
     """Read an artifact after checking the hash of each of its files that is there; `model.tflite` must be.
 
-    `saved_model/` and `report/` may be missing: they stay out of an image. Raises ArtifactError.
+    `saved_model/`, `report/` and `data_identity.npz` may be missing: they stay out of an image. Raises ArtifactError.
     """
     spec = read_spec(folder)
     try:

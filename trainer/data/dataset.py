@@ -41,6 +41,11 @@ class Split:
         """int32 [N]."""
         return self.cache.labels[self.indices]
 
+    @property
+    def contents(self) -> NDArray[np.uint64]:
+        """Hashes of the files, uint64 [N]."""
+        return self.cache.contents[self.indices]
+
     @cached_property
     def counts(self) -> NDArray[np.int64]:
         """Images per class, int64 [K]."""

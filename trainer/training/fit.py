@@ -17,6 +17,7 @@ from trainer import artifact
 from trainer.artifact.engine import LiteRTEngine
 from trainer.config import FitConfig, InputError, RunError, slug
 from trainer.data import Dataset, load
+from trainer.data.identity import DataIdentity
 from trainer.data.spec import check_spec
 from trainer.machine import quiet_stderr
 from trainer.models import AUTO, check_name, choose_architecture, find
@@ -210,6 +211,7 @@ def _finish(
     files = report.write(run.report, subject, evaluation=test, history=progress.history, mistakes=mistakes)
     shutil.copytree(run.report, run.export / "report", dirs_exist_ok=True)
     tracker.log_report(files, mistakes, dataset.labels, test)
+    DataIdentity.of(dataset, probabilities.argmax(1)).save(run.export)
     figures = {
         "val_accuracy": exported.val_accuracy,
         "val_accuracy_interval": list(metrics.accuracy_interval(exported.val_accuracy, len(dataset.val))),
