@@ -136,6 +136,19 @@ def test_what_is_wrong_is_named_with_its_row_in_one_line(tmp_path: Path, text: s
     assert "\n" not in str(error.value)
 
 
+def test_what_a_model_is_measured_on_needs_neither_train_nor_a_second_class(tmp_path: Path) -> None:
+    for text, expected in (
+        ("image,label,split\na/0.png,cat,test\n", [("test", "cat", "a/0.png")]),
+        (
+            "image,label,split\na/0.png,cat,train\na/1.png,dog,test\n",
+            [("train", "cat", "a/0.png"), ("test", "dog", "a/1.png")],
+        ),
+    ):
+        assert found(CsvSource(str(table(tmp_path, text)), to_learn=False)) == expected
+    with pytest.raises(InputError, match="has no images"):
+        CsvSource(str(table(tmp_path, "image,label\n")), to_learn=False)
+
+
 @pytest.mark.parametrize(
     ("query", "words"),
     [

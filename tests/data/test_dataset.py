@@ -8,7 +8,8 @@ import pytest
 from pictures import photos, picture_folder
 
 from trainer.config import InputError
-from trainer.data import Dataset, load
+from trainer.data import Dataset, load, load_undivided
+from trainer.data.spec import open_source
 from trainer.images.pixels import PixelSpec
 
 MNIST = Path(__file__).parents[2] / "../shared/data/tfds"
@@ -139,6 +140,15 @@ def test_one_missing_split_takes_a_tenth_of_train(tmp_path: Path, present: str, 
 def test_too_few_images_to_divide(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has 2 images, too few to set some aside"):
         load(str(picture_folder(tmp_path, {"a": 1, "b": 1})))
+
+
+def test_all_there_is_in_whichever_split_and_from_the_same_cache(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"train/a": 5, "train/b": 5, "val/a": 3, "test/b": 2}, size=(8, 8))
+    divided = load(str(tmp_path))
+    pictures = load_undivided(open_source(str(tmp_path), to_learn=False), divided.pixels)
+    assert pictures.cache.file == divided.train.cache.file
+    assert pictures.counts.tolist() == [8, 7]
+    assert pictures.contents[8:10].tolist() != divided.test.contents.tolist() == pictures.contents[13:].tolist()
 
 
 def test_names_normalize_and_mirroring_follow_the_data(tmp_path: Path) -> None:

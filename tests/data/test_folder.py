@@ -221,6 +221,41 @@ def test_what_is_no_dataset_is_refused_in_one_line(tmp_path: Path, counts: dict[
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"test/cat": 2, "test/dog": 1}, ["test cat", "test cat", "test dog"]),
+        ({"Dev/cat": 1, "eval/cow": 1}, ["val cat", "test cow"]),
+        ({"train/cat": 1, "test/cow": 1}, ["train cat", "test cow"]),
+        ({"cat": 1, "dog": 0}, ["train cat"]),
+        ({"test": 1, "dog": 1}, ["train dog", "train test"]),
+        ({"train/cat": 1, "test": 1}, ["train cat"]),
+    ],
+)
+def test_what_a_model_is_measured_on_needs_neither_train_nor_a_second_class(
+    tmp_path: Path, counts: dict[str, int], expected: list[str]
+) -> None:
+    for name in counts:
+        (tmp_path / name).mkdir(parents=True)
+    source = FolderSource(picture_folder(tmp_path, counts), to_learn=False)
+    assert [f"{split} {label}" for split, label, _ in found(source)] == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ((), "has no class folders where at least one is expected"),
+        (("cat", "dog"), "has no images (.jpg,"),
+    ],
+)
+def test_nothing_to_measure_a_model_on(tmp_path: Path, names: tuple[str, ...], words: str) -> None:
+    for name in names:
+        (tmp_path / name).mkdir()
+    with pytest.raises(InputError) as error:
+        FolderSource(tmp_path, to_learn=False)
+    assert words in str(error.value)
+
+
 def test_a_class_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     picture_folder(tmp_path, {"cat": 1})
     os.mkdir(os.fsencode(tmp_path) + b"/\xff")

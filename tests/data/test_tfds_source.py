@@ -151,6 +151,7 @@ def test_no_train_split(tmp_path: Path) -> None:
     prepare(tmp_path, "odd", {"test": [0]})
     with pytest.raises(InputError, match="has no train split, only test"):
         TfdsSource("odd", tmp_path)
+    assert [example.split for example in TfdsSource("odd", tmp_path, to_learn=False).examples()] == ["test"]
 
 
 def test_supervised_keys_settle_which_label(tmp_path: Path) -> None:

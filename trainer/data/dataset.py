@@ -17,7 +17,7 @@ from trainer.data.division import divide
 from trainer.data.image_cache import ImageCache, open_or_build
 from trainer.data.image_writer import Rejected
 from trainer.data.pixel_request import Request
-from trainer.data.source import SPLITS
+from trainer.data.source import SPLITS, Source
 from trainer.data.spec import open_source
 from trainer.images.pixels import PixelSpec, PixelWish
 
@@ -142,6 +142,14 @@ def load(
         ignored=source.ignored + cache.unlabelled,
         digits=all(len(label) == 1 for label in cache.class_names),
     )
+
+
+def load_undivided(source: Source, pixels: PixelSpec) -> Split:
+    """Every image of `source`, in whichever split, for a model that exists. Raises what `load` does."""
+    cache = open_or_build(source, Request(pixels=pixels))
+    if not len(cache):
+        raise InputError(f"--dataset: {source.spec} has no images with a class")
+    return Split(cache, np.arange(len(cache)))
 
 
 def _warn_of_twins(cache: ImageCache, train: NDArray[np.int64], held_out: NDArray[np.int64], name: str) -> None:

@@ -22,15 +22,16 @@ class FolderSource:
 
     Hidden files and folders, what network disks and operating systems leave, and files that are no images by
     their suffix (by their bytes, where they have none) are ignored and counted; the latter with a warning.
-    Raises InputError for a folder that cannot be read, fewer than two classes, a class without images, a class in
-    val or test that train does not have, two class folders whose names look alike, or divisions that are called
-    neither train, val nor test.
+    Raises InputError for a folder that cannot be read, no images, two class folders whose names look alike, or
+    divisions that are called neither train, val nor test; and `to_learn`, for fewer than two classes, a class without
+    images, a class in val or test that train does not have, or val or test without train.
     """
 
     default_normalize = "none"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, to_learn: bool = True) -> None:
         root = path.resolve()
+        self._to_learn = to_learn
         self.spec = f"folder:{root}"
         self.name = slug(root.name)
         self.ignored = 0
@@ -51,7 +52,7 @@ class FolderSource:
 
     def _read(self, root: Path) -> None:
         folders = self._split_folders(root)
-        self.labels = tuple(sorted({name for split, name in folders if split == "train"}))
+        self.labels = tuple(sorted({name for split, name in folders if split == "train" or not self._to_learn}))
         label_of = {name: label for label, name in enumerate(self.labels)}
         for split, name in folders:
             if name not in label_of:
@@ -59,37 +60,45 @@ class FolderSource:
                     f"--dataset: {root} has the class {name!r} in {split} but not in train; "
                     f"train has {_some(self.labels)}"
                 )
-        if len(self.labels) < 2:
+        least = 2 if self._to_learn else 1
+        if len(self.labels) < least:
             found = f"only one class folder, {self.labels[0]!r}," if self.labels else "no class folders"
-            raise InputError(f"--dataset: {root} has {found} where at least two are expected (PATH/<class>/<image>)")
+            raise InputError(
+                f"--dataset: {root} has {found} where at least {'two are' if self._to_learn else 'one is'} expected "
+                "(PATH/<class>/<image>)"
+            )
         self._examples: list[Example] = []
         digest = hashlib.sha256(os.fsencode(root))
         for (split, name), paths in sorted(folders.items(), key=lambda item: _split_order(item[0])):
             count = len(self._examples)
             for path in paths:
                 self._read_class(path, split, label_of[name], digest)
-            if split == "train" and count == len(self._examples):
-                others = f"; there are {_counted(self._others)} under {root}" if self._others else ""
-                raise InputError(
-                    f"--dataset: the class folder {paths[0]} has no images ({', '.join(IMAGE_SUFFIXES)} "
-                    f"are read{others}); add some or remove the folder"
-                )
+            if self._to_learn and split == "train" and count == len(self._examples):
+                raise self._empty(f"the class folder {paths[0]}", "add some or remove the folder")
+        if not self._examples:
+            raise self._empty(str(root), "add some")
         self.fingerprint = digest.hexdigest()
         if self._others:
             log.warning("%s: left out, as they are no pictures that can be read: %s", root, _counted(self._others))
         if self._outside:
             log.warning("%s: left out, as they lie in no class folder: %d pictures", root, self._outside)
 
+    def _empty(self, where: str, remedy: str) -> InputError:
+        others = f"; there are {_counted(self._others)} under {self._root}" if self._others else ""
+        return InputError(f"--dataset: {where} has no images ({', '.join(IMAGE_SUFFIXES)} are read{others}); {remedy}")
+
     def _split_folders(self, root: Path) -> dict[tuple[str, str], list[str]]:
         """(split, class) → its folders. Without split folders, everything is train."""
         folders = self._subfolders(str(root))
         splits = {name: SPLIT_NAMES[name.lower()] for name in folders if name.lower() in SPLIT_NAMES}
-        train = [folders[name] for name, split in splits.items() if split == "train"]
+        needed = [folders[name] for name, split in splits.items() if split == "train"]
+        if not needed and not self._to_learn:
+            needed = [folders[name] for name in splits]
         # A class may be called `train` too: then it holds images itself, or no other split stands beside it.
         is_split = (
-            bool(train)
-            and (len(set(splits.values())) > 1 or len(train) == len(folders))
-            and all(_inner_folders(path) for path in train)
+            bool(needed)
+            and (len(set(splits.values())) > 1 or len(needed) == len(folders))
+            and all(_inner_folders(path) for path in needed)
         )
         if not is_split:
             _check_classes(root, folders, splits)

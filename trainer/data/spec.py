@@ -9,9 +9,10 @@ from trainer.config import InputError, choose
 from trainer.data.source import Source
 
 
-def open_source(spec: str, data_dir: Path | None = None) -> Source:
+def open_source(spec: str, data_dir: Path | None = None, *, to_learn: bool = True) -> Source:
     """The source that `spec` names; `data_dir` is where prepared TFDS datasets lie.
 
+    Not `to_learn`: a single class will do, and no split is asked for, as a model that exists is measured on all.
     Raises InputError where the spec cannot be read, or what it names is not there or not usable.
     """
     check_spec(spec)
@@ -19,7 +20,7 @@ def open_source(spec: str, data_dir: Path | None = None) -> Source:
     if kind == "tfds":
         from trainer.data.tfds_source import TfdsSource
 
-        return TfdsSource(rest, data_dir)
+        return TfdsSource(rest, data_dir, to_learn=to_learn)
     if kind == "builtin":
         from trainer.data.digits import DigitsSource
 
@@ -27,10 +28,10 @@ def open_source(spec: str, data_dir: Path | None = None) -> Source:
     if kind == "csv":
         from trainer.data.csv_source import CsvSource
 
-        return CsvSource(rest)
+        return CsvSource(rest, to_learn=to_learn)
     from trainer.data.folder import FolderSource
 
-    return FolderSource(_path(spec))
+    return FolderSource(_path(spec), to_learn=to_learn)
 
 
 def check_spec(spec: str) -> None:
