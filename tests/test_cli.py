@@ -95,6 +95,7 @@ def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.Capture
         assert code == 0
     assert evaluations["litert"]["test_accuracy"] == fitted["test_accuracy"]
     assert evaluations["litert"]["val_accuracy"] == fitted["val_accuracy"]
+    assert (evaluations["litert"]["test_images"], evaluations["litert"]["seen_images"]) == (171, 1465 + 161)
     assert evaluations["tensorflow"]["test_accuracy"] == pytest.approx(fitted["test_accuracy"], abs=0.011)
     assert set(evaluations["litert"]["classes"]) == set("0123456789")
     page = Path(evaluations["litert"]["report_dir"], "report.html").read_text(encoding="utf-8")

@@ -96,7 +96,7 @@ def evaluate(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a stored model on a data set's validation and test images."""
+    """Measure a stored model on those of a data set's images that it has never seen."""
     from trainer.training.evaluate import evaluate as run_evaluate
 
     result = run_evaluate(model, dataset, engine_name=engine, data_dir=data_dir, report_dir=report_dir)

@@ -35,22 +35,37 @@ def print_fit(result: Mapping[str, Any]) -> None:
 def print_evaluation(model: str, result: Mapping[str, Any]) -> None:
     """Precision and recall of each class, then the figures of all; `model` as it was asked for."""
     print_table(
-        f"{result['model']} on {result['dataset']}, test images",
+        f"{result['model']} on {result['dataset']}",
         ("class", "images", "precision", "recall"),
         [
-            (label, str(row["images"]), f"{row['precision']:.2%}", f"{row['recall']:.2%}")
+            (label, str(row["images"]), f"{row['precision']:.2%}", f"{row['recall']:.2%}" if row["images"] else "")
             for label, row in result["classes"].items()
         ],
     )
     typer.echo(
         "precision: of the answers that named the class, how many were right; recall: of its images, how many found"
     )
+    typer.echo(_measured(result))
+    validation = "" if result["val_accuracy"] is None else f"validation accuracy {result['val_accuracy']:.2%}, "
     typer.echo(
-        f"validation accuracy {result['val_accuracy']:.2%}, test accuracy {result['test_accuracy']:.2%}, "
+        f"{validation}test accuracy {result['test_accuracy']:.2%}, "
         f"calibration error {result['calibration_error']:.2%} (what its probabilities are off by), "
         f"report in {result['report_dir']}/report.html"
     )
     print_next(*serve_command(model))
+
+
+def _measured(result: Mapping[str, Any]) -> str:
+    """On how many images, and why not on the others."""
+    left_out = [
+        f"{count:,} of {name}, which is none of its classes" for name, count in result["unknown_classes"].items()
+    ]
+    if result["seen_images"]:
+        left_out.insert(0, f"{result['seen_images']:,} that it learned from or was chosen by (validation)")
+    if result["unreadable_images"]:
+        left_out.append(f"{result['unreadable_images']:,} that cannot be read")
+    which = "not known whether it learned from them" if result["seen_images"] is None else "which it has never seen"
+    return f"measured on {result['test_images']:,} images, {which}; left out: {', '.join(left_out) or 'none'}"
 
 
 def print_prediction(answer: Mapping[str, Any]) -> None:

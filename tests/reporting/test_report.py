@@ -27,6 +27,8 @@ def subject(labels: Sequence[str]) -> report.Subject:
         "folder:pets",
         "trainer evaluate pets",
         labels,
+        tested="kept apart for this figure",
+        trained_on="folder:cats",
         train_images=12_345,
         val_images=200,
         val_accuracy=0.875,
@@ -148,7 +150,7 @@ def test_the_page_says_the_values_and_shows_the_pictures(page_file: Path) -> Non
         "most likely between 40.9 % and 92.9 %",
         "naming the most frequent class would reach 50.0 %",
         "87.5 % of 200, by which",
-        "12,345 images in 2 classes",
+        "12,345 images of folder:cats in 2 classes",
         "50.0 % on average; too few test images",  # right with 60 %: 40 points; wrong with 80 %: 80 points
         f"dog → {HOSTILE} 2 of 4 images of dog were taken for {HOSTILE}",
         f"dog , taken for {HOSTILE} (80.0 % sure) a/1.jpg",

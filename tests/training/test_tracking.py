@@ -113,7 +113,15 @@ def test_an_offline_run_holds_config_history_summary_and_report(
     evaluation = metrics.evaluate(np.array([0, 1], np.int32), np.array([[0.9, 0.1], [0.8, 0.2]], np.float32))
     mistakes = [metrics.Mistake("a/1.jpg", np.full((8, 8, 1), 7, np.uint8), 1, 0, 0.8)]
     subject = report.Subject(
-        "mnist", "tfds:mnist", "trainer fit", ["a", "ü"], train_images=5, val_images=3, val_accuracy=0.5
+        "mnist",
+        "tfds:mnist",
+        "trainer fit",
+        ["a", "ü"],
+        tested="kept apart for this figure",
+        trained_on="tfds:mnist",
+        train_images=5,
+        val_images=3,
+        val_accuracy=0.5,
     )
     files = report.write(tmp_path / "r", subject, evaluation=evaluation, history=None, mistakes=mistakes)
     tracker.log_report(files, mistakes, ["a", "ü"], evaluation)

@@ -27,9 +27,11 @@ class Subject:
     dataset: str  # a spec
     command: str  # what the report comes from
     labels: Sequence[str]
-    train_images: int
+    tested: str  # what the test images are to the model: a clause
+    trained_on: str  # a spec
+    train_images: int | None  # None: it is not known
     val_images: int
-    val_accuracy: float  # 0..1
+    val_accuracy: float | None  # 0..1; None without validation images
 
 
 def write(

@@ -1,9 +1,10 @@
-"""`trainer evaluate`: a stored model on a data set, as it is served."""
+"""`trainer evaluate`: a stored model, as it is served, on what it has never seen of a data set."""
 
 from __future__ import annotations
 
+import logging
 import shlex
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,52 +12,106 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer import artifact
-from trainer.artifact import store
+from trainer.artifact import Artifact, store
 from trainer.artifact.engine import ENGINES, PROBABILITIES, Engine, load_engine
 from trainer.config import InputError, choose
-from trainer.data import Dataset, Split, load
+from trainer.data import Split, load, load_undivided
+from trainer.data.division import TRAIN, VAL
+from trainer.data.identity import UNKNOWN, DataIdentity, read
+from trainer.data.spec import open_source
 from trainer.machine import evaluation_batch
 from trainer.reporting import metrics, report
 
+log = logging.getLogger("trainer")
+
 WORST = 16  # mistakes shown in a report
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some pictures of a data set, with a model's classes [N]."""
+
+    pictures: Split
+    labels: NDArray[np.int32]
+
+    def where(self, chosen: NDArray[np.bool_]) -> Part:
+        """Those that are `chosen` [N]."""
+        return Part(Split(self.pictures.cache, self.pictures.indices[chosen]), self.labels[chosen])
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which pictures of a data set a model is measured on, and how many are left out."""
+
+    unseen: Part
+    val: Part  # by which the model was chosen
+    seen: int  # what it learned from, and `val`
+    strangers: dict[str, int]  # a class that the model does not have → its pictures
 
 
 def evaluate(
     model: str, spec: str, *, engine_name: str, data_dir: Path | None, report_dir: Path | None
 ) -> dict[str, Any]:
-    """Accuracy on validation and test, per-class figures on test, calibration error, and a report.
+    """Accuracy, per-class figures and calibration error on the pictures that the model has never seen, and a report.
 
-    The images are decoded as the model expects them, so that they are divided as they were for its training. Raises
-    InputError for unknown names, or a data set whose classes are not the model's.
+    Those are all but what it learned from and what it was chosen by (its own validation pictures, whose accuracy is
+    told beside), whichever split they are in now. Raises InputError for unknown names, a data set that has none of the
+    model's classes, or one where nothing is left to measure.
     """
     choose("--engine", engine_name, ENGINES)
     stored = store.find(model)
     loaded = artifact.load(stored.path)
-    dataset = load(spec, pixels=loaded.pixels, data_dir=data_dir)
-    if dataset.labels != loaded.labels:
+    source = open_source(spec, data_dir, to_learn=False)
+    pictures = load_undivided(source, loaded.pixels)
+    identity = _identity(stored.tag, loaded, source.spec, data_dir)
+    selected = _select(Part(pictures, _labels(stored.tag, loaded, spec, pictures)), identity)
+    unseen, val = selected.unseen, selected.val
+    if selected.strangers:
+        shown = ", ".join(f"{name} ({count} images)" for name, count in selected.strangers.items())
+        log.warning("--dataset %s: left out, as %s has no such class: %s", spec, stored.tag, shown)
+    if not len(unseen.pictures):
         raise InputError(
-            f"--dataset {spec}: its classes ({', '.join(dataset.labels)}) are not those of {stored.tag} "
-            f"({', '.join(loaded.labels)})"
+            f"--dataset {spec}: nothing is left to measure: {stored.tag} learned from {selected.seen} of the "
+            f"{len(pictures)} images, or was chosen by them"
         )
     engine = load_engine(loaded, engine_name)
-    val = metrics.evaluate(dataset.val.labels, predict_split(engine, dataset.val))
-    probabilities = predict_split(engine, dataset.test)
-    test = metrics.evaluate(dataset.test.labels, probabilities)
-    folder = report_dir or Path("report") / stored.tag.replace(":", "-")
-    mistakes = worst_mistakes(dataset.test, probabilities)
+    probabilities = predict_split(engine, unseen.pictures)
+    test = metrics.evaluate(unseen.labels, probabilities)
+    val_accuracy = None
+    if len(val.pictures):
+        val_accuracy = metrics.evaluate(val.labels, predict_split(engine, val.pictures)).accuracy
     command = ["trainer", "evaluate", stored.tag, f"--dataset={spec}", f"--engine={engine_name}"]
     command += [f"--data-dir={data_dir}"] if data_dir else []
-    subject = report_subject(stored.tag, dataset, val.accuracy, command)
+    subject = report.Subject(
+        name=stored.tag,
+        dataset=source.spec,
+        command=shlex.join(command),
+        labels=loaded.labels,
+        tested="which it has never seen" if identity else "some of which it may have learned from",
+        trained_on=loaded.dataset,
+        train_images=identity.count(TRAIN) if identity else None,
+        val_images=len(val.pictures),
+        val_accuracy=val_accuracy,
+    )
+    folder = report_dir or Path("report") / stored.tag.replace(":", "-")
+    mistakes = worst_mistakes(unseen.pictures, unseen.labels, probabilities)
     report.write(folder, subject, evaluation=test, history=None, mistakes=mistakes)
     return {
         "model": stored.tag,
-        "dataset": dataset.spec,
+        "trained_on": loaded.dataset,
+        "train_images": subject.train_images,
+        "dataset": source.spec,
         "engine": engine_name,
-        "val_accuracy": val.accuracy,
+        "val_accuracy": val_accuracy,
+        "val_images": len(val.pictures),
         "test_accuracy": test.accuracy,
+        "test_images": test.images,
         "test_loss": test.loss,
         "calibration_error": test.calibration_error,
-        "classes": test.to_dict(dataset.labels)["classes"],
+        "seen_images": selected.seen if identity else None,
+        "unknown_classes": selected.strangers,
+        "unreadable_images": len(pictures.cache.rejected),
+        "classes": test.to_dict(loaded.labels)["classes"],
         "report_dir": str(folder),
     }
 
@@ -68,29 +123,57 @@ def predict_split(engine: Engine, split: Split) -> NDArray[np.float32]:
     return np.concatenate([engine.predict(images)[PROBABILITIES] for images in batches])
 
 
-def report_subject(name: str, dataset: Dataset, val_accuracy: float, command: Sequence[str]) -> report.Subject:
-    """What the report of the model `name`, which `command` writes, is about."""
-    return report.Subject(
-        name=name,
-        dataset=dataset.spec,
-        command=shlex.join(command),
-        labels=dataset.labels,
-        train_images=len(dataset.train),
-        val_images=len(dataset.val),
-        val_accuracy=val_accuracy,
-    )
-
-
-def worst_mistakes(split: Split, probabilities: NDArray[np.float32]) -> list[metrics.Mistake]:
-    """The most confident mistakes with their images, for the report."""
-    indices = metrics.worst(split.labels, probabilities, WORST)
+def worst_mistakes(
+    split: Split, labels: NDArray[np.int32], probabilities: NDArray[np.float32]
+) -> list[metrics.Mistake]:
+    """The most confident mistakes with their images, for the report; `labels` [len(split)] are in the model's order."""
+    indices = metrics.worst(labels, probabilities, WORST)
     return [
         metrics.Mistake(
             name=split.name(index),
             image=split.read(np.array([index]))[0],
-            true=int(split.labels[index]),
+            true=int(labels[index]),
             predicted=int(probabilities[index].argmax()),
             probability=float(probabilities[index].max()),
         )
         for index in indices
     ]
+
+
+def _labels(tag: str, loaded: Artifact, spec: str, pictures: Split) -> NDArray[np.int32]:
+    """The model's class of each of `pictures`, by name; -1 where it has none. InputError where it has none of them."""
+    names = pictures.cache.class_names
+    place = {name: index for index, name in enumerate(loaded.labels)}
+    labels = np.array([place.get(name, -1) for name in names], np.int32)[pictures.labels]
+    if (labels < 0).all():
+        raise InputError(
+            f"--dataset {spec}: its classes ({', '.join(names)}) are not those of {tag} ({', '.join(loaded.labels)})"
+        )
+    return labels
+
+
+def _select(every: Part, identity: DataIdentity | None) -> Selection:
+    pictures = every.pictures
+    splits = identity.splits_of(pictures.contents) if identity else np.full(len(pictures), UNKNOWN, np.int8)
+    seen = (splits == TRAIN) | (splits == VAL)
+    known = every.labels >= 0
+    strange = pictures.labels[~seen & ~known]
+    return Selection(
+        unseen=every.where(~seen & known),
+        val=every.where((splits == VAL) & known),
+        seen=int(seen.sum()),
+        strangers={pictures.cache.class_names[label]: int((strange == label).sum()) for label in np.unique(strange)},
+    )
+
+
+def _identity(tag: str, loaded: Artifact, spec: str, data_dir: Path | None) -> DataIdentity | None:
+    """What the model was fitted on; of an older one, which does not say, on its own data: what would be now."""
+    if identity := read(loaded.path):
+        return identity
+    if loaded.dataset == spec:
+        log.warning(
+            "%s does not say which pictures it learned from: taken to be those that it would learn from now", tag
+        )
+        return DataIdentity.of(load(spec, pixels=loaded.pixels, data_dir=data_dir))
+    log.warning("%s does not say which pictures it learned from: they may be among those that it is measured on", tag)
+    return None

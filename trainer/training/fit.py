@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import platform
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from trainer.training import tracking
 from trainer.training.checkpoints import Checkpoints, Progress
 from trainer.training.clock import Clock
 from trainer.training.distribution import count_workers, is_chief, make_strategy
-from trainer.training.evaluate import predict_split, report_subject, worst_mistakes
+from trainer.training.evaluate import predict_split, worst_mistakes
 from trainer.training.publish import publish
 from trainer.training.run_folder import RunFolder, open_run, refuse_private_folder
 
@@ -205,9 +206,18 @@ def _finish(
     test = metrics.evaluate(dataset.test.labels, probabilities)
     if not math.isfinite(test.loss):
         raise RunError("export: the test answers are not finite; nothing is published")
-    mistakes = worst_mistakes(dataset.test, probabilities)
-    title = f"{name}, run {run.path.name}"
-    subject = report_subject(title, dataset, exported.val_accuracy, estimator.config.command())
+    mistakes = worst_mistakes(dataset.test, dataset.test.labels, probabilities)
+    subject = report.Subject(
+        name=f"{name}, run {run.path.name}",
+        dataset=dataset.spec,
+        command=shlex.join(estimator.config.command()),
+        labels=dataset.labels,
+        tested="kept apart for this figure",
+        trained_on=dataset.spec,
+        train_images=len(dataset.train),
+        val_images=len(dataset.val),
+        val_accuracy=exported.val_accuracy,
+    )
     files = report.write(run.report, subject, evaluation=test, history=progress.history, mistakes=mistakes)
     shutil.copytree(run.report, run.export / "report", dirs_exist_ok=True)
     tracker.log_report(files, mistakes, dataset.labels, test)
