@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import _multiprocessing
 import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,13 +72,21 @@ def test_a_killed_worker_is_an_error_for_people(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("reason", [errno.EROFS, errno.ENOSPC, errno.ENOENT, errno.EACCES])
+@pytest.mark.parametrize("room", [0, 6])  # six are what a pool takes before it starts its first worker
 def test_one_process_decodes_where_no_memory_can_be_shared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, reason: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, reason: int, room: int
 ) -> None:
-    def lock(*_: object, **__: object) -> None:
-        raise OSError(reason, os.strerror(reason))
+    make = _multiprocessing.SemLock
+    made: list[object] = []
 
-    monkeypatch.setattr("joblib.externals.loky.backend.synchronize._SemLock", lock)  # lies in /dev/shm
+    def lock(*arguments: Any, **named: Any) -> object:  # lies in /dev/shm
+        if len(made) == room:
+            raise OSError(reason, os.strerror(reason))
+        made.append(make(*arguments, **named))
+        return made[-1]
+
+    monkeypatch.setattr("joblib.externals.loky.backend.synchronize._SemLock", lock)
+    monkeypatch.setattr("multiprocessing.synchronize._multiprocessing.SemLock", lock)
     examples = list(FolderSource(picture_folder(tmp_path, {"cat": 300, "dog": 1})).examples())
     assert [len(chunk) for chunk, _ in decoding.decode_all(examples, PIXELS, 2)] == [256, 45]
     assert f"decoding in one process: /dev/shm cannot be used ({os.strerror(reason)})" in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing
 import os
 import signal
 import warnings
@@ -33,6 +34,7 @@ CHUNKS_AHEAD = 2  # of a worker: so many that it never waits for its next
 HELD_BYTES = 64 << 20  # of decoded images that wait for their turn
 # Starting a process takes as long as decoding about this much in one.
 WORTH_PROCESSES_BYTES = 2 << 20
+LOCKS = 8  # of a pool, besides one for each worker; they lie in /dev/shm
 
 Size = tuple[int, int, int]  # native height, width (upright) and channels
 
@@ -95,6 +97,10 @@ def _start_pool(workers: int) -> Any:
     with warnings.catch_warnings(action="ignore"):  # joblib's own words for the same
         from joblib.externals.loky import ProcessPoolExecutor  # type: ignore[import-untyped]
     try:
+        # First as many locks as it takes: it makes some of them later, when one more may find no room.
+        make_lock = multiprocessing.get_context("fork").Lock
+        locks = [make_lock() for _ in range(workers + LOCKS)]
+        del locks
         return ProcessPoolExecutor(workers, initializer=_start_worker)
     except OSError as error:
         log.warning("decoding in one process: /dev/shm cannot be used (%s)", error.strerror)
