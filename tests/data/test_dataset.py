@@ -87,6 +87,32 @@ def test_pictures_that_a_given_division_has_on_both_sides_are_named(
     )
 
 
+def test_pictures_that_validation_and_test_share_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    picture_folder(tmp_path, {"train/a": 9, "train/b": 9, "val/a": 3, "val/b": 2, "test/a": 2, "test/b": 2})
+    shutil.copy(tmp_path / "val/b/001.png", tmp_path / "test/b/x.png")
+    load(str(tmp_path))
+    assert (
+        "1 of 5 test images are in val, too, or look the same as one there (such as test/b/x.png and val/b/001.png): "
+        "by so many, figures on test may be too good" in caplog.text
+    )
+    assert "in train, too" not in caplog.text
+
+
+def test_a_picture_in_two_classes_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    picture_folder(tmp_path, {"a": 20, "b": 20})
+    shutil.copy(tmp_path / "a/007.png", tmp_path / "a/again.png")
+    load(str(tmp_path))
+    assert "another class" not in caplog.text
+    shutil.copy(tmp_path / "a/007.png", tmp_path / "b/x.png")
+    load(str(tmp_path))
+    (line,) = [record for record in caplog.records if "another class" in record.message]
+    assert line.levelname == "WARNING"
+    assert line.message == (
+        "3 of 42 images are in another class, too, or look the same as one there (such as a/007.png and b/x.png): "
+        "of each, the network is told two things, and one is counted as a mistake"
+    )
+
+
 def test_limit_caps_train_alone_by_class() -> None:
     full, few = load("builtin:digits"), load("builtin:digits", limit=50)
     assert parts(few)[1:] == parts(full)[1:]

@@ -23,7 +23,7 @@ from trainer.images.pixels import PixelSpec, PixelWish
 
 log = logging.getLogger("trainer")
 
-WORTH_WARNING = 0.01  # of the held-out images
+WORTH_WARNING = 0.01  # of the images of a split, or of all
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +124,7 @@ def load(
             f"--dataset: {source.spec} has {len(cache)} images, too few to set some aside for validation and test; "
             "add images, or folders val and test beside train"
         )
-    for name in ("val", "test"):
-        if name not in missing:
-            _warn_of_twins(cache, rows["train"], rows[name], name)
+    _name_twins(cache, rows)
     if limit is not None:
         rows["train"] = _draw(rows["train"], cache.labels, limit, np.random.default_rng(seed))
     return Dataset(
@@ -152,18 +150,38 @@ def load_undivided(source: Source, pixels: PixelSpec) -> Split:
     return Split(cache, np.arange(len(cache)))
 
 
-def _warn_of_twins(cache: ImageCache, train: NDArray[np.int64], held_out: NDArray[np.int64], name: str) -> None:
-    """Name what a division that is not ours has on both sides."""
-    shared = np.flatnonzero(np.isin(cache.twins[held_out], cache.twins[train]))
-    if len(shared):
-        known = held_out[shared[0]]
-        learnt = train[np.argmax(cache.twins[train] == cache.twins[known])]
-        log.log(
-            logging.WARNING if len(shared) >= WORTH_WARNING * len(held_out) else logging.INFO,
-            "%d of %d %s images are in train, too, or look the same as one there (such as %s and %s): by so many, "
-            "figures on %s may be too good",
-            *(len(shared), len(held_out), name, cache.names[known], cache.names[learnt], name),
+def _name_twins(cache: ImageCache, rows: dict[str, NDArray[np.int64]]) -> None:
+    """Name what a division that is not ours has on both sides, and what is in two classes."""
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        shared = np.isin(cache.twins[rows[second]], cache.twins[rows[first]])
+        if shared.any():
+            known = rows[second][np.argmax(shared)]
+            twin = rows[first][np.argmax(cache.twins[rows[first]] == cache.twins[known])]
+            _say(
+                shared,
+                "%d of %d %s images are in %s, too, or look the same as one there (such as %s and %s): by so many, "
+                "figures on %s may be too good",
+                *(second, first, cache.names[known], cache.names[twin], second),
+            )
+    pairs = np.unique(cache.twins * len(cache.class_names) + cache.labels)
+    groups, classes = np.unique(pairs // len(cache.class_names), return_counts=True)
+    torn = np.isin(cache.twins, groups[classes > 1])
+    if torn.any():
+        one = int(np.argmax(torn))
+        other = int(np.argmax((cache.twins == cache.twins[one]) & (cache.labels != cache.labels[one])))
+        _say(
+            torn,
+            "%d of %d images are in another class, too, or look the same as one there (such as %s and %s): of each, "
+            "the network is told two things, and one is counted as a mistake",
+            *(cache.names[one], cache.names[other]),
         )
+
+
+def _say(found: NDArray[np.bool_], message: str, *rest: object) -> None:
+    """Log how many of how many are found, and the `rest`; a handful is worth a word, and more a warning."""
+    count = int(found.sum())
+    level = logging.WARNING if count >= WORTH_WARNING * len(found) else logging.INFO
+    log.log(level, message, count, len(found), *rest)
 
 
 def _draw(
