@@ -240,7 +240,7 @@ def test_data_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "dog" in capsys.readouterr().out
 
 
-LONG = [*FIT, "--epochs=400", "--wandb=offline", "--run-dir=run", "--no-save"]
+LONG = [*FIT, "--epochs=30", "--wandb=offline", "--run-dir=run", "--no-save"]
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
@@ -277,11 +277,7 @@ def test_a_run_survives_kill_sigterm_and_ctrl_c(tmp_path: Path, monkeypatch: pyt
         step = max(checkpoint_steps(folder))
         if number != signal.SIGKILL:
             assert "run the same command again" in errors
-    # The last one ends: early stopping at the latest.
-    short = [argument for argument in LONG if not argument.startswith("--epochs")]
-    done = subprocess.run(
-        [BIN / "trainer", *short, "--epochs=1"], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run([BIN / "trainer", *LONG], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "continuing at step" in done.stderr
     result = json.loads(done.stdout)
@@ -295,6 +291,34 @@ def test_a_run_survives_kill_sigterm_and_ctrl_c(tmp_path: Path, monkeypatch: pyt
     )
     assert other.returncode == 2
     assert "kernel_size: 3 there, 5 now" in other.stderr
+
+
+def test_a_run_is_not_continued_with_other_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*FIT, "--epochs=1", "--wandb=disabled", "--flip=off"]
+    assert call(*command, "--no-save", "--run-dir=run", "--batch-size=32", capsys=capsys)[0] == 0
+    before = Path("run/run.json").read_text()
+    options = {
+        "--epochs=2": "epochs: 1 there, 2 now",
+        "--batch-size=64": "batch_size: 32 there, 64 now",
+        "--learning-rate=0.1": "learning_rate: 0.001 there, 0.1 now",
+        "--optimizer=sgd": 'optimizer: "adamw" there, "sgd" now',
+        "--weight-decay=0.5": "weight_decay: 0.01 there, 0.5 now",
+        "--dropout=0.1": "dropout: 0.4 there, 0.1 now",
+        "--augment=strong": 'augment: "auto" there, "strong" now',
+        "--class-weights=balanced": 'class_weights: "none" there, "balanced" now',
+    }
+    for place in ("--run-dir=run", "--resume=run"):
+        code, results, errors = call(*command, place, *options, capsys=capsys)
+        assert (code, results) == (2, [])
+        assert errors.splitlines()[-1] == (
+            f"error: run: holds a run of another training and is not continued: {'; '.join(options.values())}"
+        )
+    assert Path("run/run.json").read_text() == before
+    assert call("models", "--json", capsys=capsys)[1] == []
+    # What would be chosen anyway, and what only the export asks, is no other training.
+    same = ["--learning-rate=0.001", "--normalize=none", "--quantize=none", "--batch-size=32"]
+    code, (again,), _ = call(*command, "--run-dir=run", *same, capsys=capsys)
+    assert (code, again["quantization"], again["epochs"]) == (0, "float32", 1)
 
 
 def test_a_loss_that_is_not_finite_publishes_nothing(capsys: pytest.CaptureFixture[str]) -> None:

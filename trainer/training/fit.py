@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("trainer")
 
 FEW_TRAINING_IMAGES = 30  # of a class
+# Settings that other entries of a run's identity stand for, then those that change nothing of how the network learns.
+NOT_OF_IDENTITY = ("image_size", "normalize", "timed_epochs", "time_limit", "quantize")
 
 
 class Display(Protocol):
@@ -134,17 +136,22 @@ def normalization(config: FitConfig) -> str:
 
 
 def identity(config: FitConfig, estimator: Estimator) -> dict[str, Any]:
-    """What a run folder may be continued for: the same data, split alike, and the same network."""
+    """What a run folder may be continued for: the same data, split alike, the same network, trained in the same way.
+
+    Options stand there as what they became: asking for what would be chosen anyway changes nothing.
+    """
     dataset = estimator.dataset
-    return {
+    settings = config.decisive() | asdict(estimator.recipe)
+    for name in NOT_OF_IDENTITY:
+        del settings[name]
+    return settings | {
         "dataset": dataset.spec,
         "fingerprint": dataset.fingerprint,
         "labels": list(dataset.labels),
         "input": dataset.pixels.to_dict(),
         "model": estimator.architecture.name,
-        "kernel_size": config.kernel_size,
-        "seed": config.seed,
-        "limit": config.limit,
+        "batch_size": estimator.plan.batch_size,
+        "epochs": estimator.plan.epochs,
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from trainer.config import FitConfig, InputError
+from trainer.training.durable import write_text
 
 RUN_FILE = "run.json"
 LOCK = "lock"  # held by the training that is at it
@@ -58,8 +59,8 @@ class RunFolder:
 def open_run(config: FitConfig, name: str, identity: Mapping[str, Any], *, shared: bool = False) -> RunFolder:
     """Open the folder that `--run-dir` and `--resume` ask for, and lock it.
 
-    `identity` says what is trained on what (data set, labels, architecture): a folder of another identity is
-    never continued. A `shared` folder (a worker that is not the chief) is read only and not locked.
+    `identity` says what is trained on what and how (data set, labels, architecture, settings): a folder of another
+    identity is never continued. A `shared` folder (a worker that is not the chief) is read only and not locked.
     Raises InputError for a folder in use, one that holds a different training, or one that is not a run.
     """
     run_hash = hashlib.sha256(json.dumps([config.hash(), dict(identity)], sort_keys=True).encode()).hexdigest()
@@ -169,6 +170,4 @@ def _shown(value: Any) -> str:
 
 
 def _write(path: Path, run: Mapping[str, Any]) -> None:
-    draft = path / f".{RUN_FILE}.draft"
-    draft.write_text(json.dumps(run, indent=1, ensure_ascii=False))
-    os.replace(draft, path / RUN_FILE)
+    write_text(path / RUN_FILE, json.dumps(run, indent=1, ensure_ascii=False))
