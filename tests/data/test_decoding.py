@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import _multiprocessing
 import errno
+import importlib
 import os
 import subprocess
 import sys
@@ -76,7 +76,7 @@ def test_a_killed_worker_is_an_error_for_people(tmp_path: Path, monkeypatch: pyt
 def test_one_process_decodes_where_no_memory_can_be_shared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, reason: int, room: int
 ) -> None:
-    make = _multiprocessing.SemLock
+    make = importlib.import_module("_multiprocessing").SemLock
     made: list[object] = []
 
     def lock(*arguments: Any, **named: Any) -> object:  # lies in /dev/shm
@@ -85,7 +85,7 @@ def test_one_process_decodes_where_no_memory_can_be_shared(
         made.append(make(*arguments, **named))
         return made[-1]
 
-    monkeypatch.setattr("joblib.externals.loky.backend.synchronize._SemLock", lock)
+    monkeypatch.setattr(importlib.import_module("joblib.externals.loky.backend.synchronize"), "_SemLock", lock)
     monkeypatch.setattr("multiprocessing.synchronize._multiprocessing.SemLock", lock)
     examples = list(FolderSource(picture_folder(tmp_path, {"cat": 300, "dog": 1})).examples())
     assert [len(chunk) for chunk, _ in decoding.decode_all(examples, PIXELS, 2)] == [256, 45]
