@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from trainer.config import FitConfig, InputError, Interrupted, RunError
 from trainer.data import Dataset, load
 from trainer.machine import resolve_precision
 from trainer.reporting import metrics
+from trainer.training import loop
 from trainer.training.checkpoints import Checkpoints, Progress
 from trainer.training.distribution import count_workers
 from trainer.training.estimator import Estimator
@@ -127,6 +129,100 @@ def test_the_last_two_and_the_best_checkpoint_are_kept(tmp_path: Path) -> None:
         "step-000000050",
         "step-000000060",
     ]
+
+
+def saved_twice(folder: Path) -> tuple[Checkpoints, tf.Variable]:
+    """A run that was saved at step 10, its best, and at step 20."""
+    variable = tf.Variable(np.zeros(5000, np.float32))
+    checkpoints = Checkpoints(folder, tf.train.Checkpoint(variable=variable))
+    for step in (10, 20):
+        variable.assign(np.full(5000, step, np.float32))
+        checkpoints.save(Progress(step=step, best_step=10))
+    return checkpoints, variable
+
+
+def cut(file: Path) -> None:
+    with file.open("r+b") as opened:
+        opened.truncate(file.stat().st_size // 2)
+
+
+def overwrite(file: Path) -> None:
+    """As many zeros as there were bytes: what a loss of power may leave."""
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+@pytest.mark.parametrize("name", ["progress.json", "variables.index", "variables.data-00000-of-00001"])
+@pytest.mark.parametrize("damage", [cut, overwrite, os.remove, lambda file: file.write_bytes(b"")])
+def test_a_damaged_checkpoint_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: Callable[[Path], None]
+) -> None:
+    checkpoints, variable = saved_twice(tmp_path)
+    damage(tmp_path / "step-000000020" / name)
+    variable.assign(np.full(5000, 7, np.float32))
+    progress = checkpoints.restore_latest()
+    assert progress is not None
+    assert (progress.step, set(variable.numpy())) == (10, {10.0})
+    assert f"{tmp_path}/step-000000020: this checkpoint is damaged and is left out" in caplog.text
+    # It goes with the next one, and is written anew where that has its step.
+    variable.assign(np.full(5000, 15, np.float32))
+    checkpoints.save(Progress(step=15, best_step=10))
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-000000010", "step-000000015"]
+
+
+def test_without_a_sound_checkpoint_training_begins_anew(tmp_path: Path) -> None:
+    checkpoints, variable = saved_twice(tmp_path)
+    for step in (10, 20):
+        cut(tmp_path / f"step-0000000{step}" / "variables.data-00000-of-00001")
+    variable.assign(np.full(5000, 7, np.float32))
+    assert checkpoints.restore_latest() is None
+    checkpoints.restore_best(Progress(step=20, best_step=10))
+    assert set(variable.numpy()) == {7.0}
+
+
+def test_the_best_of_the_last_but_one_is_kept(tmp_path: Path) -> None:
+    checkpoints, variable = saved_twice(tmp_path)
+    checkpoints.save(Progress(step=30, best_step=30))
+    cut(tmp_path / "step-000000030" / "variables.index")
+    progress = checkpoints.restore_latest()
+    assert progress is not None
+    checkpoints.restore_best(progress)
+    assert set(variable.numpy()) == {10.0}
+
+
+def test_a_run_that_ends_in_validation_goes_on_there(
+    tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(epochs=2)
+    whole = train(tmp_path / "whole", digits, settings)
+    estimator = Estimator(settings, digits)
+    monkeypatch.setattr(estimator, "evaluate", lambda _: pytest.fail("killed"))
+    with pytest.raises(pytest.fail.Exception, match="killed"):
+        estimator.train_and_evaluate(Checkpoints(tmp_path / "parts", estimator.checkpoint), Watcher())
+    epoch = estimator.plan.steps_per_epoch
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == [f"step-{epoch:09}"]
+    continued = Watcher()
+    parts = train(tmp_path / "parts", digits, settings, continued)
+    assert [entry["epoch"] for entry in continued.epochs] == [1, 2]
+    for a, b in zip(weights(whole), weights(parts), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_checkpoints_are_written_within_an_epoch(
+    tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(loop, "STEPS_PER_CALL", 4)
+    estimator = Estimator(config(epochs=1), digits)
+    steps: list[int] = []
+
+    class Recorded(Checkpoints):
+        def save(self, progress: Progress) -> None:
+            steps.append(progress.step)
+            super().save(progress)
+
+    estimator.train_and_evaluate(Recorded(tmp_path, estimator.checkpoint), Watcher())
+    assert steps[:3] == [1, 5, 9]
+    assert max(steps) == estimator.plan.steps_per_epoch
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, digits: Dataset) -> None:

@@ -1,18 +1,24 @@
-"""Checkpoints of a run: atomic on disk, the last two and the best kept."""
+"""Checkpoints of a run: atomic on disk, the last two and the best kept; a damaged one is passed over."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
-import os
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trainer.config import RunError
+from trainer.training.durable import name_folder, write_text
 
+log = logging.getLogger("trainer")
+
+PROGRESS = "progress.json"
+VARIABLES = "variables"
 KEPT = 2  # besides the best: the newest may be the one that a failing disk spoiled
 
 
@@ -43,46 +49,90 @@ class Checkpoints:
     def __init__(self, folder: Path, trackable: Any) -> None:
         self.folder = folder
         self._trackable = trackable
+        self._stored: int | None = None  # the step whose variables were written or restored last
 
     def save(self, progress: Progress) -> None:
-        """Write a checkpoint: whole under a private name, then renamed. Raises RunError on a full disk."""
+        """Write a checkpoint: whole and on the disk under a private name, then renamed. Raises RunError on a full disk.
+
+        Of a step that is stored already, before its validation, only the progress is written.
+        """
         import tensorflow as tf
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self.folder))
         final = self.folder / _name(progress.step)
+        text = json.dumps(asdict(progress))
         try:
-            self._trackable.write(str(draft / "variables"))
-            (draft / "progress.json").write_text(json.dumps(asdict(progress)))
-            if final.exists():  # the same step again: the epoch's end after an interruption just there
-                shutil.rmtree(final)
-            os.rename(draft, final)
+            if progress.step == self._stored and final.exists():
+                write_text(final / PROGRESS, text)
+            else:
+                self._write(final, text)
         except (OSError, tf.errors.OpError) as error:
             raise RunError(f"{final}: the checkpoint could not be written: {error}") from error
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-        self._prune(keep=progress.best_step)
+        self._stored = progress.step
+        self._prune(progress)
 
     def restore_latest(self) -> Progress | None:
-        """Restore the newest checkpoint's variables; None where there is none."""
-        steps = self._steps()
-        return self._restore(steps[-1]) if steps else None
+        """Restore the variables of the newest checkpoint that is sound; None where there is none."""
+        for step in reversed(self._steps()):
+            if progress := self._sound(step):
+                self._restore(step)
+                return progress
+        return None
 
     def restore_best(self, progress: Progress) -> None:
-        """Restore the variables of the best validation accuracy so far."""
-        self._restore(progress.best_step)
+        """Restore the variables of the best validation accuracy so far; those at hand stay where it is damaged."""
+        if self._sound(progress.best_step):
+            self._restore(progress.best_step)
 
-    def _restore(self, step: int) -> Progress:
+    def _write(self, final: Path, progress: str) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self.folder))
+        try:
+            self._trackable.write(str(draft / VARIABLES))
+            (draft / PROGRESS).write_text(progress, encoding="utf-8")
+            name_folder(draft, final)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def _restore(self, step: int) -> None:
+        self._trackable.read(str(self.folder / _name(step) / VARIABLES)).assert_existing_objects_matched()
+        self._stored = step
+
+    def _sound(self, step: int) -> Progress | None:
+        """The progress of a checkpoint that can be read to its end; else None, and a warning.
+
+        Restoring a damaged one would leave half of its variables in the network.
+        """
+        import tensorflow as tf
+
         folder = self.folder / _name(step)
-        self._trackable.read(str(folder / "variables")).assert_existing_objects_matched()
-        return Progress(**json.loads((folder / "progress.json").read_text()))
+        try:
+            progress = self._progress(step)
+            reader = tf.train.load_checkpoint(str(folder / VARIABLES))
+            for name in reader.get_variable_to_shape_map():
+                reader.get_tensor(name)  # compares its checksum
+        except (OSError, ValueError, TypeError, LookupError, tf.errors.OpError) as error:
+            log.warning("%s: this checkpoint is damaged and is left out: %s", folder, error)
+            return None
+        return progress
+
+    def _progress(self, step: int) -> Progress:
+        progress = Progress(**json.loads((self.folder / _name(step) / PROGRESS).read_text(encoding="utf-8")))
+        if progress.step != step:
+            raise ValueError(f"{PROGRESS} is of step {progress.step}")
+        return progress
 
     def _steps(self) -> list[int]:
         return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
 
-    def _prune(self, keep: int) -> None:
-        for step in self._steps()[:-KEPT]:
-            if step != keep:
+    def _prune(self, progress: Progress) -> None:
+        """Leave the newest and the best as each of them knows it; later ones are damaged, as this run began before."""
+        newest = [step for step in self._steps() if step <= progress.step][-KEPT:]
+        kept = {*newest, progress.best_step}
+        for step in newest[:-1]:
+            with suppress(OSError, ValueError, TypeError):
+                kept.add(self._progress(step).best_step)
+        for step in self._steps():
+            if step not in kept:
                 shutil.rmtree(self.folder / _name(step))
         for draft in self.folder.glob(".draft-*"):  # of a process that was killed while it wrote
             shutil.rmtree(draft, ignore_errors=True)

@@ -29,6 +29,7 @@ log = logging.getLogger("trainer")
 # A call into the graph cannot be interrupted: short enough to answer a signal well within its 30 s.
 MAX_CALL_SECONDS = 5.0
 STEPS_PER_CALL = 20  # more gain nothing
+CHECKPOINT_EVERY_S = 180.0  # what is lost at most where a machine fails
 
 
 class Observer(Protocol):
@@ -50,6 +51,7 @@ class TrainingLoop:
         self._checkpoints = checkpoints
         self._observer = observer
         self._agree = make_agreement(estimator.strategy)
+        self._saved_s = time.monotonic()
 
     def run(self) -> Progress:
         """See `Estimator.train_and_evaluate`."""
@@ -57,20 +59,7 @@ class TrainingLoop:
         pace = self._measure_pace()
         pretrained = one.architecture.features is not None
         announce(pace, one.plan, pretrained_images=3 * len(one.dataset.train) if pretrained else 0)
-        start = Progress()
-        if pretrained:
-            features = Features(one.architecture, one.float32_model(), self._observer.check_interrupted)
-            start, one.flips = start_from_head(one.model, features, one.dataset, one.config)
-        elif one.flips and one.config.flip == "auto":
-            one.flips = may_mirror(one.dataset, self._observer.check_interrupted)
-        progress = self._checkpoints.restore_latest()
-        if progress is None:
-            progress = start
-            if pretrained:
-                self._observer.on_epoch(start.history[0], 0)
-                self._save(start)
-        elif progress.step:
-            log.info("continuing at step %d of %d", progress.step, one.plan.total_steps)
+        progress = self._start(pretrained)
         if one.config.fine_tune == "none" and pretrained:
             one.plan = one.longest = one.plan.within(0)
         balanced = one.config.class_weights == "balanced"
@@ -96,7 +85,10 @@ class TrainingLoop:
                     self._follow(pace, progress)
                 traced = True
                 steps = _next_steps(steps, seconds, STEPS_PER_CALL)
+                if time.monotonic() - self._saved_s > CHECKPOINT_EVERY_S:
+                    self._save(progress)
             else:
+                self._save(progress)  # validation may need more memory than there is
                 self._observer.on_epoch(self._end_epoch(progress, pace), progress.step)
                 self._save(progress)
                 self._follow(pace, progress)
@@ -109,6 +101,25 @@ class TrainingLoop:
         self._checkpoints.restore_best(progress)
         if progress.best_step:  # the head alone has no average
             one.optimizer.finalize_variable_values(one.model.trainable_variables)
+        return progress
+
+    def _start(self, pretrained: bool) -> Progress:
+        """Where training begins: at the newest checkpoint, else with the head of a pretrained network, or nothing."""
+        one = self._estimator
+        start = Progress()
+        if pretrained:
+            features = Features(one.architecture, one.float32_model(), self._observer.check_interrupted)
+            start, one.flips = start_from_head(one.model, features, one.dataset, one.config)
+        elif one.flips and one.config.flip == "auto":
+            one.flips = may_mirror(one.dataset, self._observer.check_interrupted)
+        progress = self._checkpoints.restore_latest()
+        if progress is None:
+            if pretrained:
+                self._observer.on_epoch(start.history[0], 0)
+                self._save(start)
+            return start
+        if progress.step:
+            log.info("continuing at step %d of %d", progress.step, one.plan.total_steps)
         return progress
 
     def _measure_pace(self) -> Pace:
@@ -144,9 +155,9 @@ class TrainingLoop:
         return False
 
     def _save(self, progress: Progress) -> None:
-        one = self._estimator
-        if one.chief:
+        if self._estimator.chief:
             self._checkpoints.save(progress)
+        self._saved_s = time.monotonic()
 
     def _distribute(self, first_step: int) -> Any:
         """The training batches of this worker, one element for each of its devices in turn."""
