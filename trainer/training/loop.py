@@ -51,7 +51,7 @@ class TrainingLoop:
         self._checkpoints = checkpoints
         self._observer = observer
         self._agree = make_agreement(estimator.strategy)
-        self._saved_s = time.monotonic()
+        self._saved_s = time.perf_counter()
 
     def run(self) -> Progress:
         """See `Estimator.train_and_evaluate`."""
@@ -85,7 +85,7 @@ class TrainingLoop:
                     self._follow(pace, progress)
                 traced = True
                 steps = _next_steps(steps, seconds, STEPS_PER_CALL)
-                if time.monotonic() - self._saved_s > CHECKPOINT_EVERY_S:
+                if time.perf_counter() - self._saved_s > CHECKPOINT_EVERY_S:
                     self._save(progress)
             else:
                 self._save(progress)  # validation may need more memory than there is
@@ -157,7 +157,7 @@ class TrainingLoop:
     def _save(self, progress: Progress) -> None:
         if self._estimator.chief:
             self._checkpoints.save(progress)
-        self._saved_s = time.monotonic()
+        self._saved_s = time.perf_counter()
 
     def _distribute(self, first_step: int) -> Any:
         """The training batches of this worker, one element for each of its devices in turn."""
