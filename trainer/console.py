@@ -7,6 +7,7 @@ import json
 import logging
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from trainer.config import Interrupted, TrainerError
 
 log = logging.getLogger("trainer")
 
+ECHO_S = 3.0  # a person who wants to stop at once has waited longer
 MAX_WHOLE = 40  # letters, up to which the first column of a table is not broken
 
 
@@ -50,6 +52,25 @@ def fail(error: BaseException) -> int:
     prefix = "" if isinstance(error, Interrupted) else "error: "  # somebody asked for it
     sys.stderr.write(f"{prefix}{message}\n")
     return code
+
+
+class Echoes:
+    """Tells a signal that somebody sends again from one that arrives twice.
+
+    Ctrl-C reaches a whole process group, systemd signals every process of a unit, and a sweep or `wandb agent` then
+    passes its own signal on: two of them, meant as one.
+    """
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def is_echo(self) -> bool:
+        """Whether the signal that has just come is the one before once more."""
+        now = time.monotonic()
+        if self._since is not None and now - self._since < ECHO_S:
+            return True
+        self._since = now
+        return False
 
 
 def print_json(value: Any) -> None:

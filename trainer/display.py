@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from trainer.config import Interrupted
-from trainer.console import print_json
+from trainer.console import Echoes, print_json
 
 log = logging.getLogger("trainer")
 
@@ -19,13 +19,15 @@ log = logging.getLogger("trainer")
 class TrainingDisplay:
     """Progress of a training (a bar on a terminal, plain lines in a log), and its signals.
 
-    Outside `defer_signals` SIGINT and SIGTERM raise Interrupted at once; within, `check_interrupted` does.
+    Outside `defer_signals` SIGINT and SIGTERM raise Interrupted at once; within, `check_interrupted` does, or a second
+    signal that is more than an echo of the first.
     """
 
     def __init__(self, *, json_events: bool = False) -> None:
         """`json_events`: each epoch is also a JSON object on stdout, for a program that follows the training."""
         self._json_events = json_events
         self._received: int | None = None
+        self._echoes = Echoes()
         self._deferred = False
         self._previous: dict[int, Any] = {}
         self._progress: Any = None
@@ -46,6 +48,7 @@ class TrainingDisplay:
         self._deferred = True
         try:
             yield
+            self.check_interrupted()
         finally:
             self._deferred = False
             self._stop_bar()
@@ -91,6 +94,8 @@ class TrainingDisplay:
             print_json({"event": "epoch", "epochs": epochs, **entry})
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if self._echoes.is_echo():
+            return
         if self._deferred and self._received is None:
             self._received = number
             log.info("%s: stopping after a checkpoint", signal.Signals(number).name)

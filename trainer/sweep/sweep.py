@@ -7,12 +7,11 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 import typer
 
 from trainer.config import InputError, Interrupted, RunError
-from trainer.console import print_next, print_saved, print_table
+from trainer.console import Echoes, print_next, print_saved, print_table
 from trainer.data.spec import check_spec
 from trainer.sweep.agents import Agents
 from trainer.sweep.board import Board, best_metrics, caution, in_a_line, leaderboard, outcome
@@ -58,7 +57,14 @@ def run_sweep(
     log.info("sweep in %s: %s, %s trials; %s", search.folder, spec.method, count, in_a_line(fixed) or "nothing fixed")
     agents = Agents(search, workers=workers, most=most, retry_failed=retry_failed)
     board = Board(search, agents, most)
-    previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    echoes = Echoes()
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        if not echoes.is_echo():
+            name = signal.Signals(number).name
+            raise Interrupted(f"{name}: stopped; run the same command again to continue", 128 + number)
+
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with board.shown():
             agents.run(board.refresh)
@@ -81,11 +87,6 @@ def run_sweep(
         print_next("trainer", "sweep", file, *shared, "--trials", "0", "--save-best")
     else:
         print_next("trainer", "sweep", file, *shared)
-
-
-def _interrupt(number: int, _: FrameType | None) -> NoReturn:
-    name = signal.Signals(number).name
-    raise Interrupted(f"{name}: stopped; run the same command again to continue", 128 + number)
 
 
 def _show(search: Search) -> None:
