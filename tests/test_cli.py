@@ -393,6 +393,24 @@ def test_models_is_a_table_that_80_columns_hold(
     assert rows == [[tag, "…/pets", "25.00 / 50.00%", "0 MB", "0 min"]]
 
 
+@pytest.mark.parametrize("damage", ["{", '{"format": 1, "labels": []}'])
+def test_a_damaged_version_is_listed_and_hides_no_other(
+    tiny_artifact: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    sound = store.publish(tiny_artifact, "pets")
+    damaged = store.find(store.publish(tiny_artifact, "pets"))
+    (damaged.path / "spec.json").write_text(damage)
+    _, (first, second), _ = call("models", "--json", capsys=capsys)
+    assert (first["tag"], first["dataset"], first["val_accuracy"]) == (damaged.tag, None, None)
+    assert str(damaged.path / "spec.json") in first["error"]
+    assert (second["tag"], second["val_accuracy"], second["error"]) == (sound, 0.25, None)
+    assert closing("models", capsys=capsys) == f"next: bentoml serve --arg model={sound}"
+    assert run(["models"]) == 0
+    printed = capsys.readouterr().out
+    assert "cannot be read" in printed
+    assert f"; `bentoml models delete {damaged.tag}` takes it away\n" in printed
+
+
 def commands(path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
     """Every command by its path: the whole program, its groups, and what is in them."""
     command = typer.main.get_command(app)

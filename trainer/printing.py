@@ -93,7 +93,7 @@ def print_models(rows: Sequence[Mapping[str, Any]]) -> None:
         [
             (
                 row["tag"],
-                _short(row["dataset"]),
+                "cannot be read" if row["error"] else _short(row["dataset"]),
                 "" if row["test_accuracy"] is None else f"{100 * row['val_accuracy']:.2f} / {row['test_accuracy']:.2%}",
                 f"{row['size_bytes'] / 1e6:.0f} MB",
                 _age(datetime.now(UTC) - datetime.fromisoformat(row["created"])),
@@ -101,7 +101,11 @@ def print_models(rows: Sequence[Mapping[str, Any]]) -> None:
             for row in rows
         ],
     )
-    print_next(*serve_command(rows[0]["tag"]))
+    for row in rows:
+        if row["error"]:
+            typer.echo(f"{row['error']}; `bentoml models delete {row['tag']}` takes it away")
+    sound = [row["tag"] for row in rows if not row["error"]]
+    print_next(*(serve_command(sound[0]) if sound else FIRST))
 
 
 def print_dataset(summary: Summary, sheet: Path) -> None:

@@ -120,3 +120,11 @@ def test_classes_are_compared_by_name_and_the_new_truth_holds() -> None:
     )
     compared = compare(new, old)
     assert compared == Comparison(images=2, new_accuracy=0.5, old_accuracy=1.0, chance=0.5)
+
+
+def test_a_damaged_version_is_replaced(export: Path) -> None:
+    damaged = store.find(publish(answered(export, right=10), "pets").tag)
+    (damaged.path / "spec.json").write_text("{")
+    published = publish(answered(export, right=20), "pets")
+    assert store.find("pets").tag == published.tag
+    assert published.worse_than is None

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.artifact import read_spec, store
+from trainer.artifact import ArtifactError, read_spec, store
+
+FACTS = ("dataset", "test_accuracy", "val_accuracy", "quantization")
 
 
 def listing() -> list[dict[str, Any]]:
-    """One entry a model of the store, the newest first; an accuracy (0 to 1) is None where it was not measured."""
-    entries = []
-    for stored in store.models():
+    """One entry a model of the store, the newest first; an accuracy (0 to 1) is None where it was not measured.
+
+    `error` says why a version's spec cannot be read, and its facts are None then.
+    """
+    return [
+        {
+            "tag": stored.tag,
+            **_facts(stored),
+            "size_bytes": stored.size_bytes,
+            "created": stored.created.isoformat(),
+        }
+        for stored in store.models()
+    ]
+
+
+def _facts(stored: store.StoredModel) -> dict[str, Any]:
+    try:
         spec = read_spec(stored.path)
-        entries.append(
-            {
-                "tag": stored.tag,
-                "dataset": spec["dataset"],
-                "test_accuracy": spec["metrics"].get("test_accuracy"),
-                "val_accuracy": spec["metrics"].get("val_accuracy"),
-                "quantization": spec["quantization"],
-                "size_bytes": stored.size_bytes,
-                "created": stored.created.isoformat(),
-            }
-        )
-    return entries
+    except ArtifactError as error:
+        return {**dict.fromkeys(FACTS), "error": str(error)}
+    known = spec["metrics"] | spec
+    return {**{fact: known.get(fact) for fact in FACTS}, "error": None}

@@ -23,6 +23,18 @@ FORMAT = 1
 SPEC_FILE = "spec.json"
 MODEL_FILE = "model.tflite"
 SAVED_MODEL = "saved_model"
+# What every spec has, as JSON.
+KEYS: dict[str, type | tuple[type, ...]] = {
+    "labels": list,
+    "pixels": dict,
+    "quantization": str,
+    "dataset": str,
+    "config": dict,
+    "metrics": dict,
+    "versions": dict,
+    "git_revision": (str, type(None)),
+    "files": dict,
+}
 # Files that others write: the spec cannot hold its own hash, and the model store adds model.yaml.
 UNHASHED = (SPEC_FILE, "model.yaml")
 
@@ -89,7 +101,7 @@ def write_spec(
 
 
 def read_spec(folder: Path) -> dict[str, Any]:
-    """`spec.json` as it stands; no file is verified. Raises ArtifactError where it is missing or unreadable."""
+    """`spec.json` as it stands; no file is verified. Raises ArtifactError where it is missing or damaged."""
     file = folder / SPEC_FILE
     try:
         spec = json.loads(file.read_bytes())
@@ -100,6 +112,9 @@ def read_spec(folder: Path) -> dict[str, Any]:
     if not isinstance(spec, dict) or spec.get("format") != FORMAT:
         found = spec.get("format") if isinstance(spec, dict) else type(spec).__name__
         raise ArtifactError(f"{file}: format {found!r} is not {FORMAT}, the one that this version reads")
+    damaged = [key for key, kind in KEYS.items() if key not in spec or not isinstance(spec[key], kind)]
+    if damaged:
+        raise ArtifactError(f"{file}: not as it was written: {', '.join(damaged)}")
     return spec
 
 
