@@ -56,6 +56,8 @@ def test_a_point_becomes_options(tmp_path: Path) -> None:
     ("rules", "value", "expected"),
     [
         ("{min: 0.1, max: 0.5}", 0.3, (0.1, 0.5, 0.3)),
+        ("{min: 1e-5, max: 1E+2}", 0.3, (1e-5, 100, 0.3)),
+        ("{distribution: log_uniform_values, min: 1e-5, max: 1e-2}", 1e-3, (1e-5, 1e-2, 1e-3)),
         ("{distribution: q_uniform, min: 0, max: 1, q: 0.25}", 0.3, (0, 1, 0.25)),
         ("{distribution: log_uniform, min: -2, max: 0}", 0.5, (math.exp(-2), 1, 0.5)),
         ("{distribution: inv_log_uniform, min: 0, max: 2}", 0.5, (math.exp(-2), 1, 0.5)),
@@ -73,9 +75,26 @@ def test_distributions(tmp_path: Path, rules: str, value: float, expected: tuple
 
 def test_whole_numbers_make_a_grid(tmp_path: Path) -> None:
     spec = read(tmp_path, HEAD + "  epochs: {min: 2, max: 4}\n  optimizer: {values: [sgd, adam, sgd]}\n")
-    assert spec.parameters["epochs"].grid() == (2, 3, 4)
+    assert spec.parameters["epochs"].grid() == range(2, 5)
     assert spec.parameters["optimizer"].grid() == ("sgd", "adam")
     assert spec.points() == 6
+
+
+def test_a_large_range_is_counted_and_not_expanded(tmp_path: Path) -> None:
+    spec = read(
+        tmp_path, HEAD + "  epochs: {min: 0, max: 9000000000000000000000}\n  optimizer: {values: [sgd, adam]}\n"
+    )
+    assert spec.points() == 18_000_000_000_000_000_000_002
+
+
+def test_the_command_s_environment_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA_1", "/data/${args}")  # is not filled in once more
+    text = HEAD + '  epochs: {value: 1}\ncommand: [trainer, fit, "--data-dir=${envvar:DATA_1}/x", "${args}"]\n'
+    spec = read(tmp_path, text)
+    assert spec.options({"epochs": 1}) == ["--data-dir=/data/${args}/x", "--epochs=1"]
+    monkeypatch.delenv("DATA_1")
+    with pytest.raises(InputError, match=r"line 5, command: \$\{envvar:DATA_1\}: .* variable DATA_1 is not set"):
+        read(tmp_path, text)
 
 
 def test_hyperband(tmp_path: Path) -> None:
@@ -112,7 +131,20 @@ def test_the_name_changes_with_the_search_and_not_with_a_comment(tmp_path: Path)
         (HEAD.replace("val_acc", "test_acc") + "  epochs: {value: 1}\n", 2, "'test_accuracy' is not val_accuracy"),
         (HEAD.replace("maximize", "minimize") + "  epochs: {value: 1}\n", 2, "goal: maximize"),
         (HEAD.replace("random", "grid") + "  dropout: {min: 0.0, max: 1.0}\n", 4, "a grid needs"),
+        (HEAD.replace("random", "grid") + "  epochs: {min: 0, max: 2000000000}\n", 3, "more than 100,000 points"),
         (HEAD + "  epochs: {value: 1\n", 5, "not YAML"),
+        (HEAD + "  dropout:\n    distribution: 5\n    min: 0\n", 5, "5 is no name of a distribution"),
+        (HEAD + "  dropout: {min: 1e-x, max: 1}\n", 4, "'1e-x' is no number"),
+        (HEAD + "  dropout: {min: .nan, max: 1.0}\n", 4, "nan is no number"),
+        (HEAD + f"  dropout: {{min: 0, max: {10**400}}}\n", 4, "is no number"),
+        (HEAD + "  dropout: {distribution: log_uniform, min: 0, max: 1000}\n", 4, "out of a number's range"),
+        (HEAD + "  dropout: {distribution: log_uniform, min: -1000, max: 0}\n", 4, "out of a number's range"),
+        (
+            HEAD + '  epochs: {value: 1}\ncommand: [trainer, fit, "${args}", "--name=${project}"]\n',
+            5,
+            "${project} is not",
+        ),
+        (HEAD + '  epochs: {value: 1}\ncommand: [trainer, fit, "${args}", "--name=${args}"]\n', 5, "${args} is not"),
     ],
 )
 def test_bad_files_are_refused_with_file_line_and_key(tmp_path: Path, text: str, line: int, part: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,11 +30,17 @@ class Parameter:
     integer: bool = False
     transform: Callable[[float], float] = lambda drawn: drawn
 
-    def grid(self) -> tuple[Value, ...] | None:
-        """All values; None where they cannot be counted."""
+    def grid(self) -> Sequence[Value] | None:
+        """All values, not in memory; None where they cannot be counted."""
         if self.choices:
             return self.choices
-        return tuple(range(int(self.low), int(self.high) + 1)) if self.integer else None
+        return range(int(self.low), int(self.high) + 1) if self.integer else None
+
+    def count(self) -> int | None:
+        """How many values there are, however many."""
+        if self.choices:
+            return len(self.choices)
+        return int(self.high) - int(self.low) + 1 if self.integer else None
 
 
 @dataclass(frozen=True)
@@ -72,9 +78,8 @@ class SweepSpec:
 
     def points(self) -> int | None:
         """How many points there are; None where they cannot be counted."""
-        counts = [len(grid) if (grid := p.grid()) is not None else math.inf for p in self.parameters.values()]
-        product = math.prod(counts)
-        return None if product == math.inf else int(product)
+        counts = [parameter.count() for parameter in self.parameters.values()]
+        return None if None in counts else math.prod(count for count in counts if count is not None)
 
     def options(self, point: Mapping[str, Value]) -> list[str]:
         """The options of `trainer fit` for a point."""

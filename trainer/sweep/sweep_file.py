@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import re
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +24,9 @@ TOP_KEYS = (
 )
 # The part of a command that names the program, in the spellings that W&B's files have.
 PROGRAM = (["trainer", "fit"], ["${program}", "fit"], ["python", "-m", "trainer", "fit"])
+MACRO = re.compile(r"\$\{[^}]*\}?")
+ENVVAR = re.compile(r"\$\{envvar:([A-Z0-9_]+)\}")  # as W&B has it
+MAX_GRID = 100_000  # points; more are never run, and each is looked at
 
 # (file, line number from 1, key) of what is being read
 Where = tuple[Path, int, str]
@@ -52,6 +59,8 @@ class _Reader:
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise InputError(f"{self._path}, line {line}: not YAML: {error.problem}") from error
+        except (yaml.YAMLError, ValueError) as error:  # a character, or a date, that there is none of
+            raise InputError(f"{self._path}: not YAML: {error}") from error
         if not isinstance(content, dict):
             raise InputError(f"{self._path}: a mapping with method, metric and parameters is expected")
         self._note_lines(node, "")
@@ -64,9 +73,7 @@ class _Reader:
         self._check_metric(content.get("metric"))
         parameters = self._parameters(content.get("parameters"))
         if method == "grid":
-            for name, parameter in parameters.items():
-                if parameter.grid() is None:
-                    self._fail(f"parameters.{name}", "a grid needs `values`, `value` or whole numbers from min to max")
+            self._check_grid(parameters)
         cap = content.get("run_cap")
         if cap is not None and not (isinstance(cap, int) and cap > 0):
             self._fail("run_cap", f"{cap!r} is no positive whole number")
@@ -100,6 +107,13 @@ class _Reader:
         if metric.get("goal", "minimize") != "maximize":  # W&B minimizes where the file does not say
             self._fail("metric.goal", f"`goal: maximize` is expected for {METRIC}")
 
+    def _check_grid(self, parameters: dict[str, Parameter]) -> None:
+        for name, parameter in parameters.items():
+            if parameter.count() is None:
+                self._fail(f"parameters.{name}", "a grid needs `values`, `value` or whole numbers from min to max")
+        if math.prod(parameter.count() or 0 for parameter in parameters.values()) > MAX_GRID:
+            self._fail("parameters", f"a grid of more than {MAX_GRID:,} points; `method: random` draws from as many")
+
     def _command(self, command: Any) -> tuple[str, ...]:
         """What follows `trainer fit`."""
         if command is None:
@@ -115,10 +129,17 @@ class _Reader:
             self._fail("command", "only `trainer fit` is run: ${env}, trainer, fit, --no-save, ${args} is expected")
         if rest.count(ARGS) != 1:
             self._fail("command", f"{ARGS} is expected once")
-        for word in rest:
-            if word.startswith("${") and word != ARGS:
-                self._fail("command", f"{word} is not known here; {ARGS} is")
-        return rest
+        return tuple(word if word == ARGS else self._filled_in(word) for word in rest)
+
+    def _filled_in(self, word: str) -> str:
+        """A word of the command with its environment variables."""
+        for macro in MACRO.findall(word):
+            variable = ENVVAR.fullmatch(macro)
+            if not variable:
+                self._fail("command", f"{macro} is not known here; {ARGS}, as a word, and ${{envvar:NAME}} are")
+            if variable[1] not in os.environ:
+                self._fail("command", f"{macro}: the environment variable {variable[1]} is not set")
+        return ENVVAR.sub(lambda macro: os.environ[macro[1]], word)
 
     def _hyperband(self, rules: Any) -> Hyperband | None:
         if rules is None:
@@ -157,6 +178,8 @@ class _Reader:
         if "probabilities" in rules or rules.get("distribution") == "categorical_w_probabilities":
             self._fail(key, "values with probabilities are drawn by W&B only; repeat no value and leave them out")
         name = rules.get("distribution") or self._default_distribution(key, rules)
+        if not isinstance(name, str):
+            self._fail(f"{key}.distribution", f"{name!r} is no name of a distribution")
         quantized = name.startswith("q_")
         base = name.removeprefix("q_")
         if base not in DISTRIBUTIONS or (quantized and base not in QUANTIZED):
@@ -175,11 +198,20 @@ class _Reader:
             return Parameter(choices=tuple(dict.fromkeys(scalars)))
         numbers = {}
         for one in needed:
-            number = rules.get(one, DEFAULTS.get(one))
-            if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-                self._fail(f"{key}.{one}", f"{number!r} is no number")
-            numbers[one] = number
-        return self._numeric(key, base, numbers)
+            numbers[one] = self._number(f"{key}.{one}", rules.get(one, DEFAULTS.get(one)))
+        try:
+            return self._numeric(key, base, numbers)
+        except OverflowError:
+            self._fail(key, "e to the power of these is out of a number's range")
+
+    def _number(self, key: str, value: Any) -> float:
+        number = value
+        if isinstance(value, str):  # `1e-5`: YAML's own numbers have a point before the exponent
+            with suppress(ValueError):
+                number = float(value)
+        if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) <= sys.float_info.max:
+            self._fail(key, f"{value!r} is no number")
+        return number
 
     def _default_distribution(self, key: str, rules: dict[str, Any]) -> str:
         if "value" in rules:
@@ -221,4 +253,6 @@ class _Reader:
             low, high = math.exp(low), math.exp(high)
         elif base == "inv_log_uniform":  # 1/x is log-uniform
             low, high = math.exp(-high), math.exp(-low)
+        if base != "uniform" and low == 0:  # rounded to it
+            raise OverflowError
         return Parameter(low=low, high=high, log=base != "uniform", transform=rounded)
