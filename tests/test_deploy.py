@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import kubernetes_validate
 import pytest
 import yaml
@@ -18,6 +19,15 @@ DEPLOY = PROJECT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 STACK = yaml.safe_load((DEPLOY / "stack.yaml").read_text())
 DOCKERFILE = (DEPLOY / "Dockerfile.jinja").read_text()
+
+
+def test_a_label_of_the_image_has_the_very_text() -> None:
+    labels = {"trainer.dataset": 'folder:it\'s "$HOME" & \\$5 <é>', "trainer.test_accuracy": "0.5"}
+    text = jinja2.Template(DOCKERFILE).render(__base_image__="python", __options__env=labels)
+    (line,) = (line for line in text.splitlines() if line.startswith("LABEL "))
+    # Between double quotes a shell reads backslashes and dollars as Docker does.
+    words = subprocess.run(["sh", "-c", f"printf '%s\\n' {line}"], capture_output=True, text=True, check=True).stdout
+    assert words.splitlines() == ["LABEL", *(f"{name}={value}" for name, value in labels.items())]
 
 
 def rendered(folder: Path) -> list[dict[str, Any]]:
