@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
+import ipaddress
 import json
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,18 +42,33 @@ def predict_local(model: str, paths: Sequence[Path]) -> Iterator[dict[str, Any] 
 
 def predict_remote(url: str, paths: Sequence[Path]) -> Iterator[dict[str, Any] | InputError]:
     """The same from the server at `url`. Raises InputError where nothing answers there."""
+    opener = _opener(url)
     for path in paths:
         try:
             request = urllib.request.Request(f"{url.rstrip('/')}/predict", data=_read(path), method="POST")
             request.add_header("Content-Type", "application/octet-stream")
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            with opener.open(request, timeout=TIMEOUT_S) as response:
                 yield json.load(response) | {"path": str(path)}
         except urllib.error.HTTPError as error:
             yield InputError(f"{path}: {_message(error)}")
         except InputError as error:
             yield error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise InputError(f"--url: no answer from {url}: {getattr(error, 'reason', error)}") from error
+
+
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    """What asks the server at `url`: through the proxy of the environment, but for this machine's own address."""
+    try:
+        address = urllib.parse.urlsplit(url)
+        host, _ = address.hostname or "", address.port  # a port that is no number is found here
+    except ValueError as error:
+        raise InputError(f"--url: {url!r} is no address of a server, such as http://127.0.0.1:3000: {error}") from error
+    try:
+        own = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        own = host == "localhost" or host.endswith(".localhost")
+    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if own else []))
 
 
 def _read(path: Path) -> bytes:
