@@ -9,18 +9,24 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
+SHARED_BY = "TRAINER_SHARED_BY"  # how many processes like this one share the machine: a sweep tells its trials
 MEMORY_SHARE = 4  # a quarter of the memory may be filled with images
 
 
 def available_cpus() -> int:
-    """How many CPUs this process may use: the smaller of its affinity and its cgroup's quota, at least 1."""
+    """How many CPUs this process may use, at least 1: the lesser of its affinity and its share of its cgroup's."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         membership = MEMBERSHIP.read_text()
     except OSError:
         return allowed
     # Rounded down: a thread beyond the quota is throttled, and the rest of the batch waits for it.
-    return max(1, int(min(allowed, cgroup_cpus(membership, CGROUPS))))
+    return max(1, int(min(allowed, cgroup_cpus(membership, CGROUPS) / shared_by())))
+
+
+def shared_by() -> int:
+    """How many processes, this one included, share what the machine or the container has."""
+    return int(os.environ.get(SHARED_BY, "1"))
 
 
 def cgroup_cpus(membership: str, root: Path) -> float:
@@ -57,6 +63,13 @@ def _quota(folder: Path) -> float:
         return float("inf")
 
 
+def can_write(folder: Path) -> bool:
+    """Whether files can be made in a folder, which need not exist yet."""
+    place = folder.absolute()
+    existing = next(path for path in (place, *place.parents) if os.path.exists(path))
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
     """Drop what C++ code writes to stderr: LiteRT announces its delegate, and knows no switch for that."""
@@ -83,8 +96,8 @@ def memory_limit() -> int:
 
 
 def memory_budget() -> int:
-    """Bytes of images that may be held in memory: a share of what there is."""
-    return memory_limit() // MEMORY_SHARE
+    """Bytes of images that may be held in memory: a share of what there is for this process."""
+    return memory_limit() // (MEMORY_SHARE * shared_by())
 
 
 def evaluation_batch(height: int, width: int) -> int:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from trainer.config import InputError, RunError, TrainerError
-from trainer.sweep.executor import LocalTrial, share_of_cores
+from trainer.sweep.executor import LocalTrial, Share, share_of_machine
 from trainer.sweep.search import Search, Trial
 from trainer.sweep.space import METRIC, Value
 from trainer.training.run_folder import CHECKPOINTS
@@ -31,7 +31,7 @@ class Running:
 
 
 class Agents:
-    """`workers` trainings at once, each on its share of the processor's cores."""
+    """`workers` trainings at once, each on its share of the machine."""
 
     def __init__(self, search: Search, *, workers: int, most: int | None, retry_failed: bool) -> None:
         self.workers = workers
@@ -79,7 +79,7 @@ class Agents:
                     continue
                 if trial is None:
                     return
-                error = self._train(trial, share_of_cores(index, self.workers))
+                error = self._train(trial, share_of_machine(index, self.workers))
                 failures = failures + 1 if error else 0
                 if error and failures == PATIENCE:
                     self.stopped.append(error)
@@ -88,12 +88,12 @@ class Agents:
             self._errors.append(error)
             self._stop_all()
 
-    def _train(self, trial: Trial, cores: set[int]) -> TrainerError | None:
+    def _train(self, trial: Trial, share: Share) -> TrainerError | None:
         """Run the trial to its end; the error where it failed."""
         shown = self.running[trial.number] = Running(trial.number, dict(trial.point))
         pruned = False
         try:
-            training = LocalTrial(self._search.spec.options(trial.point), trial.folder, cores)
+            training = LocalTrial(self._search.spec.options(trial.point), trial.folder, share)
             with self._stoppable(training):
                 for event in training.events():
                     shown.epoch, shown.value = int(event["epoch"]), event[METRIC]

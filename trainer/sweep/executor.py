@@ -11,21 +11,34 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from trainer.machine import SHARED_BY
 
 LOG = "fit.log"  # of a trial: what `trainer fit` said
 
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of this machine that a training may use."""
+
+    cores: frozenset[int]
+    variables: Mapping[str, str]  # of its environment: the GPUs, and the memory
+
 
 class LocalTrial:
-    """One training on this machine, started with `options` of `trainer fit` on some of its `cores`.
+    """One training on this machine, started with `options` of `trainer fit`, on its `share` of it.
 
     It runs in `folder`, and in a process group of its own: Ctrl-C in a terminal reaches the sweep alone, which then
     stops it.
     """
 
-    def __init__(self, options: Sequence[str], folder: Path, cores: set[int]) -> None:
+    def __init__(self, options: Sequence[str], folder: Path, share: Share) -> None:
         # Offline, and `wandb sync` later, unless the sweep file's command says otherwise: its options come after.
         command = [sys.executable, "-m", "trainer", "fit", "--wandb=offline", *options]
         self._log = folder / LOG
@@ -34,11 +47,11 @@ class LocalTrial:
                 [*command, f"--run-dir={folder}", "--json", "--events"],
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(),
+                env={**_environment(), **share.variables},
                 process_group=0,
             )
         if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(self._process.pid, cores)
+            os.sched_setaffinity(self._process.pid, share.cores)
         self.result: dict[str, Any] | None = None  # once the events have ended, of a training that came to its end
 
     def events(self) -> Iterator[dict[str, Any]]:
@@ -65,15 +78,43 @@ class LocalTrial:
 
     def reason(self) -> str:
         """Why it failed, in a line."""
+        if self.exit_code is not None and self.exit_code < 0:
+            hint = ": the machine ran out of memory, most likely; fewer --workers or a smaller --batch-size need less"
+            number = signal.Signals(-self.exit_code)
+            return f"killed by {number.name}{hint if number == signal.SIGKILL else ''}"
         lines = self._log.read_text(errors="replace").strip().splitlines()
         return lines[-1].removeprefix("error: ") if lines else f"`trainer fit` ended with {self.exit_code}"
 
 
-def share_of_cores(index: int, workers: int) -> set[int]:
-    """The cores of one of several workers: their own where there are enough, else all."""
+def share_of_machine(index: int, workers: int) -> Share:
+    """What one of several workers may use."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    each = len(cores) // workers
-    return set(cores[index * each : (index + 1) * each]) if each else set(cores)
+    variables = {SHARED_BY: str(workers)}
+    gpus = _gpus()
+    if gpus and workers > 1:
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(_part(gpus, index, workers))
+        if len(gpus) < workers:  # else each takes all of the GPU's memory at its start
+            variables["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+    return Share(frozenset(_part(cores, index, workers)), variables)
+
+
+def _part(items: Sequence[Item], index: int, workers: int) -> Sequence[Item]:
+    """The items of one worker: its own where there are enough, else one that it shares."""
+    each = len(items) // workers
+    return items[index * each : (index + 1) * each] if each else [items[index % len(items)]]
+
+
+def _gpus() -> list[str]:
+    """The names that CUDA_VISIBLE_DEVICES has for the GPUs that this process may use."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in visible.split(",") if name]
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"], capture_output=True, text=True, check=False
+        )
+    except OSError:  # no driver of NVIDIA's
+        return []
+    return listed.stdout.split() if listed.returncode == 0 else []
 
 
 def _environment() -> dict[str, str]:
