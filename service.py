@@ -42,6 +42,7 @@ from trainer.serving.protocol import Protocol
 from trainer.serving.request import Request
 from trainer.serving.served import make_served
 from trainer.serving.settings import read_settings
+from trainer.serving.supervisor import end_without, give_up
 
 log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
 
@@ -84,6 +85,12 @@ def chosen_model() -> store.StoredModel:
     return stored
 
 
+def served_model() -> tuple[store.StoredModel, artifact.Artifact]:
+    """The version that was chosen when the server was started."""
+    stored = store.find(os.environ.get(SERVED_MODEL, settings.model))
+    return stored, artifact.load(stored.path)
+
+
 class ChosenModel(BentoModel):
     """`chosen_model()` as BentoML's own kind of model, found only when asked for: importing needs no model."""
 
@@ -107,9 +114,12 @@ def image_labels() -> list[dict[str, str]]:
         "org.opencontainers.image.version": stored.tag,
         "org.opencontainers.image.revision": packed["git_revision"],
         # Without the path: registries show it.
-        "trainer.dataset": re.sub(r"^(folder|csv):.*/", r"\1:", packed["dataset"]),
+        "trainer.dataset": re.sub(r"^(folder|csv):.*/", r"\1:", packed["dataset"], flags=re.DOTALL),
     } | {f"trainer.{name}": str(value) for name, value in packed["metrics"].items()}
-    return [{"name": name, "value": value} for name, value in labels.items() if value]
+    for name, value in labels.items():
+        if value and not value.isprintable():
+            log.warning("the image has no label %s: a Dockerfile cannot hold %r", name, value)
+    return [{"name": name, "value": value} for name, value in labels.items() if value and value.isprintable()]
 
 
 @bentoml.service(
@@ -131,6 +141,7 @@ class Classifier:
     def choose_model() -> None:
         """Runs once, before the workers: ends `bentoml serve` where there is nothing sound to serve."""
         os.environ[SERVED_MODEL] = chosen_model().tag
+        end_without(served_model)
         if settings.drain_file:
             # Of the process before this one, which a failed liveness probe has ended: this one is to be ready.
             settings.drain_file.unlink(missing_ok=True)
@@ -140,8 +151,10 @@ class Classifier:
 
     def __init__(self) -> None:
         self.draining = False
-        stored = store.find(os.environ.get(SERVED_MODEL, settings.model))
-        loaded = artifact.load(stored.path)
+        try:
+            stored, loaded = served_model()
+        except (InputError, artifact.ArtifactError):  # deleted or damaged since the server was started
+            give_up()
         metrics = Metrics(stored.tag, os.environ.get(METRICS_DIR))
         served = make_served(stored.tag, loaded, settings, metrics.on_batch)
         memory = Memory(left_for_requests(settings.workers))

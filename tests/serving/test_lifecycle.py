@@ -76,6 +76,18 @@ def test_sigterm_drains_first(tiny_artifact: Path, tmp_path: Path) -> None:
         assert 2.9 < time.monotonic() - begin < 8
 
 
+def test_workers_that_have_lost_their_model_end_the_server(tiny_artifact: Path, tmp_path: Path) -> None:
+    with serving(tiny_artifact, tmp_path, "--arg", "workers=2") as server:
+        shutil.rmtree(tmp_path / "models")
+        for worker in server.workers():
+            worker.kill()
+        assert server.process.wait(30) == 2
+        log = server.log.read_text()
+        assert "Traceback" not in log
+        (line,) = (line for line in log.splitlines() if "the server ends" in line)
+        assert f"the model store {tmp_path} holds no model of trainer" in line
+
+
 def test_a_drain_file_of_the_process_before_is_removed(tiny_artifact: Path, tmp_path: Path) -> None:
     """A failed liveness probe: preStop makes the file, in a volume that outlives the container."""
     drain = tmp_path / "drain"
