@@ -341,7 +341,10 @@ def closing(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_each_command_names_the_next_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = "next: trainer fit --dataset builtin:digits"
     assert closing("models", capsys=capsys) == first
@@ -358,7 +361,11 @@ def test_each_command_names_the_next_one(
     tag = store.find(None).tag
     assert closing("models", capsys=capsys) == served + tag
     assert closing("predict", "my-pictures", folder / "cat" / "0.png", capsys=capsys) == f"{served}my-pictures"
+    Path("report").touch()  # a folder could not be made, as where nothing can be written
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert closing("evaluate", tag, "--dataset", folder, capsys=capsys) == served + tag
+    (report,) = tmp_path.glob("trainer-report-*/report.html")
+    assert f"{Path('report').absolute()} cannot be written: the report goes to {report.parent}" in caplog.messages
     assert closing(*fit, capsys=capsys) == f"{served}my-pictures"  # the run has finished: only the export is made again
     assert closing("cache", "prune", capsys=capsys) == first
 
@@ -366,6 +373,43 @@ def test_each_command_names_the_next_one(
     monkeypatch.setattr("trainer.artifact.predict.predict_remote", lambda *_: iter([answer]))
     remote = closing("predict", "--url", "http://127.0.0.1:3000/", "a b.png", capsys=capsys)
     assert remote == "next: curl --data-binary '@a b.png' http://127.0.0.1:3000/predict"
+
+
+def test_a_contact_sheet_that_cannot_be_written_costs_a_line(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("file").touch()
+    inspect = ("data", "inspect", "builtin:digits", "--sheet", "file/sheet.png")
+    code, (summary,), _ = call(*inspect, "--json", capsys=capsys)
+    assert (code, summary["contact_sheet"], len(summary["labels"])) == (0, None, 10)
+    assert caplog.messages[-1] == (
+        "the contact sheet file/sheet.png cannot be written: Not a directory; --sheet names another place"
+    )
+    assert run(inspect) == 0
+    assert "contact sheet" not in capsys.readouterr().out
+
+
+def test_a_user_without_a_home_is_told_what_to_set(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)  # which the system has no entry for
+    for command in (["models"], ["data", "inspect", "builtin:digits"], ["cache", "prune"], FIT):
+        code, _, errors = call(*command, capsys=capsys)
+        assert code == 2
+        assert errors.startswith("error: the user 54321 has no home folder; set HOME to ")
+    assert list(Path().iterdir()) == []
+
+
+def test_a_store_that_cannot_be_written_is_told_before_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("file").touch()
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "file" / "store"))
+    code, _, errors = call(*FIT, "--wandb=disabled", capsys=capsys)
+    assert code == 2
+    assert errors.startswith(f"error: the model store {tmp_path}/file/store cannot be written; set BENTOML_HOME ")
+    assert not Path("runs").exists()
 
 
 def test_json_has_no_closing_line(capsys: pytest.CaptureFixture[str], tiny_artifact: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trainer.config import InputError, Interrupted, RunError
-from trainer.console import fail, print_next, print_saved, serve_command
+from trainer.console import fail, masked, print_next, print_saved, serve_command
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,23 @@ def test_what_was_published_is_served_or_taken_back(
     printed = capsys.readouterr()
     assert printed.out == "saved as pets:new\n"
     assert printed.err == f"next: {command}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no answer from postgresql://me:s3cret@db:5432/x here", "no answer from postgresql://me:***@db:5432/x here"),
+        (
+            "'mysql+pymysql://me:a/b@c@db/x?sslpassword=abc&timeout=1'",
+            "'mysql+pymysql://me:***@db/x?sslpassword=***&timeout=1'",
+        ),
+        ("redis://:s3cret@db", "redis://:***@db"),
+        (
+            "sqlite:///trials.db and http://127.0.0.1:3000/predict",
+            "sqlite:///trials.db and http://127.0.0.1:3000/predict",
+        ),
+        ("csv:my@home.csv?image=file&label=kind", "csv:my@home.csv?image=file&label=kind"),
+    ],
+)
+def test_passwords_of_urls_are_masked(text: str, shown: str) -> None:
+    assert masked(text) == shown

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,10 +15,15 @@ import typer
 from typer.main import get_command
 
 from trainer import printing
-from trainer.config import FitConfig, InputError, options, searchable
-from trainer.console import fail, print_json, print_next, print_saved, set_up_logging
+from trainer.config import FitConfig, InputError, options, require_home, searchable
+from trainer.console import fail, masked, print_json, print_next, print_saved, set_up_logging
 from trainer.display import TrainingDisplay
+from trainer.machine import can_write
 from trainer.options import flags, normalize_arguments, typer_option, with_options
+
+log = logging.getLogger("trainer")
+
+REPORTS = Path("report")
 
 app = typer.Typer(
     name="trainer",
@@ -63,6 +70,7 @@ def root(
     ] = False,
 ) -> None:
     """`--debug` is taken off the command line by `main`, wherever it stands; here for the help."""
+    require_home()
 
 
 @app.command(epilog="Example: [bold]trainer fit --dataset folder:photos --model compact_resnet --epochs 20[/bold]")
@@ -99,6 +107,11 @@ def evaluate(
     """Measure a stored model on those of a data set's images that it has never seen."""
     from trainer.training.evaluate import evaluate as run_evaluate
 
+    if report_dir is not None and not can_write(report_dir):
+        raise InputError(f"--report-dir: {report_dir} cannot be written")
+    if report_dir is None and not can_write(REPORTS):
+        report_dir = Path(tempfile.mkdtemp(prefix="trainer-report-"))
+        log.warning("%s cannot be written: the report goes to %s", REPORTS.absolute(), report_dir)
     result = run_evaluate(model, dataset, engine_name=engine, data_dir=data_dir, report_dir=report_dir)
     if as_json:
         print_json(result)
@@ -174,7 +187,7 @@ def sweep(
         int | None,
         typer.Option(min=0, help="Total, with earlier ones (default: the file's run_cap, else the whole grid, or 20)."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Trainings at once; each has its share of the cores.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Trainings at once; each has its share of the machine.")] = 1,
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="An Optuna storage that machines share (default: a journal file).")
     ] = None,
@@ -211,11 +224,16 @@ def data_inspect(
 
     dataset = load(spec, data_dir=data_dir, wish=lambda sizes: suggest(sizes, "none").wish)
     summary = summarize(dataset)
-    contact_sheet(dataset, sheet)
+    drawn: Path | None = sheet
+    try:
+        contact_sheet(dataset, sheet)
+    except OSError as error:
+        drawn = None
+        log.warning("the contact sheet %s cannot be written: %s; --sheet names another place", sheet, error.strerror)
     if as_json:
-        print_json({**asdict(summary), "contact_sheet": str(sheet)})
+        print_json({**asdict(summary), "contact_sheet": str(drawn) if drawn else None})
         return
-    printing.print_dataset(summary, sheet)
+    printing.print_dataset(summary, drawn)
     printing.print_after_inspect(spec, data_dir)
 
 
@@ -243,6 +261,6 @@ def run(command_line: Sequence[str]) -> int:
         code = command(normalize_arguments(command_line, flags(command)), standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         if debug:
-            traceback.print_exc()
+            sys.stderr.write(masked(traceback.format_exc()))
         return fail(error)
     return code if isinstance(code, int) else 0

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -286,6 +287,17 @@ class FitConfig:
         """Names the configuration: runs with equal hashes may continue each other."""
         text = json.dumps(self.decisive(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def require_home() -> None:
+    """Raise InputError for a user without a home folder, under which TensorFlow, W&B and others make one called `~`."""
+    try:
+        Path.home()
+    except RuntimeError:
+        raise InputError(
+            f"the user {os.getuid()} has no home folder; set HOME to a folder that it may write to (BENTOML_HOME, the "
+            "models, and TRAINER_CACHE_DIR, decoded images, lie in it where they are not set)"
+        ) from None
 
 
 def slug(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import re
 import shlex
 import sys
 import time
@@ -18,12 +19,24 @@ log = logging.getLogger("trainer")
 
 ECHO_S = 3.0  # a person who wants to stop at once has waited longer
 MAX_WHOLE = 40  # letters, up to which the first column of a table is not broken
+# Of a URL: what stands between the user and the last @, and what is named like a secret.
+SECRETS = re.compile(r"(?<=://)([^\s:/@]*):\S*@|([?&]\w*(?:pass|secret|token)\w*)=[^&\s\x22\x27]*", re.IGNORECASE)
+
+
+def masked(text: str) -> str:
+    """Text for people and logs, without the passwords of its URLs."""
+    return SECRETS.sub(lambda found: f"{found[2]}=***" if found[2] else f"{found[1]}:***@", text)
+
+
+class _LogLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return masked(super().format(record))
 
 
 def set_up_logging() -> None:
     """Plain lines on stderr: stdout is for results."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    handler.setFormatter(_LogLines("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -50,7 +63,7 @@ def fail(error: BaseException) -> int:
     else:
         message = f"internal error: {type(error).__name__}: {message} (--debug shows where)"
     prefix = "" if isinstance(error, Interrupted) else "error: "  # somebody asked for it
-    sys.stderr.write(f"{prefix}{message}\n")
+    sys.stderr.write(f"{prefix}{masked(message)}\n")
     return code
 
 
@@ -82,7 +95,7 @@ def print_json(value: Any) -> None:
 def print_next(*command: str | Path) -> None:
     """The closing line of a command: what to try next. On stderr, as it is no result that a pipe should carry."""
     sys.stdout.flush()
-    sys.stderr.write(f"next: {shlex.join(map(str, command))}\n")
+    sys.stderr.write(f"next: {shlex.join(masked(str(word)) for word in command)}\n")
 
 
 def serve_command(model: str) -> tuple[str, ...]:

@@ -108,7 +108,7 @@ def print_models(rows: Sequence[Mapping[str, Any]]) -> None:
     print_next(*(serve_command(sound[0]) if sound else FIRST))
 
 
-def print_dataset(summary: Summary, sheet: Path) -> None:
+def print_dataset(summary: Summary, sheet: Path | None) -> None:
     """Counts, sizes and rejected files."""
     counts = summary.counts
     print_table(
@@ -121,7 +121,8 @@ def print_dataset(summary: Summary, sheet: Path) -> None:
     if len(summary.sizes) > 5:
         typer.echo(f"and {len(summary.sizes) - 5} more sizes")
     pixels = summary.pixels
-    typer.echo(f"decoded to {pixels.height}x{pixels.width}x{pixels.channels}; contact sheet in {sheet}")
+    drawn = f"; contact sheet in {sheet}" if sheet else ""
+    typer.echo(f"decoded to {pixels.height}x{pixels.width}x{pixels.channels}{drawn}")
     typer.echo(f"{len(summary.rejected)} rejected, {summary.ignored} ignored (no images)")
     for file in summary.rejected[:20]:
         typer.echo(f"  {file.path}: {file.reason}")

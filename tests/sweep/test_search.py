@@ -80,6 +80,22 @@ def test_a_killed_trial_is_continued_in_its_folder(tmp_path: Path) -> None:
     assert (again.number, again.point, again.folder) == (killed.number, killed.point, killed.folder)
 
 
+@pytest.mark.parametrize("torn", [b'{"op_code":6,"trial_id":1,"sta', b"\0" * 300, b'{"op_code":\n'])
+def test_a_torn_record_is_cut_and_the_study_goes_on(
+    tmp_path: Path, torn: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = run_all(Search(spec(), tmp_path), most=2)
+    with (tmp_path / "journal.log").open("ab") as journal:
+        journal.write(torn)
+    search = Search(spec(), tmp_path)
+    assert [trial.user_attrs[POINT] for trial in search.leaders()] == first
+    assert caplog.messages == [
+        f"{tmp_path / 'journal.log'}: {len(torn)} bytes at its end are no whole record and are cut off"
+    ]
+    assert len(run_all(search)) == 4
+    assert len(Search(spec(), tmp_path).leaders()) == 6
+
+
 def test_a_failure_is_run_again_only_when_asked_for(tmp_path: Path) -> None:
     search = Search(spec(), tmp_path)
     first = search.claim(1)

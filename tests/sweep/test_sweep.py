@@ -11,9 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from trainer.artifact import store
 from trainer.sweep.search import POINT, RUN, Search
+from trainer.sweep.sweep import with_data
 from trainer.sweep.sweep_file import read_spec
 
 OPTIONS = ("dataset", "epochs", "learning_rate", "dropout", "limit", "model")
@@ -51,7 +53,7 @@ def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def trials_of(file: Path) -> Search:
     (folder,) = Path("runs").glob("sweep-*")
-    return Search(read_spec(file, OPTIONS), folder)
+    return Search(with_data(read_spec(file, OPTIONS)), folder)
 
 
 def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
@@ -100,6 +102,17 @@ def test_a_sweep_without_trials_names_itself_and_its_storage() -> None:
     assert done.stderr.splitlines()[-1] == "next: trainer sweep grid.yaml --storage sqlite:///trials.db"
 
 
+def test_the_password_of_a_storage_is_shown_nowhere() -> None:
+    file = str(write(GRID.replace("EPOCHS", "1")))
+    done = sweep(file, "--trials", "0", "--storage", "sqlite:///trials.db?password=s3cret")
+    assert done.stderr.splitlines()[-1].endswith("'sqlite:///trials.db?password=***'"), done.stderr
+    for url in ("nosuch://me:s3cret@db/x", "me:s3cret@db", "postgresql://me:s3cret@127.0.0.1:1/x"):
+        for debug in ((), ("--debug",)):
+            done = sweep(file, "--trials", "0", "--storage", url, *debug)
+            assert done.returncode == 2
+            assert "s3cret" not in done.stdout + done.stderr
+
+
 def test_failures_in_a_row_stop_the_workers_with_the_reason() -> None:
     file = write(GRID.replace("EPOCHS", "0"))
     done = sweep(str(file))
@@ -121,6 +134,23 @@ def test_a_data_set_that_is_not_there_is_refused_before_any_trial() -> None:
     assert done.returncode == 2
     assert done.stderr == "error: --dataset: photo does not exist; a folder is expected; did you mean photos?\n"
     assert not Path("runs").exists()
+
+
+def test_other_pictures_in_the_folder_make_another_sweep() -> None:
+    for name in ("cat", "dog"):
+        Path("photos", name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), "red" if name == "cat" else "blue").save(Path("photos", name, "1.png"))
+    file = write(GRID.replace("EPOCHS", "1").replace("builtin:digits", "folder:photos"))
+    first = with_data(read_spec(file, OPTIONS))
+    assert with_data(read_spec(file, OPTIONS)).name == first.name
+    picture = next(Path("photos", "cat").iterdir())
+    picture.write_bytes(next(Path("photos", "dog").iterdir()).read_bytes())
+    by_parameter = with_data(read_spec(file, OPTIONS))
+    assert by_parameter.name != first.name
+    command = file.read_text().replace('  dataset: {value: "folder:photos"}\n', "")
+    for words in ('"--dataset=folder:photos"', '"--dataset", "folder:photos"'):
+        file.write_text(command.replace('"--no-save"', words))
+        assert with_data(read_spec(file, OPTIONS)).data == by_parameter.data
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ import yaml
 
 from trainer.artifact.spec import read_spec
 from trainer.config import InputError, RunError, slug
+from trainer.machine import can_write
 
 log = logging.getLogger("trainer")
 
@@ -84,6 +85,16 @@ def publish(export_dir: Path, name: str) -> str:
     tag = f"{name}:{version.name}"
     log.info("published %s", tag)
     return tag
+
+
+def refuse_unwritable() -> None:
+    """Raise InputError where `publish` could not write, before the work that it comes after."""
+    home = _home()
+    if not can_write(home):
+        raise InputError(
+            f"the model store {home} cannot be written; set BENTOML_HOME to another place, or --no-save keeps the "
+            "model in its run folder"
+        )
 
 
 def find(tag: str | None) -> StoredModel:

@@ -7,7 +7,9 @@ continued.
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +63,8 @@ class Search:
                     load_if_exists=True,
                 )
             except Exception as error:
-                raise InputError(f"--storage: {storage or folder}: cannot be used: {error}") from error
+                place = "--storage" if storage else folder  # not the URL: it may hold a password in any form
+                raise InputError(f"{place}: cannot be used: {error}") from error
 
     def claim(self, most: int | None, *, retry: Collection[int] = ()) -> Trial | None:
         """The next trial; None where `most` trials exist (those that failed included), or no point is left.
@@ -205,4 +208,29 @@ def _is_free(file: Path) -> bool:
 def _journal(file: Path) -> optuna.storages.BaseStorage:
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 
-    return JournalStorage(JournalFileBackend(str(file), JournalFileOpenLock(str(file))))
+    lock = JournalFileOpenLock(str(file))
+    if file.exists():
+        lock.acquire()  # another process may be writing a record just now
+        try:
+            _cut_torn_end(file)
+        finally:
+            lock.release()
+    return JournalStorage(JournalFileBackend(str(file), lock))
+
+
+def _cut_torn_end(journal: Path) -> None:
+    """Take away the half record of a process that was killed: Optuna would write the next one onto it."""
+    content = journal.read_bytes()
+    whole = content
+    while whole and not _is_record(whole[whole.rfind(b"\n", 0, -1) + 1 :]):
+        whole = whole[: whole.rfind(b"\n", 0, -1) + 1]
+    if len(whole) < len(content):
+        log.warning("%s: %d bytes at its end are no whole record and are cut off", journal, len(content) - len(whole))
+        os.truncate(journal, len(whole))
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False

@@ -61,14 +61,15 @@ class SweepSpec:
     command: tuple[str, ...]  # options of `trainer fit` around `ARGS`
     hyperband: Hyperband | None
     run_cap: int | None
+    data: tuple[str, ...] = ()  # fingerprints of what is trained on, once it has been looked at
 
     @property
     def name(self) -> str:
-        """Changes with whatever changes the search."""
+        """Changes with whatever changes the search, the data included."""
         described = {
             name: [p.choices, p.low, p.high, p.log, p.integer, p.transform(0.3)] for name, p in self.parameters.items()
         }
-        content = json.dumps([self.method, described, self.command], sort_keys=True)
+        content = json.dumps([self.method, described, self.command, self.data], sort_keys=True)
         return f"{self.path.stem}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
     @property
@@ -80,6 +81,17 @@ class SweepSpec:
         """How many points there are; None where they cannot be counted."""
         counts = [parameter.count() for parameter in self.parameters.values()]
         return None if None in counts else math.prod(count for count in counts if count is not None)
+
+    def given(self, option: str) -> list[str]:
+        """The values that the trials have for an option of `trainer fit`, from the parameters or the command."""
+        if option in self.parameters:
+            return [str(value) for value in self.parameters[option].choices]
+        values = []
+        for word, after in zip(self.command, (*self.command[1:], ""), strict=True):
+            name, equals, value = word.partition("=")
+            if name.removeprefix("--").replace("-", "_") == option:
+                values.append(value if equals else after)
+        return values
 
     def options(self, point: Mapping[str, Value]) -> list[str]:
         """The options of `trainer fit` for a point."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -12,12 +13,12 @@ import typer
 
 from trainer.config import InputError, Interrupted, RunError
 from trainer.console import Echoes, print_next, print_saved, print_table
-from trainer.data.spec import check_spec
+from trainer.data.spec import open_source
 from trainer.sweep.agents import Agents
 from trainer.sweep.board import Board, best_metrics, caution, in_a_line, leaderboard, outcome
 from trainer.sweep.page import write_page
 from trainer.sweep.search import RUN, Search
-from trainer.sweep.space import METRIC
+from trainer.sweep.space import METRIC, SweepSpec
 from trainer.sweep.sweep_file import read_spec
 from trainer.training.publish import publish_run
 from trainer.training.run_folder import RUNS
@@ -44,10 +45,7 @@ def run_sweep(
     `options` are those of `trainer fit` that may be searched. Raises InputError for what is wrong in the file or given
     to the trials, RunError where all of them fail, and Interrupted after a signal.
     """
-    spec = read_spec(file, options)
-    if trials != 0 and "dataset" in spec.parameters:
-        for dataset in spec.parameters["dataset"].choices:
-            check_spec(str(dataset))  # else each trial would fail for it
+    spec = with_data(read_spec(file, options))
     search = Search(spec, RUNS / f"sweep-{spec.name}", storage)
     most = trials if trials is not None else spec.run_cap
     if most is None and spec.method != "grid":
@@ -87,6 +85,16 @@ def run_sweep(
         print_next("trainer", "sweep", file, *shared, "--trials", "0", "--save-best")
     else:
         print_next("trainer", "sweep", file, *shared)
+
+
+def with_data(spec: SweepSpec) -> SweepSpec:
+    """The sweep of the data as it is now: other pictures in the same folder make another sweep.
+
+    Raises InputError for data that cannot be used, for which each trial would fail.
+    """
+    folders = spec.given("data_dir")
+    sources = [open_source(dataset, Path(folders[0]) if folders else None) for dataset in spec.given("dataset")]
+    return replace(spec, data=tuple(source.fingerprint for source in sources))
 
 
 def _show(search: Search) -> None:

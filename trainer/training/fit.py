@@ -9,12 +9,13 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainer import artifact
+from trainer.artifact import store
 from trainer.artifact.engine import LiteRTEngine
 from trainer.config import FitConfig, InputError, RunError, slug
 from trainer.data import Dataset, load
@@ -62,11 +63,15 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
     """
     clock = Clock(config.time_limit)
     check_name(config.model)
+    if config.save:
+        store.refuse_unwritable()
     check_spec(config.dataset)  # TensorFlow takes seconds to start
     from trainer.training.estimator import Estimator
 
     refuse_private_folder(config, count_workers())
-    with quiet_stderr():  # TensorFlow warns of missing CUDA drivers before any setting of its own is read
+    # TensorFlow warns of missing CUDA drivers before any setting of its own is read. What it says while workers look
+    # for each other is of use.
+    with quiet_stderr() if count_workers() == 1 else nullcontext():
         strategy = make_strategy()  # before anything else asks TensorFlow for something
     chief = is_chief(strategy)
     dataset = load(
