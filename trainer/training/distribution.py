@@ -22,7 +22,7 @@ TELL_EVERY_S = 5.0
 POLL_S = 0.5
 
 
-def make_strategy() -> tf.distribute.Strategy:
+def make_strategy(check_interrupted: Callable[[], None] = lambda: None) -> tf.distribute.Strategy:
     """Several workers where TF_CONFIG names them, else all GPUs of this machine, else its one device.
 
     Must run before any other TensorFlow operation: several workers are set up at program start-up.
@@ -32,7 +32,7 @@ def make_strategy() -> tf.distribute.Strategy:
 
     if count_workers() > 1:
         try:
-            _wait_for_workers()
+            _wait_for_workers(check_interrupted)
             return tf.distribute.MultiWorkerMirroredStrategy()
         except (IndexError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"TF_CONFIG: cannot be used: {error!r}") from error
@@ -43,7 +43,7 @@ def make_strategy() -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
-def _wait_for_workers() -> None:
+def _wait_for_workers(check_interrupted: Callable[[], None]) -> None:
     """Return once every worker answers at its address; meanwhile, say which do not.
 
     TensorFlow waits, too, but in one call that lets no signal through and says nothing.
@@ -59,6 +59,7 @@ def _wait_for_workers() -> None:
                 told = time.monotonic()
                 log.info("waiting for the other workers of TF_CONFIG: no answer from %s", ", ".join(silent))
             time.sleep(POLL_S)
+            check_interrupted()  # a signal that raised by itself could be lost in a log line
 
 
 def _listening(address: str) -> socket.socket:

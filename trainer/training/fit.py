@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
@@ -71,8 +71,8 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
     refuse_private_folder(config, count_workers())
     # TensorFlow warns of missing CUDA drivers before any setting of its own is read. What it says while workers look
     # for each other is of use.
-    with quiet_stderr() if count_workers() == 1 else nullcontext():
-        strategy = make_strategy()  # before anything else asks TensorFlow for something
+    with quiet_stderr() if count_workers() == 1 else display.defer_signals():
+        strategy = make_strategy(display.check_interrupted)  # before anything else asks TensorFlow for something
     chief = is_chief(strategy)
     dataset = load(
         config.dataset,
