@@ -234,3 +234,9 @@ def anchors(page: Path) -> list[str]:
     """As GitHub makes them of a page's headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def test_each_promise_names_a_test_that_is_there() -> None:
+    named = re.findall(r"`(tests/\S+\.py)::(\w+)`", (PROJECT / "docs" / "bad-input.md").read_text())
+    assert len(named) > 30
+    assert [(file, test) for file, test in named if f"def {test}(" not in (PROJECT / file).read_text()] == []
