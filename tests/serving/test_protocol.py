@@ -127,6 +127,17 @@ def test_requests_in_a_row_each_with_an_offer(port: int) -> None:
     ]
 
 
+def test_an_address_may_be_whole_and_a_body_may_be_announced(port: int) -> None:
+    whole = b"POST http://x/predict?a=b HTTP/1.1\r\nhOST: x\r\nCONTENT-length: 2\r\n\r\nhi"
+    assert [(status, one["path"]) for status, one in answers(port, whole, expected=1)] == [(200, "/predict")]
+    head = b"POST / HTTP/1.1\r\nHost: x\r\n" + OFFER + b"Expect: 100-Continue\r\nContent-Length: 2\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S) as connection:
+        connection.sendall(head)
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 Continue")
+        connection.sendall(b"hi")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 OK")
+
+
 def test_the_version_stays(port: int) -> None:
     head = b"POST / HTTP/1.0\r\nConnection: keep-alive, Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nhi"
     ((status, answer),) = answers(port, head, expected=1)

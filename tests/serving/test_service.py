@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import http.client
 import io
 import json
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from expected_answers import assert_same, encoded, expected
 from PIL import Image
-from server import Server, environment, form, serving
+from server import Server, environment, form, read_reply, serving
 from tiny_model import LABELS, PIXELS
 
 from trainer.data import load
@@ -109,6 +110,20 @@ def test_what_curl_alters_says_how_to_send_it(server: Server) -> None:
     reply = server.predict(data, "application/x-www-form-urlencoded")
     assert reply.status == 415
     assert "with curl: --data-binary @FILE" in reply.value["error"]["message"]
+
+
+def test_what_is_no_picture_says_how_to_send_one(server: Server) -> None:
+    reply = server.predict(b'{"image": "aGVsbG8="}', "application/json")
+    assert reply.status == 415
+    assert reply.value["error"]["message"].endswith("(send the picture's bytes, not JSON)")
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.request(
+        "POST", "/predict", gzip.compress(encoded()), {"Content-Encoding": "gzip", "Expect": "100-continue"}
+    )
+    reply = read_reply(connection)
+    connection.close()
+    assert reply.status == 415
+    assert "Content-Encoding: gzip is not read: send the picture's bytes as they are" in reply.value["error"]["message"]
 
 
 def test_a_body_that_is_too_large_is_refused_while_it_is_read(server: Server) -> None:

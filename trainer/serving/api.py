@@ -133,9 +133,10 @@ class Api:
         try:
             return json_answer(await _while_connected(request, self.predict(image)))
         except ImageError as error:
-            if request.headers.get("content-type") != CURL_FORM:
+            hint = _hint(request.headers.get("content-type", ""), request.headers.get("content-encoding", ""))
+            if not hint:
                 raise
-            raise ImageError(error.code, f"{error} (with curl: --data-binary @FILE; -d alters the bytes)") from error
+            raise ImageError(error.code, f"{error} ({hint})") from error
 
     async def _post_predict_batch(self, request: Request) -> Answer:
         images = await request.files(request.chunks(BATCH_LIMIT + FRAMING_LIMIT), "images", BATCH_IMAGES)
@@ -253,6 +254,15 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     finally:
         working = False
         gone.cancel()
+
+
+def _hint(content_type: str, encoding: str) -> str:
+    """What may be wrong with a body that is no picture, by its headers; empty where they say nothing of it."""
+    if encoding not in ("", "identity"):
+        return f"Content-Encoding: {encoding} is not read: send the picture's bytes as they are"
+    if content_type.startswith("application/json"):
+        return "send the picture's bytes, not JSON"
+    return "with curl: --data-binary @FILE; -d alters the bytes" if content_type == CURL_FORM else ""
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
