@@ -323,7 +323,7 @@ def test_a_rolling_update_under_load_loses_nothing(
         output, _ = process.communicate()
         assert process.returncode == 0, output
         assert deployment.tags() == {new.model}
-    assert [(load.failed, load.wrong) for load in loads] == [(0, 0)] * len(loads)
+    assert [(load.failed, load.wrong) for load in loads] == [(0, 0)] * len(loads), [load.statuses for load in loads]
     assert right.seen == {image.model, next_image.model}
 
 

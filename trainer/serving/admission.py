@@ -12,7 +12,7 @@ import math
 import time
 
 # Of the deadline, for those ahead: the rest is for the image itself, and for what the machine does in between.
-WAIT_SHARE = 0.7
+WAIT_SHARE = 0.85
 LATELY_S = 0.5  # after so long, what was measured counts a third
 
 
