@@ -32,9 +32,8 @@ def let_in(admission: Admission) -> int:
 
 
 def test_as_many_are_let_in_as_can_be_answered_within_the_deadline(clock: Clock) -> None:
-    assert let_in(Admission(1.0, image_s=0.010, gain=1.0)) == pytest.approx(
-        86, abs=1
-    )  # 0.85 s of work, and the one after it
+    # 0.85 s of work, and the one after it.
+    assert let_in(Admission(1.0, image_s=0.010, gain=1.0)) == pytest.approx(86, abs=1)
     assert let_in(Admission(1.0, image_s=0.010, gain=2.0)) == pytest.approx(171, abs=1)
     assert let_in(Admission(0.001, image_s=0.010, gain=1.0)) == 1  # whoever is alone may try
 

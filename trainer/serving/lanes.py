@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.artifact.engine import Engine, Outputs
-from trainer.serving.runner import STALLED_S, OnBatch, tell
+from trainer.serving.runner import STALLED_S, OnBatch, fastest, tell
 
 
 class Lanes:
@@ -76,10 +76,10 @@ class Lanes:
     def warm_up(self, image_shape: Sequence[int]) -> None:
         """Run each engine once. Comes before all else."""
         image = np.zeros((1, *image_shape), np.uint8)
-        self._alone_s = _seconds(self._whole, image)
+        self._alone_s = fastest(self._whole, image)
         for _ in range(self._lanes):
             engine = self._idle.get()
-            self._lane_s = _seconds(engine, image)
+            self._lane_s = fastest(engine, image)
             self._idle.put(engine)
 
     def predict(self, image: NDArray[np.uint8]) -> asyncio.Future[Outputs]:
@@ -120,13 +120,3 @@ class Lanes:
         self._last_end = time.perf_counter()
         tell(self._on_batch, 1, self._last_end - start)
         return {name: rows[0] for name, rows in outputs.items()}
-
-
-def _seconds(engine: Engine, image: NDArray[np.uint8]) -> float:
-    """Of one image, [1,H,W,C]: the fastest of three, of which the first sets the engine up."""
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        engine.predict(image)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)

@@ -35,7 +35,7 @@ Waiting = tuple[NDArray[np.uint8], "asyncio.Future[Outputs]"]
 BATCH_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
 # Of the time for each image: a batch twice as large that saves less only lets its images wait longer.
 WORTH_DOUBLING = 0.95
-WARM_UP_RUNS = 2  # whose faster one is kept, of the sizes that decide how large a batch may be
+WARM_UP_RUNS = 3  # of the sizes that decide how large a batch may be
 SHORT_S = 0.005  # up to which a batch may hold up the event loop
 STALLED_S = 10.0  # in which not one batch was finished
 
@@ -136,15 +136,8 @@ class Runner:
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _measure(self, size: int, runs: int = 1 + WARM_UP_RUNS) -> None:
-        """The first run of a size also sets it up."""
-        images = np.zeros((size, *self._image_shape), np.uint8)
-        seconds = []
-        for _ in range(runs):
-            start = time.perf_counter()
-            self._engine.predict(images)
-            seconds.append(time.perf_counter() - start)
-        self._seconds[size] = min(seconds)
+    def _measure(self, size: int, runs: int = WARM_UP_RUNS) -> None:
+        self._seconds[size] = fastest(self._engine, np.zeros((size, *self._image_shape), np.uint8), runs)
 
     def _dispatch(self, loop: asyncio.AbstractEventLoop, seen: int = 0) -> None:
         """Run a batch, once the event loop has gone round and found no more than the `seen` images."""
@@ -222,3 +215,13 @@ def tell(on_batch: OnBatch, size: int, seconds: float) -> None:
         on_batch(size, seconds)
     except Exception:
         log.exception("an error after a batch")
+
+
+def fastest(engine: Engine, images: NDArray[np.uint8], runs: int = WARM_UP_RUNS) -> float:
+    """Seconds of the fastest of so many runs; the first one of a size also sets the engine up for it."""
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        engine.predict(images)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
