@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from busy import use_cpu
 from numpy.typing import NDArray
 
 from trainer.artifact.engine import Outputs
@@ -24,14 +25,14 @@ class FakeEngine:
         self.may_run = threading.Event()
         self.may_run.set()
         self.threads: list[str] = []
-        self.seconds = 0.0
+        self.cpu_seconds = 0.0
         self.fails = False
 
     def predict(self, images: NDArray[np.uint8]) -> Outputs:
         assert self.may_run.wait(TIMEOUT_S)
         self.sizes.append(len(images))
         self.threads.append(threading.current_thread().name)
-        time.sleep(self.seconds)
+        use_cpu(self.cpu_seconds)
         if self.fails:
             raise RuntimeError("broken")
         return {"pixel": images[:, 0, 0].astype(np.float32)}
@@ -138,7 +139,7 @@ def test_an_engine_that_fails_fails_its_batch_and_no_other() -> None:
 def test_a_short_batch_is_run_on_the_event_loop(short: float, thread: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.serving.runner.SHORT_S", short)
     engine = FakeEngine()
-    engine.seconds = 0.002
+    engine.cpu_seconds = 0.002
     runner = Runner(engine, (2, 2, 1), queue_length=9)
 
     async def test() -> None:
@@ -169,7 +170,7 @@ def test_a_backlog_is_worked_off_beside_the_event_loop(
 ) -> None:
     monkeypatch.setattr("trainer.serving.runner.SHORT_S", TIMEOUT_S)
     engine = FakeEngine()
-    engine.seconds = 0.002
+    engine.cpu_seconds = 0.002
     runner = Runner(engine, (2, 2, 1), queue_length=queue_length, spare_cpu=spare_cpu)
     runner.warm_up(slowest=10)
     engine.threads.clear()
@@ -213,7 +214,7 @@ def test_a_runner_is_told_of_each_batch() -> None:
 
 def test_warm_up_runs_every_size_that_will_be_used() -> None:
     engine = FakeEngine()
-    engine.seconds = 0.002
+    engine.cpu_seconds = 0.002
     runner = Runner(engine, (2, 2, 1), queue_length=100)
     runner.warm_up(slowest=10)
     assert sorted(set(engine.sizes)) == list(BATCH_SIZES)
@@ -223,7 +224,7 @@ def test_warm_up_runs_every_size_that_will_be_used() -> None:
 
 def test_no_batch_is_larger_than_the_queue() -> None:
     engine = FakeEngine()
-    engine.seconds = 0.002
+    engine.cpu_seconds = 0.002
     runner = Runner(engine, (2, 2, 1), queue_length=5)
     runner.warm_up(slowest=10)
     assert runner.largest_batch == 5
@@ -238,7 +239,7 @@ def test_no_batch_is_larger_than_the_queue() -> None:
 def test_a_batch_is_no_larger_than_is_good(each_batch: float, each_image: float, slowest: float, largest: int) -> None:
     class Slow(FakeEngine):
         def predict(self, images: NDArray[np.uint8]) -> Outputs:
-            self.seconds = each_batch + each_image * len(images)
+            self.cpu_seconds = each_batch + each_image * len(images)
             return super().predict(images)
 
     engine = Slow()
@@ -246,6 +247,20 @@ def test_a_batch_is_no_larger_than_is_good(each_batch: float, each_image: float,
     runner.warm_up(slowest)
     assert runner.largest_batch == largest
     assert max(engine.sizes) == 2 * largest  # one more is tried
+    runner.close()
+
+
+def test_what_others_take_of_the_machine_decides_nothing() -> None:
+    class HeldUp(FakeEngine):
+        def predict(self, images: NDArray[np.uint8]) -> Outputs:
+            time.sleep(0.01 * (len(images) > 1))
+            return super().predict(images)
+
+    engine = HeldUp()
+    engine.cpu_seconds = 0.002
+    runner = Runner(engine, (2, 2, 1), queue_length=100)
+    runner.warm_up(slowest=0.1)
+    assert runner.largest_batch == BATCH_SIZES[-1]
     runner.close()
 
 

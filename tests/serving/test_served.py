@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from busy import use_cpu
 from numpy.typing import NDArray
 
 from trainer.artifact import Artifact
@@ -17,13 +17,13 @@ from trainer.serving.settings import Settings
 
 
 class TimedEngine:
-    """Takes `call_s` for each call and `image_s` for each image."""
+    """Takes `call_s` CPU seconds for each call and `image_s` for each image."""
 
     def __init__(self, call_s: float, image_s: float) -> None:
         self._call_s, self._image_s = call_s, image_s
 
     def predict(self, images: NDArray[np.uint8]) -> Outputs:
-        time.sleep(self._call_s + len(images) * self._image_s)
+        use_cpu(self._call_s + len(images) * self._image_s)
         return {"probabilities": np.zeros((len(images), 2), np.float32)}
 
 

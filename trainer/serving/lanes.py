@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.artifact.engine import Engine, Outputs
-from trainer.serving.runner import STALLED_S, OnBatch, fastest, tell
+from trainer.serving.runner import STALLED_S, OnBatch, least_cpu_s, tell
 
 
 class Lanes:
@@ -42,7 +42,7 @@ class Lanes:
         self._on_batch = on_batch
         self._in_flight = 0  # images that are not answered
         self._last_end = 0.0
-        self._alone_s, self._lane_s = 0.0, 0.0
+        self._alone_cpu_s, self._lane_cpu_s = 0.0, 0.0
         self._threads = ThreadPoolExecutor(self._lanes, "engine")
 
     @property
@@ -56,17 +56,17 @@ class Lanes:
     @property
     def stalled(self) -> bool:
         """Whether no image comes to its end."""
-        return self._in_flight > 0 and time.perf_counter() - self._last_end > STALLED_S + self._lane_s
+        return self._in_flight > 0 and time.perf_counter() - self._last_end > STALLED_S + self._lane_cpu_s
 
     @property
-    def alone_s(self) -> float:
-        """Of one image by itself. Once it is warm."""
-        return self._alone_s
+    def image_cpu_s(self) -> float:
+        """CPU seconds of an image in a lane. After `warm_up`."""
+        return self._lane_cpu_s
 
     @property
-    def images_per_s(self) -> float:
-        """Of all lanes together, if nothing else needs their CPUs. Once it is warm."""
-        return self._lanes / self._lane_s
+    def alone_cpu_s(self) -> float:
+        """CPU seconds of an image by itself. After `warm_up`."""
+        return self._alone_cpu_s
 
     @property
     def largest_batch(self) -> int:
@@ -76,10 +76,10 @@ class Lanes:
     def warm_up(self, image_shape: Sequence[int]) -> None:
         """Run each engine once. Comes before all else."""
         image = np.zeros((1, *image_shape), np.uint8)
-        self._alone_s = fastest(self._whole, image)
+        self._alone_cpu_s = least_cpu_s(self._whole, image)
         for _ in range(self._lanes):
             engine = self._idle.get()
-            self._lane_s = fastest(engine, image)
+            self._lane_cpu_s = least_cpu_s(engine, image)
             self._idle.put(engine)
 
     def predict(self, image: NDArray[np.uint8]) -> asyncio.Future[Outputs]:

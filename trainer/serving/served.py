@@ -19,10 +19,10 @@ from trainer.serving.settings import Settings
 log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
 
 SLOWEST_BATCH = 0.25  # of the deadline: a batch that takes longer leaves no room to wait for it
-# How many times as many images a second batches have to give as engines with one thread each, which do not wait for
-# each other or for what their CPUs do in between.
+# How many times as much work engines with one thread each have to be, which do not wait for each other or for what
+# their CPUs do in between.
 WORTH_BATCHING = 1.25
-LONG_IMAGE_S = 0.002  # below it there is little to wait for
+LONG_IMAGE_CPU_S = 0.002  # below it there is little to wait for
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ def make_served(tag: str, artifact: Artifact, settings: Settings, on_batch: OnBa
     )
     batching.warm_up(slowest=SLOWEST_BATCH * settings.deadline_ms / 1000)
     # TensorFlow's threads are those of the process.
-    if batching.alone_s >= LONG_IMAGE_S and threads > 1 and settings.engine == "litert":
+    if batching.alone_cpu_s >= LONG_IMAGE_CPU_S and threads > 1 and settings.engine == "litert":
         engines = [load_engine(artifact, settings.engine, 1) for _ in range(threads)]
         lanes = Lanes(engine, engines, queue_length=settings.queue_length, on_batch=on_batch)
         lanes.warm_up(shape)
-        runner = lanes if batching.images_per_s < WORTH_BATCHING * lanes.images_per_s else batching
+        runner = lanes if lanes.image_cpu_s < WORTH_BATCHING * batching.image_cpu_s else batching
         (batching if runner is lanes else lanes).close()
     how = f"{threads} images at once" if isinstance(runner, Lanes) else f"batches of up to {runner.largest_batch}"
     log.info("serving %s on %s with %d threads, %s", tag, settings.engine, threads, how)
-    gain = runner.alone_s * runner.images_per_s
-    admission = Admission(settings.deadline_ms / 1000, image_s=runner.alone_s, gain=gain)
+    gain = runner.alone_cpu_s / runner.image_cpu_s
+    admission = Admission(settings.deadline_ms / 1000, image_s=runner.alone_cpu_s, gain=gain)
     return Served(tag, artifact.labels, pixels, artifact.metrics, runner, admission)
