@@ -36,6 +36,7 @@ from trainer.artifact.engine import check_engine
 from trainer.config import InputError
 from trainer.serving.api import Api
 from trainer.serving.http import Backend, Contract, Outermost
+from trainer.serving.log import set_up
 from trainer.serving.memory import Memory, left_for_requests
 from trainer.serving.metrics import Metrics
 from trainer.serving.protocol import Protocol
@@ -67,6 +68,7 @@ try:
     settings = read_settings(vars(bentoml.use_arguments()), os.environ)
 except ValueError as error:
     raise InvalidArgument(str(error)) from None
+set_up(as_json=settings.log_json)
 
 
 def chosen_model() -> store.StoredModel:

@@ -25,6 +25,7 @@ def test_an_argument_wins_over_the_environment() -> None:
         ({"threads": "0"}, {}, ["--arg threads: '0'", "greater than or equal to 1"]),
         ({}, {"TRAINER_ENGINE": "onnx"}, ["TRAINER_ENGINE: 'onnx'", "litert"]),
         ({}, {"TRAINER_DEADLINE_MS": "-1"}, ["TRAINER_DEADLINE_MS: '-1'"]),
+        ({"log_json": "maybe"}, {}, ["--arg log_json: 'maybe'"]),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trainer.images.pixels import ImageError
-from trainer.serving.answers import STATUS, Answer, ApiError, error_answer, to_json
+from trainer.serving.answers import STATUS, Answer, ApiError, error_answer
 from trainer.serving.memory import Memory
 from trainer.serving.request import Request
 
@@ -53,7 +53,7 @@ class Contract:
         routes, on_request, memory = self._backend()
         path = scope["path"]
         if path not in routes:
-            status = await self._pass_on(scope, receive, send)
+            status = await self._pass_on(scope, receive, send, start)
             on_request("other", status, time.perf_counter() - start)
             return
         method, handler = routes[path]
@@ -67,10 +67,9 @@ class Contract:
         await _send(send, answer)
         seconds = time.perf_counter() - start
         on_request(path, answer.status, seconds)
-        if answer.error:
-            _log_error(path, answer, seconds)
+        _log_error(path, answer, seconds)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> int:
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, start: float) -> int:
         """Let BentoML answer; its error, if it is one, in the contract's form. The status."""
         status = 0
 
@@ -82,7 +81,7 @@ class Contract:
                     allow = tuple(pair for pair in message.get("headers", ()) if pair[0].lower() == b"allow")
                     answer = _framework_error(status, scope["path"], allow)
                     await _send(send, answer)
-                    _log_error(scope["path"], answer)
+                    _log_error(scope["path"], answer, time.perf_counter() - start)
                 else:
                     message["headers"] = [*message.get("headers", ()), (b"content-security-policy", BENTOML_POLICY)]
             if status < 400:
@@ -143,12 +142,14 @@ def _framework_error(status: int, path: str, headers: tuple[tuple[bytes, bytes],
     return error_answer("internal", "an internal error; the server's log says more")
 
 
-def _log_error(path: str, answer: Answer, seconds: float | None = None) -> None:
-    """One line of JSON for each answer that is an error; others leave none."""
-    line = {"path": path[:100], "status": answer.status, **(answer.error or {})}
-    if seconds is not None:
-        line["ms"] = round(1000 * seconds, 1)
-    log.log(logging.ERROR if answer.status == STATUS["internal"] else logging.WARNING, "%s", to_json(line).decode())
+def _log_error(path: str, answer: Answer, seconds: float) -> None:
+    """A line for an answer that is an error; others leave none."""
+    if not answer.error:
+        return
+    level = logging.ERROR if answer.status == STATUS["internal"] else logging.WARNING
+    ms = round(1000 * seconds, 1)
+    fields = {"path": path[:100], "status": answer.status, "code": answer.error["code"], "ms": ms}
+    log.log(level, "%s", answer.error["message"], extra=fields)
 
 
 async def _send(send: Send, answer: Answer) -> None:

@@ -26,6 +26,7 @@ class Settings(BaseModel):
     deadline_ms: float = Field(default=1000, gt=0, le=3_600_000)  # from the whole body to the answer
     drain_delay_s: float = Field(default=0, ge=0, le=3600)  # how long a stopping server says that it is not ready
     drain_file: Path | None = None  # while it is there, /readyz says 503
+    log_json: bool = False  # one JSON object a line; else lines for people
 
 
 def read_settings(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
