@@ -29,13 +29,14 @@ from bentoml.exceptions import InvalidArgument
 from bentoml.models import BentoModel
 from bentoml.validators import ContentType
 from pydantic import BaseModel
+from starlette.types import ASGIApp
 
 from trainer import artifact
 from trainer.artifact import store
 from trainer.artifact.engine import check_engine
 from trainer.config import InputError
 from trainer.serving.api import Api
-from trainer.serving.http import Backend, Contract, Outermost
+from trainer.serving.http import Backend, Contract, Outermost, allow_origins
 from trainer.serving.log import set_up
 from trainer.serving.memory import Memory, left_for_requests
 from trainer.serving.metrics import Metrics
@@ -44,13 +45,15 @@ from trainer.serving.request import Request
 from trainer.serving.served import make_served
 from trainer.serving.settings import read_settings
 from trainer.serving.supervisor import end_without, give_up
+from trainer.serving.tokens import Tokens, read_some_tokens
 
 log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
 
 # Set by the supervisor for its workers. They all serve one version, also when a newer one is published meanwhile,
-# and add their metrics up in one folder.
+# add their metrics up in one folder, and know the same tokens.
 SERVED_MODEL = "TRAINER_SERVED_MODEL"
 METRICS_DIR = "TRAINER_METRICS_DIR"
+TOKEN_FILE = "TRAINER_TOKEN_FILE_IN_USE"  # its whole path: theirs may be another working directory
 
 
 class Score(BaseModel):
@@ -142,6 +145,13 @@ class Classifier:
     @staticmethod
     def choose_model() -> None:
         """Runs once, before the workers: ends `bentoml serve` where there is nothing sound to serve."""
+        if settings.token_file:
+            try:
+                read_some_tokens(settings.token_file)
+            except InputError as error:
+                log.error("token_file: %s", error)
+                raise SystemExit(2) from error
+            os.environ[TOKEN_FILE] = str(settings.token_file.absolute())
         os.environ[SERVED_MODEL] = chosen_model().tag
         end_without(served_model)
         if settings.drain_file:
@@ -162,7 +172,8 @@ class Classifier:
         memory = Memory(left_for_requests(settings.workers))
         log.info("%d MiB for requests", memory.size >> 20)
         self.api = Api(served, settings, metrics, memory)
-        self.backend = Backend(self.api.routes, metrics.on_request, memory)
+        tokens = Tokens(Path(os.environ.get(TOKEN_FILE, settings.token_file))) if settings.token_file else None
+        self.backend = Backend(self.api.routes, metrics.on_request, memory, tokens)
 
     @bentoml.on_startup
     async def warm_up(self) -> None:
@@ -216,6 +227,12 @@ def backend() -> Backend:
     return cast(Classifier, bentoml.get_current_service()).backend
 
 
+def answering(app: ASGIApp) -> ASGIApp:
+    """What answers every request: the contract around BentoML's application."""
+    contract = Contract(app, backend)
+    return allow_origins(contract, settings.cors_origins) if settings.cors_origins else contract
+
+
 Protocol.install()
 # A class decorator's result has the class's type for the type checker; it is a bentoml.Service.
-cast(Any, Classifier).add_asgi_middleware(Outermost, wrap=lambda app: Contract(app, backend))
+cast(Any, Classifier).add_asgi_middleware(Outermost, wrap=answering)

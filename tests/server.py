@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,13 +58,20 @@ class Address:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def ask(self, method: str, path: str, body: bytes | Iterable[bytes] | None = None, content_type: str = "") -> Reply:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None = None,
+        content_type: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
         """One request on a connection of its own; an iterable body is sent chunked."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            headers = {"Content-Type": content_type} if content_type else {}
+            sent = {"Content-Type": content_type} if content_type else {}
             chunked = body is not None and not isinstance(body, bytes)
-            connection.request(method, path, body, headers, encode_chunked=chunked)
+            connection.request(method, path, body, sent | dict(headers or {}), encode_chunked=chunked)
             return read_reply(connection)
         finally:
             connection.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -61,13 +62,20 @@ def test_a_bento_serves_its_own_model_whatever_is_newer(home: Path, tiny_artifac
 
 def test_the_server_of_the_image_is_the_same_in_one_process(home: Path, tiny_artifact: Path) -> None:
     command = (sys.executable, "-m", "trainer.serving", str(bento_at(home)))
-    with serving(tiny_artifact, home, command=command, TRAINER_START_SHARE="0.7") as server:
-        assert server.ask("GET", "/model").value["model"] == (home / "pinned").read_text()
-        assert_same(server.predict(encoded()).value, expected(encoded(), tiny_artifact))
-        assert server.ask("GET", "/nothing").code == "not_found"
+    (home / "tokens").write_text("correct-horse\n")
+    variables = {"TRAINER_TOKEN_FILE": str(home / "tokens"), "TRAINER_LOG_JSON": "true", "TRAINER_START_SHARE": "0.7"}
+    token = {"Authorization": "Bearer correct-horse"}
+    with serving(tiny_artifact, home, command=command, **variables) as server:
+        assert server.ask("GET", "/model", headers=token).value["model"] == (home / "pinned").read_text()
+        answer = server.ask("POST", "/predict", encoded(), headers=token)
+        assert_same(answer.value, expected(encoded(), tiny_artifact))
+        assert server.ask("GET", "/nothing", headers=token).code == "not_found"
+        assert server.predict(encoded()).code == "unauthorized"
         assert server.workers() == []
         server.process.terminate()
         assert server.process.wait(20) == 0
+        lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+        assert [line["code"] for line in lines if "code" in line] == ["not_found", "unauthorized"]
 
 
 def test_the_server_of_the_image_with_several_workers_is_bentoml_s(home: Path, tiny_artifact: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import tempfile
 import traceback
@@ -126,17 +127,28 @@ def predict(
         typer.Argument(metavar="MODEL IMAGE...", help="A model's tag and image files; no MODEL with --url."),
     ],
     url: Annotated[str | None, typer.Option(help="Ask this server instead, for example http://127.0.0.1:3000.")] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --url: the file's first token is sent to the server (default: the variable TRAINER_TOKEN's)."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify image files, with a stored model or a running server."""
     from trainer.artifact.predict import predict_local, predict_remote
+    from trainer.serving.tokens import token_to_send
 
+    if url is None and token_file is not None:
+        raise InputError("--token-file: only a server wants a token; --url names it")
     if url is None and len(arguments) < 2:
         raise InputError("predict: a model and at least one image are expected: trainer predict MODEL IMAGE")
+    token = ""
     if url is None:
         results = predict_local(arguments[0], [Path(path) for path in arguments[1:]])
     else:
-        results = predict_remote(url, [Path(path) for path in arguments])
+        token = token_to_send(token_file, os.environ)
+        results = predict_remote(url, [Path(path) for path in arguments], token)
     failures = []
     for result in results:
         if isinstance(result, InputError):
@@ -147,7 +159,7 @@ def predict(
             printing.print_prediction(result)
     if failures:
         raise InputError("; ".join(failures))
-    if not as_json:
+    if not as_json and not token:  # which is not for a command line
         printing.print_after_predict(arguments[0], url)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import io
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +49,15 @@ def digits_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(server: Server) -> Iterator[Page]:
-    """The page, once it has asked for the model; fails on an error of a script and on requests elsewhere."""
+    """The page, once it has asked for the model."""
+    with browsing(server) as opened:
+        expect(opened.locator("#model")).to_contain_text(server.tag)
+        yield opened
+
+
+@contextmanager
+def browsing(server: Server) -> Iterator[Page]:
+    """The page; fails on an error of a script and on requests elsewhere."""
     problems: list[str] = []
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -55,7 +66,6 @@ def page(server: Server) -> Iterator[Page]:
             opened.on("pageerror", lambda error: problems.append(str(error)))
             opened.on("request", lambda request: _note_elsewhere(request.url, server.url, problems))
             opened.goto(f"{server.url}/ui")
-            expect(opened.locator("#model")).to_contain_text(server.tag)
             yield opened
         finally:
             browser.close()
@@ -152,3 +162,64 @@ def test_a_picture_is_chosen_and_a_bad_one_explained(page: Page) -> None:
     choose(page, b"hello")
     expect(page.locator("#error")).to_contain_text("no picture that can be read")
     expect(page.locator("#given")).to_be_hidden()
+
+
+def test_a_token_is_asked_for(digits_home: Path) -> None:
+    home = digits_home / "locked"
+    home.mkdir()
+    (home / "tokens").write_text("correct-horse\n")
+    with (
+        shop() as origin,
+        serving(
+            digits_home / "run" / "export",
+            home,
+            TRAINER_TOKEN_FILE=str(home / "tokens"),
+            TRAINER_CORS_ORIGINS=origin,
+        ) as server,
+        browsing(server) as page,
+    ):
+        expect(page.locator("#token")).to_be_focused()
+        expect(page.locator("#main")).to_be_hidden()
+        expect(page.locator("#unknown")).to_be_hidden()
+        page.locator("#token").fill("wrong")
+        page.keyboard.press("Enter")
+        expect(page.locator("#unknown")).to_be_visible()
+        page.locator("#token").fill("correct-horse")
+        page.keyboard.press("Enter")
+        expect(page.locator("#model")).to_contain_text(server.tag)
+        expect(page.locator("#sign-in")).to_be_hidden()
+        draw(page, (0.2, 0.12), (0.8, 0.12), (0.45, 0.9))
+        expect(page.locator("#label")).to_have_text("7")
+        assert page.locator("#preview").evaluate("image => image.decode().then(() => image.naturalWidth)") == 8
+        page.reload()  # nothing was kept
+        expect(page.locator("#token")).to_be_visible()
+
+        assert page.context.browser
+        elsewhere = page.context.browser.new_page()
+        elsewhere.goto(origin)
+        ask = """([url, token]) => fetch(url, { method: "POST", headers: { Authorization: `Bearer ${token}` } })
+            .then((response) => response.json()).then((answer) => answer.error.code)"""
+        codes = [elsewhere.evaluate(ask, [f"{server.url}/predict", token]) for token in ("wrong", "correct-horse")]
+        assert codes == ["unauthorized", "empty_body"]
+
+
+@contextmanager
+def shop() -> Iterator[str]:
+    """A page of somebody else's; its origin."""
+
+    class Shop(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Shop) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()

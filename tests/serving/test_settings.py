@@ -26,6 +26,11 @@ def test_an_argument_wins_over_the_environment() -> None:
         ({}, {"TRAINER_ENGINE": "onnx"}, ["TRAINER_ENGINE: 'onnx'", "litert"]),
         ({}, {"TRAINER_DEADLINE_MS": "-1"}, ["TRAINER_DEADLINE_MS: '-1'"]),
         ({"log_json": "maybe"}, {}, ["--arg log_json: 'maybe'"]),
+        (
+            {},
+            {"TRAINER_CORS_ORIGINS": "*,app.example"},
+            ["TRAINER_CORS_ORIGINS: ", "'app.example' is no origin", "SCHEME://"],
+        ),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(
@@ -36,3 +41,16 @@ def test_a_wrong_setting_is_refused_by_name(
     for part in parts:
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_origins_are_as_browsers_send_them() -> None:
+    good = "http://localhost:8080, https://app.example,capacitor://localhost,http://[::1]:3000"
+    assert read_settings({"cors_origins": good}, {}).cors_origins == tuple(good.replace(" ", "").split(","))
+    assert read_settings({}, {"TRAINER_CORS_ORIGINS": "*"}).cors_origins == ("*",)
+    for wrong in (
+        *("", "null", "app.example", "//a.example", "https://A.example", "https://*.example", "http://a b"),
+        *("https://a.example/", "https://a.example/app", "https://a.example,"),
+        *("https://a.example:443", "http://a.example:80"),  # browsers leave these out
+    ):
+        with pytest.raises(ValueError, match=r"--arg cors_origins: .* is no origin"):
+            read_settings({"cors_origins": wrong}, {})

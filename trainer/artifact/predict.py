@@ -40,13 +40,17 @@ def predict_local(model: str, paths: Sequence[Path]) -> Iterator[dict[str, Any] 
             yield prediction(probabilities, loaded.labels) | {"model": stored.tag, "path": str(path)}
 
 
-def predict_remote(url: str, paths: Sequence[Path]) -> Iterator[dict[str, Any] | InputError]:
-    """The same from the server at `url`. Raises InputError where nothing answers there."""
+def predict_remote(url: str, paths: Sequence[Path], token: str = "") -> Iterator[dict[str, Any] | InputError]:
+    """The same from the server at `url`, with a bearer token if it wants one. Raises InputError where nothing answers
+    there.
+    """
     opener = _opener(url)
     for path in paths:
         try:
             request = urllib.request.Request(f"{url.rstrip('/')}/predict", data=_read(path), method="POST")
             request.add_header("Content-Type", "application/octet-stream")
+            if token:
+                request.add_unredirected_header("Authorization", f"Bearer {token}")  # for this server and no other
             with opener.open(request, timeout=TIMEOUT_S) as response:
                 yield json.load(response) | {"path": str(path)}
         except urllib.error.HTTPError as error:

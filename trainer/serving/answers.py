@@ -10,6 +10,7 @@ from typing import Any
 STATUS = {
     "empty_body": 400,
     "bad_request": 400,
+    "unauthorized": 401,
     "not_found": 404,
     "method_not_allowed": 405,
     "too_large": 413,
@@ -21,6 +22,7 @@ STATUS = {
     "not_ready": 503,
     "deadline_exceeded": 504,
 }
+CHALLENGE = (b"www-authenticate", b"Bearer")
 RETRY_AFTER_S = 1  # the queue is worth less than a second of work
 
 
@@ -51,7 +53,9 @@ def error_value(code: str, message: str) -> dict[str, dict[str, str]]:
 
 
 def error_answer(code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Answer:
-    if code == "overloaded":
+    if code == "unauthorized":
+        headers = (*headers, CHALLENGE)
+    elif code == "overloaded":
         headers = (*headers, (b"retry-after", str(RETRY_AFTER_S).encode()))
     value = error_value(code, message)
     return Answer(STATUS[code], to_json(value), headers=headers, error=value["error"])

@@ -24,7 +24,7 @@ from trainer.images.formats import format_of
 from trainer.images.pixels import ImageError, PixelSpec
 from trainer.machine import available_cpus
 from trainer.serving.answers import Answer, ApiError, error_value, json_answer
-from trainer.serving.http import Routes
+from trainer.serving.http import PAGE_PATH, Routes
 from trainer.serving.memory import Memory
 from trainer.serving.metrics import CONTENT_TYPE, Metrics
 from trainer.serving.openapi import describe
@@ -55,6 +55,7 @@ class Api:
         self._deadline = settings.deadline_ms / 1000
         self._metrics = metrics
         self._memory = memory
+        self._with_token = settings.token_file is not None
         self._page = PAGE.read_bytes()
         self._decoders = ThreadPoolExecutor(available_cpus(), "decode")
         self.routes: Routes = {
@@ -62,7 +63,7 @@ class Api:
             "/predict_batch": ("POST", self._post_predict_batch),
             "/preview": ("POST", self._post_preview),
             "/model": ("GET", self._get_model),
-            "/ui": ("GET", self._get_page),
+            PAGE_PATH: ("GET", self._get_page),
             "/metrics": ("GET", self._get_metrics),
             "/docs.json": ("GET", self._get_description),
         }
@@ -155,7 +156,7 @@ class Api:
         return Answer(200, self._metrics.render(), CONTENT_TYPE)
 
     async def _get_description(self, _: Request) -> Answer:
-        return json_answer(describe(self._served.tag))
+        return json_answer(describe(self._served.tag, with_token=self._with_token))
 
     async def _image(self, request: Request) -> bytes:
         """The image that is the body, or that a multipart form carries; the bytes decide which it is."""

@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trainer.images.pixels import ImageError
-from trainer.serving.answers import STATUS, Answer, ApiError, error_answer
+from trainer.serving.answers import CHALLENGE, STATUS, Answer, ApiError, error_answer
 from trainer.serving.memory import Memory
 from trainer.serving.request import Request
+from trainer.serving.tokens import Tokens
 
 log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
 
 # For BentoML's pages, which ask a browser to fetch a script of Google's (its Tag Manager).
 BENTOML_POLICY = b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:"
+# Who checks whether the server lives has no token.
+OPEN_PATHS = ("/livez", "/readyz")
+PAGE_PATH = "/ui"
 Handler = Callable[[Request], Awaitable[Answer]]
 Routes = Mapping[str, tuple[str, Handler]]  # path → its method and its handler
 
@@ -33,10 +39,11 @@ class Backend(NamedTuple):
     routes: Routes
     on_request: Callable[[str, int, float], None]  # endpoint, status, seconds
     memory: Memory  # that bodies may take
+    tokens: Tokens | None  # None: everybody may call
 
 
 class Contract:
-    """ASGI middleware: answers the backend's routes, passes all else on, counts every request.
+    """ASGI middleware: answers the backend's routes for those who may call, passes all else on, counts every request.
 
     `backend` is asked when a request comes: the service does not exist when middleware is declared.
     """
@@ -50,23 +57,29 @@ class Contract:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        routes, on_request, memory = self._backend()
+        routes, on_request, memory, tokens = self._backend()
         path = scope["path"]
-        if path not in routes:
+        refusal = tokens.refusal(scope["headers"]) if tokens and path not in OPEN_PATHS else None
+        if path not in routes and not refusal:
             status = await self._pass_on(scope, receive, send, start)
             on_request("other", status, time.perf_counter() - start)
             return
-        method, handler = routes[path]
         request = Request(scope, receive, memory)
         try:
-            answer = await _answer(request, handler, scope["method"], method)
+            if refusal and path != PAGE_PATH:
+                answer = error_answer("unauthorized", refusal)
+            else:
+                method, handler = routes[path]
+                answer = await _answer(request, handler, scope["method"], method)
+            if refusal and answer.status == 200:  # the page: a browser shows it all the same, and it asks for a token
+                answer = replace(answer, status=STATUS["unauthorized"], headers=(*answer.headers, CHALLENGE))
         except ConnectionResetError:  # nobody is left to answer
             return
         finally:
             request.release()
         await _send(send, answer)
         seconds = time.perf_counter() - start
-        on_request(path, answer.status, seconds)
+        on_request(path if path in routes else "other", answer.status, seconds)
         _log_error(path, answer, seconds)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, start: float) -> int:
@@ -95,6 +108,21 @@ class Contract:
                 status = 500
                 await _send(send, _framework_error(status, scope["path"], ()))
         return status
+
+
+def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """ASGI middleware: browsers let pages of these origins, `*` for all, read the answers of `app`, errors included.
+
+    It answers their questions in advance (OPTIONS), which never carry a token.
+    """
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "HEAD", "POST"),
+        allow_headers=("Authorization", "Content-Type"),
+        expose_headers=("Retry-After",),
+        allow_private_network=True,
+    )
 
 
 class Outermost:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trainer.serving.answers import STATUS
+from trainer.serving.http import OPEN_PATHS
 from trainer.serving.request import BATCH_IMAGES
 
 IMAGE_TYPES = (
@@ -21,15 +22,15 @@ BATCH_ERRORS = (400, 405, 413, 500, 503, 504)
 VIEW_ERRORS = (405, 500)
 
 
-def describe(model: str) -> dict[str, Any]:
-    """The document; `model` is the tag that is served."""
+def describe(model: str, *, with_token: bool) -> dict[str, Any]:
+    """The document; `model` is the tag that is served, `with_token` says whether callers need one."""
     score = {"label": NAME, "index": {"type": "integer", "minimum": 0}, "probability": PROBABILITY}
     scores = {"type": "array", "items": _reference("Score"), "minItems": 1, "maxItems": 5}
     image_form = _object({"image": BYTES})
     batch_form = _object({"images": {"type": "array", "items": BYTES, "minItems": 1, "maxItems": BATCH_IMAGES}})
     image_body = {media_type: {"schema": BYTES} for media_type in IMAGE_TYPES}
     image_body["multipart/form-data"] = {"schema": image_form}
-    return {
+    document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "Image classifier",
@@ -91,6 +92,18 @@ def describe(model: str) -> dict[str, Any]:
             }
         },
     }
+    return _with_token(document) if with_token else document
+
+
+def _with_token(document: dict[str, Any]) -> dict[str, Any]:
+    """The same where all but the open paths need a bearer token."""
+    for path, methods in document["paths"].items():
+        if path not in OPEN_PATHS:
+            for operation in methods.values():
+                operation["security"] = [{"token": []}]
+                operation["responses"]["401"] = _error(401)
+    document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    return document
 
 
 def _operation(
@@ -98,12 +111,16 @@ def _operation(
 ) -> dict[str, Any]:
     responses: dict[str, Any] = {"200": {"description": "The answer", "content": content}}
     for status in errors:
-        codes = ", ".join(code for code, of in STATUS.items() if of == status)
-        responses[str(status)] = {"description": codes, "content": _json("Error")}
+        responses[str(status)] = _error(status)
     operation: dict[str, Any] = {"summary": summary, "responses": responses}
     if body:
         operation["requestBody"] = {"required": True, "content": body}
     return operation
+
+
+def _error(status: int) -> dict[str, Any]:
+    """Of an operation's responses."""
+    return {"description": ", ".join(code for code, of in STATUS.items() if of == status), "content": _json("Error")}
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:

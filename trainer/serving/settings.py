@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from trainer.artifact.engine import EngineName
 
 PREFIX = "TRAINER_"
+ALL_ORIGINS = "*"
+# As browsers write one. A port that goes without saying is not said.
+ORIGIN = re.compile(r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]+)?")
+
+
+def parse_origins(value: Any) -> tuple[str, ...]:
+    """`https://a.example, http://localhost:8080` or `*` → its parts. Raises a ValueError for what is no origin."""
+    origins = tuple(part.strip() for part in str(value).split(","))
+    for origin in origins:
+        if origin != ALL_ORIGINS and not ORIGIN.fullmatch(origin):
+            raise PydanticCustomError(
+                "origin",
+                "{origin} is no origin as browsers send it: SCHEME://HOST or SCHEME://HOST:PORT in small letters "
+                "is expected, without a path or a slash at its end; or * for all",
+                {"origin": repr(origin)},
+            )
+    return origins
 
 
 class Settings(BaseModel):
@@ -26,6 +45,8 @@ class Settings(BaseModel):
     deadline_ms: float = Field(default=1000, gt=0, le=3_600_000)  # from the whole body to the answer
     drain_delay_s: float = Field(default=0, ge=0, le=3600)  # how long a stopping server says that it is not ready
     drain_file: Path | None = None  # while it is there, /readyz says 503
+    token_file: Path | None = None  # bearer tokens, one a line; None: everybody may call
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(parse_origins)] = ()  # whose pages may call
     log_json: bool = False  # one JSON object a line; else lines for people
 
 

@@ -1,0 +1,110 @@
+"""Who may call: bearer tokens, one a line in a file that is read again while the server runs."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from trainer.config import InputError
+
+log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
+
+VARIABLE = "TRAINER_TOKEN"  # of a client
+READ_EVERY_S = 1.0
+FILE_LIMIT = 64 << 10  # bytes; a request is compared with every token, 0.2 ms for as many as fit
+
+
+def read_tokens(path: Path) -> list[str]:
+    """The tokens of a file. Blank lines, and lines that begin with `#`, are left out.
+
+    Raises InputError where the file cannot be read, is no text, or has a line that no request could carry. Its message
+    never holds what stands in the file.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise InputError(f"{path} is no file")
+        with path.open("rb") as stream:
+            data = stream.read(FILE_LIMIT + 1)
+        lines = data.decode("utf-8-sig").splitlines()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is no text: one token a line is expected") from None
+    if len(data) > FILE_LIMIT:
+        raise InputError(f"{path} is too large: at most {FILE_LIMIT >> 10} KiB are read")
+    tokens = []
+    for number, line in enumerate(lines, 1):
+        token = line.strip()
+        if not token or token.startswith("#"):
+            continue
+        _check(token, f"{path}, line {number}")
+        tokens.append(token)
+    return tokens
+
+
+def read_some_tokens(path: Path) -> list[str]:
+    """The same, and at least one. Raises InputError for a file without any."""
+    tokens = read_tokens(path)
+    if not tokens:
+        raise InputError(f"{path} holds no token: one a line is expected")
+    return tokens
+
+
+def token_to_send(path: Path | None, environment: Mapping[str, str]) -> str:
+    """A client's token: the first of the file, else the environment's TRAINER_TOKEN; empty without either."""
+    if path:
+        return read_some_tokens(path)[0]
+    token = environment.get(VARIABLE, "").strip()
+    _check(token, VARIABLE)
+    return token
+
+
+def _check(token: str, where: str) -> None:
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise InputError(f"{where}: a token has only visible ASCII characters, and no space")
+
+
+class Tokens:
+    """The tokens that are valid now. They are kept as hashes, and never logged.
+
+    A file without a token revokes all. One that is missing or wrong changes nothing, as it may be on its way; the log
+    tells it once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._digests: list[bytes] = []
+        self._problem = ""
+        self._read()
+
+    def refusal(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+        """Why a request with these headers, their names in small letters, is refused; None where it has a token."""
+        if time.monotonic() >= self._read_again:
+            self._read()
+        value = next((value for name, value in headers if name == b"authorization"), b"")
+        scheme, _, token = value.partition(b" ")
+        if scheme.lower() != b"bearer":
+            return "a token is expected, as the header Authorization: Bearer TOKEN"
+        digest = hashlib.sha256(token.strip()).digest()
+        known = False
+        for one in self._digests:  # all of them, so that the time tells nothing
+            known |= hmac.compare_digest(one, digest)
+        return None if known else "this token is not valid"
+
+    def _read(self) -> None:
+        self._read_again = time.monotonic() + READ_EVERY_S
+        try:
+            digests = [hashlib.sha256(token.encode()).digest() for token in read_tokens(self._path)]
+        except InputError as error:
+            if str(error) != self._problem:
+                self._problem = str(error)
+                outcome = "the tokens from before stay valid" if self._digests else "all requests are refused"
+                log.error("token_file: %s; %s", error, outcome)
+            return
+        if digests != self._digests or self._problem:
+            self._digests, self._problem = digests, ""
+            log.info("token_file: tokens in %s: %d", self._path, len(digests))
