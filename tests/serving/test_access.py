@@ -99,7 +99,7 @@ def test_bentoml_s_client_and_trainer_predict_send_it(
 
     predict = ["predict", "--url", server.url, str(image)]
     assert run(predict) == 2
-    assert "a token is expected" in capsys.readouterr().err
+    assert "Authorization: Bearer TOKEN; --token-file names the file that has one" in capsys.readouterr().err
     assert run(["predict", "tiny", str(image), "--token-file", "tokens"]) == 2
     assert "--token-file: only a server wants a token" in capsys.readouterr().err
     assert run([*predict, "--json", "--token-file", str(server.log.parent / "tokens")]) == 0

@@ -122,7 +122,7 @@ def test_the_file_may_change(file: Path, caplog: pytest.LogCaptureFixture) -> No
         "token_file: tokens in F: 1",
         "token_file: F cannot be read: No such file or directory; the tokens from before stay valid",
         "token_file: F is no text: one token a line is expected; the tokens from before stay valid",
-        "token_file: tokens in F: 0",
+        "token_file: F holds no token; all requests are refused",
     ]
 
 

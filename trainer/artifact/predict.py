@@ -84,6 +84,7 @@ def _read(path: Path) -> bytes:
 
 def _message(error: urllib.error.HTTPError) -> str:
     try:
-        return str(json.load(error)["error"]["message"])
+        message = str(json.load(error)["error"]["message"])
+        return f"{message}; --token-file names the file that has one" if error.code == 401 else message
     except (ValueError, KeyError, TypeError):
         return f"the server answered {error.code} {error.reason}"

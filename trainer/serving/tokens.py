@@ -107,4 +107,7 @@ class Tokens:
             return
         if digests != self._digests or self._problem:
             self._digests, self._problem = digests, ""
-            log.info("token_file: tokens in %s: %d", self._path, len(digests))
+            if digests:
+                log.info("token_file: tokens in %s: %d", self._path, len(digests))
+            else:
+                log.warning("token_file: %s holds no token; all requests are refused", self._path)
