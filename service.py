@@ -44,7 +44,7 @@ from trainer.serving.protocol import Protocol
 from trainer.serving.request import Request
 from trainer.serving.served import make_served
 from trainer.serving.settings import read_settings
-from trainer.serving.supervisor import end_without, give_up
+from trainer.serving.supervisor import end_without, give_up, tell_all_addresses
 from trainer.serving.tokens import Tokens, read_some_tokens
 
 log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
@@ -154,6 +154,7 @@ class Classifier:
             os.environ[TOKEN_FILE] = str(settings.token_file.absolute())
         os.environ[SERVED_MODEL] = chosen_model().tag
         end_without(served_model)
+        tell_all_addresses()
         if settings.drain_file:
             # Of the process before this one, which a failed liveness probe has ended: this one is to be ready.
             settings.drain_file.unlink(missing_ok=True)

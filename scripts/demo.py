@@ -48,20 +48,9 @@ def main() -> None:
     picture.write_bytes(image)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    print(f"$ bentoml serve --port {port}", flush=True)
-    server = subprocess.Popen(
-        [
-            str(binaries / "bentoml"),
-            "serve",
-            "service:Classifier",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-        ],
-        env=environment,
-        cwd=PROJECT,
-    )
+    serve = ["serve", "--port", str(port)]
+    print(f"$ trainer {' '.join(serve)}", flush=True)
+    server = subprocess.Popen([str(binaries / "trainer"), *serve], env=environment, cwd=PROJECT)
     try:
         wait_until_ready(url, server)
         print(f"$ curl --data-binary @{picture.relative_to(PROJECT)} {url}/predict", flush=True)
@@ -74,7 +63,7 @@ def main() -> None:
     print(f"\nA picture of a {digit} was answered with {answer['label']!r} ({answer['probability']:.2%}).")
     print("To go on with this model store:")
     print(f"  export BENTOML_HOME={HOME / 'bentoml'} PATH={binaries}:$PATH")
-    print("  trainer models && bentoml serve")
+    print("  trainer models && trainer serve")
 
 
 def one_digit() -> tuple[bytes, int]:
@@ -99,7 +88,7 @@ def wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise SystemExit(f"error: bentoml serve ended with exit code {server.returncode}")
+            raise SystemExit(f"error: trainer serve ended with exit code {server.returncode}")
         try:
             with urllib.request.urlopen(f"{url}/readyz", timeout=2):
                 return

@@ -124,7 +124,12 @@ def publish(artifact: Path, home: Path, name: str = "tiny") -> str:
 
 @contextmanager
 def serving(
-    artifact: Path, home: Path, *arguments: str, command: Sequence[str] = (str(BENTOML), "serve", "."), **variables: str
+    artifact: Path,
+    home: Path,
+    *arguments: str,
+    command: Sequence[str] = (str(BENTOML), "serve", "."),
+    folder: Path = PROJECT,
+    **variables: str,
 ) -> Iterator[Server]:
     """Publish the artifact into a store at `home` and serve it, or what the command serves; ends with SIGTERM."""
     tag = publish(artifact, home)
@@ -135,7 +140,7 @@ def serving(
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port), *arguments],
-            cwd=PROJECT,
+            cwd=folder,
             env=environment(home) | variables,
             stdout=output,
             stderr=subprocess.STDOUT,

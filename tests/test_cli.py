@@ -356,7 +356,7 @@ def test_each_command_names_the_next_one(
 
     fit = ("fit", "--dataset", folder, "--epochs=1", "--wandb=disabled", "--run-dir=run")
     assert closing(*fit, "--no-save", capsys=capsys) == "next: trainer save run"
-    served = "next: bentoml serve --arg model="
+    served = "next: trainer serve "
     assert closing("save", "run", capsys=capsys) == f"{served}my-pictures"
     tag = store.find(None).tag
     assert closing("models", capsys=capsys) == served + tag
@@ -448,7 +448,7 @@ def test_a_damaged_version_is_listed_and_hides_no_other(
     assert (first["tag"], first["dataset"], first["val_accuracy"]) == (damaged.tag, None, None)
     assert str(damaged.path / "spec.json") in first["error"]
     assert (second["tag"], second["val_accuracy"], second["error"]) == (sound, 0.25, None)
-    assert closing("models", capsys=capsys) == f"next: bentoml serve --arg model={sound}"
+    assert closing("models", capsys=capsys) == f"next: trainer serve {sound}"
     assert run(["models"]) == 0
     printed = capsys.readouterr().out
     assert "cannot be read" in printed

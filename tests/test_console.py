@@ -33,13 +33,13 @@ def test_the_closing_line_is_on_stderr_and_can_be_pasted(capsys: pytest.CaptureF
     print_next("trainer", "fit", "--dataset", Path("my pictures"))
     print_next(*serve_command("digits:v1"))
     printed = capsys.readouterr()
-    assert printed.err == "next: trainer fit --dataset 'my pictures'\nnext: bentoml serve --arg model=digits:v1\n"
+    assert printed.err == "next: trainer fit --dataset 'my pictures'\nnext: trainer serve digits:v1\n"
     assert printed.out == ""
 
 
 @pytest.mark.parametrize(
     ("worse_than", "command"),
-    [(None, "bentoml serve --arg model=pets"), ("pets:old", "bentoml models delete pets:new")],
+    [(None, "trainer serve pets"), ("pets:old", "bentoml models delete pets:new")],
 )
 def test_what_was_published_is_served_or_taken_back(
     worse_than: str | None, command: str, capsys: pytest.CaptureFixture[str]

@@ -99,7 +99,7 @@ class Reader:
     def type(self, command: str) -> None:
         if command.startswith(tuple(NOT_RUN)):
             return
-        if command.startswith("bentoml serve"):
+        if command.startswith(("trainer serve", "bentoml serve")):
             self.serve(command)
             return
         if INTERRUPTED in command:

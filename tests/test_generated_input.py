@@ -18,7 +18,7 @@ from trainer.sweep.sweep_file import read_spec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-COMMANDS = ("fit", "evaluate", "predict", "models", "save", "sweep", "data inspect", "cache prune", "fti")
+COMMANDS = ("fit", "evaluate", "predict", "models", "save", "sweep", "data inspect", "cache prune", "serve", "fti")
 # Nothing that could be trained on: what is left to go wrong is the reading.
 DATASETS = (
     "folder:nowhere",

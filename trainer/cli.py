@@ -163,6 +163,30 @@ def predict(
         printing.print_after_predict(arguments[0], url)
 
 
+@app.command(epilog="Example: [bold]trainer serve photos[/bold]")
+def serve(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="A model's tag (default: the newest).", show_default=False)
+    ] = None,
+    host: Annotated[
+        str, typer.Option(envvar="BENTOML_HOST", help="The address to listen on; 0.0.0.0: all of this machine's.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, envvar="BENTOML_PORT")] = 3000,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--arg", metavar="NAME=VALUE", help="A setting of the server, such as workers=2; may be repeated."
+        ),
+    ] = None,
+) -> None:
+    """Serve a stored model over HTTP, to this machine only unless --host says otherwise. Ctrl-C ends it."""
+    from trainer.launch import prepare
+
+    launch = prepare(model, host, port, arguments or [])
+    log.info("%s", launch)
+    launch.run()
+
+
 @app.command(epilog="Example: [bold]trainer models[/bold]")
 def models(as_json: JsonOption = False) -> None:
     """List the models of the store, the newest first."""

@@ -100,7 +100,7 @@ def print_next(*command: str | Path) -> None:
 
 def serve_command(model: str) -> tuple[str, ...]:
     """What serves a model of the store, by its name or tag."""
-    return ("bentoml", "serve", "--arg", f"model={model}")
+    return ("trainer", "serve", model)
 
 
 def print_saved(tag: str, worse_than: str | None) -> None:

@@ -70,7 +70,7 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
     assert f"{best.value:.2%}" in done.stdout
     assert f"trial {best.number}: validation accuracy {best.value:.2%}, test accuracy" in done.stdout
     assert store.find("digits").tag in done.stdout
-    assert done.stderr.splitlines()[-1] == "next: bentoml serve --arg model=digits"
+    assert done.stderr.splitlines()[-1] == "next: trainer serve digits"
     pictures = (search.folder / "sweep.html").read_text()
     titles = ("Trial by trial", "Which settings went together")
     assert [title for title in titles if f'alt="{title}"' in pictures] == list(titles)

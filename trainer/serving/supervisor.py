@@ -1,6 +1,7 @@
-"""An end for a server whose workers cannot start: BentoML's supervisor starts them again and again, for ever.
+"""What BentoML's supervisor, the process that starts the workers, does not do by itself.
 
-Such a worker tells the supervisor, which looks itself, says once what is wrong, and ends with the other workers.
+An end for a server whose workers cannot start: they are started again and again, for ever. Such a worker tells the
+supervisor, which looks itself, says once what is wrong, and ends with the other workers.
 """
 
 from __future__ import annotations
@@ -39,6 +40,17 @@ def end_without(find_model: Callable[[], object]) -> None:
     signal.signal(signal.SIGUSR2, on_signal)
     atexit.register(lambda: os._exit(EXIT_CODE) if gone else None)
     os.environ[SUPERVISOR] = str(os.getpid())
+
+
+def tell_all_addresses() -> None:
+    """In the supervisor: where it listens on every address its log says so, and not "localhost"."""
+
+    def mend(record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple("0.0.0.0" if value == "localhost" else value for value in record.args)
+        return True
+
+    logging.getLogger("bentoml.serve").addFilter(mend)
 
 
 def give_up() -> NoReturn:
