@@ -113,9 +113,11 @@ def test_what_curl_alters_says_how_to_send_it(server: Server) -> None:
 
 
 def test_what_is_no_picture_says_how_to_send_one(server: Server) -> None:
-    reply = server.predict(b'{"image": "aGVsbG8="}', "application/json")
-    assert reply.status == 415
-    assert reply.value["error"]["message"].endswith("(send the picture's bytes, not JSON)")
+    for path in ("/predict", "/preview"):
+        for kind in ("application/json", "application/x-www-form-urlencoded"):  # `curl -d` says so
+            reply = server.ask("POST", path, b'{"image": "aGVsbG8="}', kind)
+            assert reply.status == 415
+            assert reply.value["error"]["message"].endswith("(send the picture's bytes, not JSON)")
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     connection.request(
         "POST", "/predict", gzip.compress(encoded()), {"Content-Encoding": "gzip", "Expect": "100-continue"}

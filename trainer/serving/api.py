@@ -7,7 +7,7 @@ import contextlib
 import io
 import math
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -131,20 +131,17 @@ class Api:
 
     async def _post_predict(self, request: Request) -> Answer:
         image = await self._image(request)
-        try:
+        with _hinting(request, image):
             return json_answer(await _while_connected(request, self.predict(image)))
-        except ImageError as error:
-            hint = _hint(request.headers.get("content-type", ""), request.headers.get("content-encoding", ""))
-            if not hint:
-                raise
-            raise ImageError(error.code, f"{error} ({hint})") from error
 
     async def _post_predict_batch(self, request: Request) -> Answer:
         images = await request.files(request.chunks(BATCH_LIMIT + FRAMING_LIMIT), "images", BATCH_IMAGES)
         return json_answer(await _while_connected(request, self.predict_batch(images)))
 
     async def _post_preview(self, request: Request) -> Answer:
-        return Answer(200, await _while_connected(request, self.preview(await self._image(request))), "image/png")
+        image = await self._image(request)
+        with _hinting(request, image):
+            return Answer(200, await _while_connected(request, self.preview(image)), "image/png")
 
     async def _get_model(self, _: Request) -> Answer:
         return json_answer(self.describe_model())
@@ -257,11 +254,24 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         gone.cancel()
 
 
-def _hint(content_type: str, encoding: str) -> str:
-    """What may be wrong with a body that is no picture, by its headers; empty where they say nothing of it."""
+@contextlib.contextmanager
+def _hinting(request: Request, body: bytes) -> Iterator[None]:
+    """An ImageError for `body` says what may be wrong with it."""
+    try:
+        yield
+    except ImageError as error:
+        headers = request.headers
+        hint = _hint(headers.get("content-type", ""), headers.get("content-encoding", ""), body)
+        if not hint:
+            raise
+        raise ImageError(error.code, f"{error} ({hint})") from error
+
+
+def _hint(content_type: str, encoding: str, body: bytes) -> str:
+    """What may be wrong with a body that is no picture; empty where its headers and its first byte do not tell."""
     if encoding not in ("", "identity"):
         return f"Content-Encoding: {encoding} is not read: send the picture's bytes as they are"
-    if content_type.startswith("application/json"):
+    if content_type.startswith("application/json") or body.startswith(b"{"):
         return "send the picture's bytes, not JSON"
     return "with curl: --data-binary @FILE; -d alters the bytes" if content_type == CURL_FORM else ""
 
