@@ -89,8 +89,8 @@ def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.Capture
     assert predicted["model"] == fitted["tag"]
 
     evaluations = {}
-    for engine in ("litert", "tensorflow"):
-        command = ["evaluate", "digits:latest", "--dataset", "builtin:digits", f"--engine={engine}", "--json"]
+    for engine, data in (("litert", ["--dataset", "builtin:digits"]), ("tensorflow", [])):  # its own is the same
+        command = ["evaluate", "digits:latest", *data, f"--engine={engine}", "--json"]
         code, (evaluations[engine],), _ = call(*command, capsys=capsys)
         assert code == 0
     assert evaluations["litert"]["test_accuracy"] == fitted["test_accuracy"]
@@ -172,13 +172,16 @@ def test_bad_data_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
     ("arguments", "part"),
     [
         (["--epochs=0"], "--epochs: 0 is out of range"),
-        (["--epochs=many"], "--epochs"),
+        (["--epochs=many"], "error: --epochs: 'many' is wrong; a whole number is expected"),
+        (["--dropout=much"], "error: --dropout: 'much' is wrong; a number is expected"),
+        (["--lr=1"], "error: no such option: --lr; did you mean --learning-rate?"),
+        (["folder:photos"], "--dataset: both 'folder:photos' and 'builtin:digits' are given; one is expected"),
         (["--model=branched"], "did you mean branched_cnn"),
         (["--image-size=3"], "--image-size"),
         (["--image_size=300"], "parameters for 300x300 images"),
         (["--normalize=mnist", "--image-size=64"], "mnist"),
         (["--resume=absent"], "no run folder"),
-        (["--learning-rat=1"], "No such option: --learning-rat"),
+        (["--learning-rat=1"], "error: no such option: --learning-rat; did you mean --learning-rate"),
         (["--save=perhaps"], "neither true nor false"),
     ],
 )
@@ -197,9 +200,16 @@ def test_other_commands_refuse_what_is_not_there(tmp_path: Path, capsys: pytest.
         (["predict", "digit.png"], "trainer predict MODEL IMAGE"),
         (["predict", "--url", "http://127.0.0.1:1", "digit.png"], "no answer from http://127.0.0.1:1"),
         (["evaluate", "nothing", "--dataset", "builtin:digits"], "trainer fit"),
+        (["evaluate", "x", "a", "--dataset", "b"], "--dataset: both 'a' and 'b' are given; one is expected"),
         (["evaluate", "x", "--dataset", "builtin:digits", "--engine=torch"], "--engine: 'torch' is not one of"),
         (["save", "."], "no run folder"),
         (["data", "inspect", "absent"], "absent"),
+        (["fit"], "--dataset is missing: tfds:NAME, folder:PATH, a path, csv:FILE, or builtin:digits."),
+        (["train", "builtin:digits"], "no such command: train; did you mean fit?"),
+        (["evalute"], "did you mean evaluate?"),
+        (["inspect", "photos"], "did you mean data inspect?"),
+        (["data", "inspect"], "--dataset is missing: tfds:NAME"),
+        (["data", "inspekt"], "did you mean inspect?"),
     ):
         code, _, errors = call(*command, capsys=capsys)
         assert code == 2, command
@@ -234,9 +244,10 @@ def test_data_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     code, (summary,), _ = call("data", "inspect", str(folder), "--json", capsys=capsys)
     assert code == 0
     assert "cat/0.png" in json.dumps(summary)
-    with Image.open("contact-sheet.png") as sheet:
+    assert summary["contact_sheet"] == "contact-sheet-pictures.png"
+    with Image.open("contact-sheet-pictures.png") as sheet:
         assert sheet.size[0] > 50
-    assert run(["data", "inspect", str(folder)]) == 0
+    assert run(["data", "inspect", "--dataset", str(folder)]) == 0
     assert "dog" in capsys.readouterr().out
 
 
@@ -354,7 +365,7 @@ def test_each_command_names_the_next_one(
     gray = closing("data", "inspect", "builtin:digits", "--data-dir", "d", capsys=capsys)
     assert gray == "next: trainer fit --dataset builtin:digits --data-dir d"
 
-    fit = ("fit", "--dataset", folder, "--epochs=1", "--wandb=disabled", "--run-dir=run")
+    fit = ("fit", folder, "--epochs=1", "--wandb=disabled", "--run-dir=run")
     assert closing(*fit, "--no-save", capsys=capsys) == "next: trainer save run"
     served = "next: trainer serve "
     assert closing("save", "run", capsys=capsys) == f"{served}my-pictures"
@@ -363,7 +374,7 @@ def test_each_command_names_the_next_one(
     assert closing("predict", "my-pictures", folder / "cat" / "0.png", capsys=capsys) == f"{served}my-pictures"
     Path("report").touch()  # a folder could not be made, as where nothing can be written
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert closing("evaluate", tag, "--dataset", folder, capsys=capsys) == served + tag
+    assert closing("evaluate", tag, folder, capsys=capsys) == served + tag
     (report,) = tmp_path.glob("trainer-report-*/report.html")
     assert f"{Path('report').absolute()} cannot be written: the report goes to {report.parent}" in caplog.messages
     assert closing(*fit, capsys=capsys) == f"{served}my-pictures"  # the run has finished: only the export is made again
@@ -435,6 +446,16 @@ def test_models_is_a_table_that_80_columns_hold(
     header = [cell.strip() for cell in table.splitlines()[2].split("┃")[1:-1]]
     assert header == ["tag", "data set", "val / test", "size", "age"]
     assert rows == [[tag, "…/pets", "25.00 / 50.00%", "0 MB", "0 min"]]
+
+
+def test_a_long_tag_is_not_broken(
+    tiny_artifact: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    tag = store.publish(tiny_artifact, "pets-" + "a" * 58)
+    capsys.readouterr()
+    assert run(["models"]) == 0
+    assert f"│ {tag} │" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damage", ["{", '{"format": 1, "labels": []}'])

@@ -104,6 +104,12 @@ def test_one_spelling(given: list[str], normal: list[str]) -> None:
     assert normalize_arguments(given, flags(get_command(app))) == normal
 
 
+@pytest.mark.parametrize("words", [["digits"], ["--dataset", "digits"], ["--dataset=digits", "digits"]])
+def test_the_data_set_may_stand_first(words: list[str], given: list[tuple[Extended, bool]]) -> None:
+    assert run([*words, "--seed=1"]) == 0
+    assert given == [(Extended("digits", seed=1), False)]
+
+
 def test_a_boolean_that_is_none() -> None:
     with pytest.raises(InputError, match="--save: 'maybe' is neither true nor false"):
         normalize_arguments(["--save=maybe"], {"save": "--no-save"})

@@ -16,11 +16,21 @@ import typer
 from typer.main import get_command
 
 from trainer import printing
-from trainer.config import FitConfig, InputError, options, require_home, searchable
+from trainer.config import FitConfig, InputError, require_home, searchable
 from trainer.console import fail, masked, print_json, print_next, print_saved, set_up_logging
 from trainer.display import TrainingDisplay
 from trainer.machine import can_write
-from trainer.options import flags, normalize_arguments, typer_option, with_options
+from trainer.options import (
+    Commands,
+    either,
+    first_argument,
+    flags,
+    in_our_words,
+    normalize_arguments,
+    require,
+    typer_option,
+    with_options,
+)
 
 log = logging.getLogger("trainer")
 
@@ -28,25 +38,31 @@ REPORTS = Path("report")
 
 app = typer.Typer(
     name="trainer",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Fit image classifiers on any folder or TFDS data set, and keep them in the BentoML model store.",
-    epilog="Example: [bold]trainer fit --dataset builtin:digits[/bold]",
+    epilog="Example: [bold]trainer fit builtin:digits[/bold]",
 )
 data_app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     help="Look at a data set before training on it.",
     epilog="Example: [bold]trainer data inspect folder:photos[/bold]",
 )
 cache_app = typer.Typer(
-    no_args_is_help=True, help="The cache of decoded images.", epilog="Example: [bold]trainer cache prune[/bold]"
+    cls=Commands,
+    no_args_is_help=True,
+    help="The cache of decoded images.",
+    epilog="Example: [bold]trainer cache prune[/bold]",
 )
 app.add_typer(data_app, name="data")
 app.add_typer(cache_app, name="cache")
 
-DatasetOption = Annotated[str, typer_option(FitConfig, "dataset")]
+DatasetArgument = Annotated[str | None, first_argument(FitConfig, "dataset")]
+DatasetOption = Annotated[str | None, typer_option(FitConfig, "dataset")]
 DataDirOption = Annotated[Path | None, typer_option(FitConfig, "data_dir")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line; logs go to stderr.")]
 ModelArgument = Annotated[
@@ -74,7 +90,7 @@ def root(
     require_home()
 
 
-@app.command(epilog="Example: [bold]trainer fit --dataset folder:photos --model compact_resnet --epochs 20[/bold]")
+@app.command(epilog="Example: [bold]trainer fit folder:photos --model compact_resnet --epochs 20[/bold]")
 @with_options(FitConfig)
 def fit(
     config: FitConfig,
@@ -94,10 +110,11 @@ def fit(
         printing.print_fit(result)
 
 
-@app.command(epilog="Example: [bold]trainer evaluate mnist --dataset tfds:mnist[/bold]")
+@app.command(epilog="Example: [bold]trainer evaluate mnist tfds:mnist[/bold]")
 def evaluate(
     model: ModelArgument,
-    dataset: DatasetOption,
+    first_dataset: DatasetArgument = None,
+    dataset: DatasetOption = None,
     engine: Annotated[str, typer.Option(help="litert (what is served) or tensorflow.")] = "litert",
     data_dir: DataDirOption = None,
     report_dir: Annotated[
@@ -105,15 +122,16 @@ def evaluate(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a stored model on those of a data set's images that it has never seen."""
+    """Measure a stored model on the images that it has never seen: of a data set, or of its own where none is named."""
     from trainer.training.evaluate import evaluate as run_evaluate
 
+    spec = either("--dataset", first_dataset, dataset)
     if report_dir is not None and not can_write(report_dir):
         raise InputError(f"--report-dir: {report_dir} cannot be written")
     if report_dir is None and not can_write(REPORTS):
         report_dir = Path(tempfile.mkdtemp(prefix="trainer-report-"))
         log.warning("%s cannot be written: the report goes to %s", REPORTS.absolute(), report_dir)
-    result = run_evaluate(model, dataset, engine_name=engine, data_dir=data_dir, report_dir=report_dir)
+    result = run_evaluate(model, spec, engine_name=engine, data_dir=data_dir, report_dir=report_dir)
     if as_json:
         print_json(result)
     else:
@@ -248,9 +266,12 @@ def sweep(
 
 @data_app.command("inspect", epilog="Example: [bold]trainer data inspect folder:photos[/bold]")
 def data_inspect(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help=options(FitConfig)["dataset"].described())],
+    first_dataset: DatasetArgument = None,
+    dataset: DatasetOption = None,
     data_dir: DataDirOption = None,
-    sheet: Annotated[Path, typer.Option(help="Where the contact sheet goes (PNG).")] = Path("contact-sheet.png"),
+    sheet: Annotated[
+        Path | None, typer.Option(help="Where the contact sheet goes (default: contact-sheet-NAME.png).")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show classes, counts, sizes and rejected files, and draw a contact sheet."""
@@ -258,11 +279,13 @@ def data_inspect(
     from trainer.data.inspect import contact_sheet, summarize
     from trainer.models import suggest
 
-    dataset = load(spec, data_dir=data_dir, wish=lambda sizes: suggest(sizes, "none").wish)
-    summary = summarize(dataset)
+    spec = require(FitConfig, "dataset", either("--dataset", first_dataset, dataset))
+    loaded = load(spec, data_dir=data_dir, wish=lambda sizes: suggest(sizes, "none").wish)
+    summary = summarize(loaded)
+    sheet = sheet or Path(f"contact-sheet-{loaded.name}.png")
     drawn: Path | None = sheet
     try:
-        contact_sheet(dataset, sheet)
+        contact_sheet(loaded, sheet)
     except OSError as error:
         drawn = None
         log.warning("the contact sheet %s cannot be written: %s; --sheet names another place", sheet, error.strerror)
@@ -294,9 +317,12 @@ def run(command_line: Sequence[str]) -> int:
     debug = "--debug" in command_line
     try:
         command = get_command(app)
-        code = command(normalize_arguments(command_line, flags(command)), standalone_mode=False)
+        arguments = normalize_arguments(command_line, flags(command))
+        if arguments[:1] == ["help"]:
+            arguments = [*arguments[1:], "--help"]
+        code = command(arguments, standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             sys.stderr.write(masked(traceback.format_exc()))
-        return fail(error)
+        return fail(in_our_words(error))
     return code if isinstance(code, int) else 0

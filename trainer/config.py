@@ -47,13 +47,18 @@ class Interrupted(TrainerError):
         self.exit_code = exit_code
 
 
+def did_you_mean(names: Iterable[str]) -> str:
+    """The end of a message that has these guesses; empty where there are none."""
+    guesses = " or ".join(names)
+    return f"; did you mean {guesses}?" if guesses else ""
+
+
 def choose(key: str, value: str, allowed: Iterable[str]) -> None:
     """Raise InputError, with the nearest names, unless `value` is one of `allowed`."""
     names = sorted(allowed)
     if value not in names:
-        near = difflib.get_close_matches(value, names, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise InputError(f"{key}: {value!r} is not one of {', '.join(names)}{hint}")
+        near = did_you_mean(difflib.get_close_matches(value, names, n=3))
+        raise InputError(f"{key}: {value!r} is not one of {', '.join(names)}{near}")
 
 
 def parse_image_size(text: str | None) -> tuple[int, int] | None:
@@ -107,6 +112,7 @@ class Option:
     low: float | None = None  # both ends are allowed
     high: float | None = None
     check: Callable[[str], None] | None = None  # of another kind; raises InputError
+    first: bool = False  # may also stand first on the command line, without its name
     parse: Callable[[str | None], Any] | None = None  # for a type that the command line does not know
     spell: Callable[[Any], str] = str  # the way back
     decides: bool = True  # the result: part of `FitConfig.hash`
@@ -167,7 +173,9 @@ def check_name(name: str) -> None:
 class FitConfig:
     """What `trainer fit` is asked to do. Raises InputError for a value out of range."""
 
-    dataset: str = option(metavar="SPEC", help="tfds:NAME, folder:PATH, a path, csv:FILE, or builtin:digits.")
+    dataset: str = option(
+        metavar="SPEC", first=True, help="tfds:NAME, folder:PATH, a path, csv:FILE, or builtin:digits."
+    )
     model: str = option(
         "auto",
         help="auto: branched_cnn for small gray images, efficientnet_lite0 (pretrained) for all others. Also "

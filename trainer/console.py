@@ -19,6 +19,7 @@ log = logging.getLogger("trainer")
 
 ECHO_S = 3.0  # a person who wants to stop at once has waited longer
 MAX_WHOLE = 40  # letters, up to which the first column of a table is not broken
+WIDEST = 1000  # letters, of a table
 # Of a URL: what stands between the user and the last @, and what is named like a secret.
 SECRETS = re.compile(r"(?<=://)([^\s:/@]*):\S*@|([?&]\w*(?:pass|secret|token)\w*)=[^&\s\x22\x27]*", re.IGNORECASE)
 
@@ -112,19 +113,25 @@ def print_saved(tag: str, worse_than: str | None) -> None:
         print_next(*serve_command(tag.partition(":")[0]))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; numbers to the right of the first column."""
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole: bool = False) -> None:
+    """A table on stdout; numbers to the right of the first column.
+
+    `whole`: that one is never broken, as a person copies it; the table is then as wide as it must be.
+    """
     from rich.console import Console
     from rich.table import Table
 
     table = Table()
-    whole = max((len(row[0]) for row in rows), default=0) <= MAX_WHOLE
+    no_wrap = whole or max((len(row[0]) for row in rows), default=0) <= MAX_WHOLE
     for index, column in enumerate(columns):
         first = index == 0
-        table.add_column(column, justify="left" if first else "right", overflow="fold", no_wrap=first and whole)
+        table.add_column(column, justify="left" if first else "right", overflow="fold", no_wrap=first and no_wrap)
     for row in rows:
         table.add_row(*row)
     console = Console()
+    if whole:
+        least = console.measure(table, options=console.options.update(max_width=WIDEST)).minimum
+        console.width = max(console.width, least)
     # Not the title of the table: that is broken at its width.
     console.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
     console.print(table)

@@ -100,6 +100,7 @@ def print_models(rows: Sequence[Mapping[str, Any]]) -> None:
             )
             for row in rows
         ],
+        whole=True,
     )
     for row in rows:
         if row["error"]:

@@ -140,7 +140,8 @@ def test_files_that_are_left_out_are_named_by_their_suffixes(tmp_path: Path, cap
         source = FolderSource(tmp_path)
     assert source.ignored == 6
     assert caplog.messages == [
-        f"{tmp_path}: left out, as they are no pictures that can be read: 3 .tiff, 1 .txt, 1 without a suffix",
+        f"{tmp_path}: left out, as they are no pictures that can be read: "
+        "3 .tiff files, 1 file without a suffix, 1 .txt file",
         f"{tmp_path}: left out, as they lie in no class folder: 1 pictures",
     ]
 
@@ -149,7 +150,7 @@ def test_a_class_of_other_files_only_names_them(tmp_path: Path) -> None:
     picture_folder(tmp_path, {"cat": 2})
     (tmp_path / "dog").mkdir()
     (tmp_path / "dog" / "0.tif").write_bytes(b"II*")
-    with pytest.raises(InputError, match=r"dog has no images \(.*there are 1 \.tif under"):
+    with pytest.raises(InputError, match=r"dog has no images \(.*\); it has 1 \.tif file; "):
         FolderSource(tmp_path)
 
 

@@ -25,7 +25,11 @@ def test_digits() -> None:
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("builtin:digit", "did you mean digits?"),
+        ("builtin:digit", "'builtin:digit' is unknown; did you mean builtin:digits?"),
+        ("builtin:mnist", "'builtin:mnist' is unknown; did you mean tfds:mnist?"),
+        ("mnist", "did you mean tfds:mnist?"),
+        ("Fashion-MNIST", "did you mean tfds:fashion_mnist?"),
+        ("digits", "did you mean builtin:digits?"),
         ("nothing/here", "'nothing/here' is neither a path that exists nor one of tfds:NAME"),
         ("nothing/here", "folder:PATH, csv:FILE and builtin:digits"),
         ("folder:nothing/here", "nothing/here does not exist; a folder is expected"),
@@ -46,13 +50,20 @@ def test_what_cannot_be_read_is_named(spec: str, words: str) -> None:
 @pytest.mark.parametrize("kind", ["", "folder:"])
 def test_a_misspelt_path_has_the_nearest_one(kind: str, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    with pytest.raises(InputError, match=rf"did you mean {tmp_path}/photos\?$"):
+    with pytest.raises(InputError, match=rf"did you mean folder:{tmp_path}/photos\?$"):
         open_source(f"{kind}{tmp_path}/photo")
+
+
+def test_a_prepared_data_set_is_guessed(tmp_path: Path) -> None:
+    (tmp_path / "birds" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "birds" / "1.0.0" / "features.json").touch()
+    with pytest.raises(InputError, match=r"did you mean tfds:birds\?$"):
+        open_source("bird", tmp_path)
 
 
 def test_a_table_without_its_prefix_is_told_of_it(tmp_path: Path) -> None:
     (tmp_path / "photos.csv").write_text("image,label")
     with pytest.raises(InputError, match=rf"is expected, or csv:{tmp_path}/photos\.csv"):
         open_source(f"{tmp_path}/photos.csv")
-    with pytest.raises(InputError, match=rf"did you mean {tmp_path}/photos\.csv\?$"):
+    with pytest.raises(InputError, match=rf"did you mean csv:{tmp_path}/photos\.csv\?$"):
         open_source(f"csv:{tmp_path}/photo.csv")

@@ -132,7 +132,7 @@ def test_a_data_set_that_is_not_there_is_refused_before_any_trial() -> None:
     Path("photos").mkdir()
     done = sweep(str(file))
     assert done.returncode == 2
-    assert done.stderr == "error: --dataset: photo does not exist; a folder is expected; did you mean photos?\n"
+    assert done.stderr == "error: --dataset: photo does not exist; a folder is expected; did you mean folder:photos?\n"
     assert not Path("runs").exists()
 
 

@@ -54,9 +54,11 @@ def identity(fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> D
     return identity
 
 
-def evaluate(dataset: Path, capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
+def evaluate(dataset: Path | None, capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
+    """Without a data set: the model's own."""
     capsys.readouterr()
-    assert run(["evaluate", "pets", "--dataset", str(dataset), "--json", *options]) == 0
+    named = [str(dataset)] if dataset else []
+    assert run(["evaluate", "pets", *named, "--json", *options]) == 0
     result: dict[str, Any] = json.loads(capsys.readouterr().out)
     return result
 
@@ -90,13 +92,27 @@ def test_the_artifact_lists_what_it_was_fitted_on(identity: DataIdentity) -> Non
 def test_on_its_own_data_the_held_out_pictures_are_measured(
     fitted: Path, identity: DataIdentity, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = evaluate(fitted / "pets", capsys)
+    result = evaluate(None, capsys)
+    assert result["dataset"] == f"folder:{fitted / 'pets'}"
     figures = artifact.read_spec(store.find("pets").path)["metrics"]
     assert result["test_accuracy"] == figures["test_accuracy"]
     assert result["val_accuracy"] == figures["val_accuracy"]
     assert (result["test_images"], result["val_images"]) == (identity.count(TEST), identity.count(VAL))
     assert result["seen_images"] == identity.count(TRAIN) + identity.count(VAL)
     assert result["train_images"] == identity.count(TRAIN)
+
+
+@pytest.mark.usefixtures("identity")
+def test_its_own_data_that_is_gone_is_named(fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored = store.find("pets")
+    spec = stored.path / "spec.json"
+    spec.write_text(spec.read_text().replace(f"folder:{fitted / 'pets'}", f"folder:{fitted / 'pet'}"))
+    capsys.readouterr()
+    assert run(["evaluate", "pets"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: the data set that {stored.tag} was fitted on, folder:{fitted / 'pet'}, cannot be opened: "
+        f"{fitted / 'pet'} does not exist; a folder is expected; did you mean folder:{fitted / 'pets'}?\n"
+    )
 
 
 def test_none_of_its_training_pictures_are_measured_when_the_folder_has_grown(

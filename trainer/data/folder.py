@@ -36,7 +36,7 @@ class FolderSource:
         self.name = slug(root.name)
         self.ignored = 0
         self._root = str(root)
-        self._others: Counter[str] = Counter()  # suffix → files in class folders that are no images
+        self._others: Counter[str] = Counter()  # suffix, or "" → files in class folders that are no images
         self._outside = 0  # images without a class
         try:
             self._read(root)
@@ -70,22 +70,18 @@ class FolderSource:
         self._examples: list[Example] = []
         digest = hashlib.sha256(os.fsencode(root))
         for (split, name), paths in sorted(folders.items(), key=lambda item: _split_order(item[0])):
-            count = len(self._examples)
+            count, others = len(self._examples), self._others.copy()
             for path in paths:
                 self._read_class(path, split, label_of[name], digest)
             if self._to_learn and split == "train" and count == len(self._examples):
-                raise self._empty(f"the class folder {paths[0]}", "add some or remove the folder")
+                raise _empty(f"the class folder {paths[0]}", self._others - others, "add some or remove the folder")
         if not self._examples:
-            raise self._empty(str(root), "add some")
+            raise _empty(str(root), self._others, "add some")
         self.fingerprint = digest.hexdigest()
         if self._others:
             log.warning("%s: left out, as they are no pictures that can be read: %s", root, _counted(self._others))
         if self._outside:
             log.warning("%s: left out, as they lie in no class folder: %d pictures", root, self._outside)
-
-    def _empty(self, where: str, remedy: str) -> InputError:
-        others = f"; there are {_counted(self._others)} under {self._root}" if self._others else ""
-        return InputError(f"--dataset: {where} has no images ({', '.join(IMAGE_SUFFIXES)} are read{others}); {remedy}")
 
     def _split_folders(self, root: Path) -> dict[tuple[str, str], list[str]]:
         """(split, class) → its folders. Without split folders, everything is train."""
@@ -154,7 +150,7 @@ class FolderSource:
             else:
                 self.ignored += 1
                 if entry.is_file():
-                    self._others[suffix(entry.name) or "without a suffix"] += 1
+                    self._others[suffix(entry.name)] += 1
 
 
 def _check_classes(root: Path, folders: dict[str, str], splits: dict[str, str]) -> None:
@@ -213,8 +209,18 @@ def _code_points(name: str) -> str:
     return "'" + "".join(one if one.isascii() else f"<U+{ord(one):04X}>" for one in name) + "'"
 
 
+def _empty(where: str, others: Counter[str], remedy: str) -> InputError:
+    found = f"; it has {_counted(others)}" if others else ""
+    return InputError(f"--dataset: {where} has no images ({', '.join(IMAGE_SUFFIXES)} are read){found}; {remedy}")
+
+
 def _counted(suffixes: Counter[str]) -> str:
-    return ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items(), key=lambda one: (-one[1], one)))
+    """3 .tif files, 1 file without a suffix"""
+    ordered = sorted(suffixes.items(), key=lambda one: (-one[1], one))
+    files = [(count, suffix, "file" if count == 1 else "files") for suffix, count in ordered]
+    return ", ".join(
+        f"{count} {suffix} {noun}" if suffix else f"{count} {noun} without a suffix" for count, suffix, noun in files
+    )
 
 
 def _split_order(folder: tuple[str, str]) -> tuple[int, str]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainer.config import InputError
+from trainer.config import InputError, did_you_mean
 from trainer.data.source import SPLIT_NAMES, SPLITS, Example
 
 READ_AT_ONCE = 256  # examples; one call into TensorFlow each would cost more than reading them
@@ -35,8 +35,7 @@ class TfdsSource:
                 f"--dataset: 'tfds:{name}' is not of the form tfds:NAME[/CONFIG][:VERSION], "
                 "for example tfds:mnist:3.0.1"
             )
-        root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-        self._builder = _open_builder(name, match[1], root)
+        self._builder = _open_builder(name, match[1], data_root(data_dir))
         info = self._builder.info
         self.spec = "tfds:" + ":".join(info.full_name.rsplit("/", 1))  # mnist/3.0.1 → mnist:3.0.1
         self.name = info.full_name.rsplit("/", 1)[0].replace("/", "-")
@@ -91,6 +90,18 @@ class TfdsSource:
             yield batch[self._image], batch[self._label]
 
 
+def data_root(data_dir: Path | None) -> Path:
+    """Where prepared data sets lie: `data_dir`, else `$TFDS_DATA_DIR` or `~/tensorflow_datasets`."""
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def prepared(root: Path) -> set[str]:
+    """NAME/VERSION and NAME/CONFIG/VERSION of the data sets that lie there."""
+    return {
+        str(file.parent.relative_to(root)) for depth in ("*/*", "*/*/*") for file in root.glob(f"{depth}/features.json")
+    }
+
+
 @contextmanager
 def _quiet_absl() -> Iterator[None]:
     """Without the warnings of TFDS that it calls what it has deprecated itself."""
@@ -111,18 +122,15 @@ def _open_builder(reference: str, name: str, root: Path) -> Any:
         return read_only_builder.builder_from_files(reference, data_dir=str(root))
     except tfds.core.DatasetNotFoundError:
         pass
-    prepared = {
-        str(file.parent.relative_to(root)) for depth in ("*/*", "*/*/*") for file in root.glob(f"{depth}/features.json")
-    }
-    here = sorted(path for path in prepared if path.split("/")[0] == name)
-    known = {path.split("/")[0] for path in prepared} | set(tfds.list_builders(with_community_datasets=False))
+    there = prepared(root)
+    here = sorted(path for path in there if path.split("/")[0] == name)
+    known = {path.split("/")[0] for path in there} | set(tfds.list_builders(with_community_datasets=False))
     if name not in known:
-        near = difflib.get_close_matches(name, sorted(known), n=3)
-        hint = f"; the nearest are {', '.join(near)}" if near else ""
-        raise InputError(f"--dataset: TFDS has no dataset {name!r}{hint}")
-    there = f" (prepared there: {', '.join(here)})" if here else ""
+        near = difflib.get_close_matches(name.lower(), sorted(known), n=3)
+        raise InputError(f"--dataset: TFDS has no dataset {name!r}{did_you_mean(f'tfds:{one}' for one in near)}")
+    others = f" (prepared there: {', '.join(here)})" if here else ""
     raise InputError(
-        f"--dataset: tfds:{reference} is not prepared in {root}{there}, and nothing is downloaded by itself: "
+        f"--dataset: tfds:{reference} is not prepared in {root}{others}, and nothing is downloaded by itself: "
         "point --data-dir or TFDS_DATA_DIR at a folder that holds it, or prepare it where there is network: "
         f"""python -c "import tensorflow_datasets as tfds; """
         f"""tfds.builder('{reference}', data_dir='{root}').download_and_prepare()\""""

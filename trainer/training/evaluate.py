@@ -18,6 +18,7 @@ from trainer.config import InputError, choose
 from trainer.data import Split, load, load_undivided
 from trainer.data.division import TRAIN, VAL
 from trainer.data.identity import UNKNOWN, DataIdentity, read
+from trainer.data.source import Source
 from trainer.data.spec import open_source
 from trainer.machine import evaluation_batch
 from trainer.reporting import metrics, report
@@ -50,10 +51,11 @@ class Selection:
 
 
 def evaluate(
-    model: str, spec: str, *, engine_name: str, data_dir: Path | None, report_dir: Path | None
+    model: str, spec: str | None, *, engine_name: str, data_dir: Path | None, report_dir: Path | None
 ) -> dict[str, Any]:
     """Accuracy, per-class figures and calibration error on the pictures that the model has never seen, and a report.
 
+    `spec` None: of the data set that it was fitted on.
     Those are all but what it learned from and what it was chosen by (its own validation pictures, whose accuracy is
     told beside), whichever split they are in now. Raises InputError for unknown names, a data set that has none of the
     model's classes, or one where nothing is left to measure.
@@ -61,7 +63,11 @@ def evaluate(
     choose("--engine", engine_name, ENGINES)
     stored = store.find(model)
     loaded = artifact.load(stored.path)
-    source = open_source(spec, data_dir, to_learn=False)
+    if spec is None:
+        spec, data_dir = loaded.dataset, data_dir or _own_data_dir(loaded)
+        source = _open_own(stored.tag, spec, data_dir)
+    else:
+        source = open_source(spec, data_dir, to_learn=False)
     pictures = load_undivided(source, loaded.pixels)
     identity = _identity(stored.tag, loaded, source.spec, data_dir)
     selected = _select(Part(pictures, _labels(stored.tag, loaded, spec, pictures)), identity)
@@ -114,6 +120,22 @@ def evaluate(
         "classes": test.to_dict(loaded.labels)["classes"],
         "report_dir": str(folder),
     }
+
+
+def _own_data_dir(loaded: Artifact) -> Path | None:
+    """Where its TFDS data set lay; None where it does not say, or that is gone."""
+    recorded = loaded.config.get("data_dir")
+    return Path(recorded) if recorded and Path(recorded).is_dir() else None
+
+
+def _open_own(tag: str, spec: str, data_dir: Path | None) -> Source:
+    try:
+        source = open_source(spec, data_dir, to_learn=False)
+    except InputError as error:
+        reason = str(error).removeprefix("--dataset: ")
+        raise InputError(f"the data set that {tag} was fitted on, {spec}, cannot be opened: {reason}") from error
+    log.info("%s is measured on the data set that it was fitted on, %s", tag, spec)
+    return source
 
 
 def predict_split(engine: Engine, split: Split) -> NDArray[np.float32]:

@@ -21,6 +21,7 @@ from trainer.config import FitConfig, InputError, RunError, slug
 from trainer.data import Dataset, load
 from trainer.data.identity import DataIdentity
 from trainer.data.spec import check_spec
+from trainer.data.tfds_source import data_root
 from trainer.machine import quiet_stderr
 from trainer.models import AUTO, check_name, choose_architecture, find
 from trainer.reporting import metrics, report
@@ -250,13 +251,20 @@ def _finish(
         labels=dataset.labels,
         pixels=dataset.pixels,
         dataset=dataset.spec,
-        config=estimator.config.decisive() | asdict(estimator.recipe) | {"model": estimator.architecture.name},
+        config=estimator.config.decisive()
+        | asdict(estimator.recipe)
+        | {"model": estimator.architecture.name, "data_dir": _data_dir(dataset.spec, estimator.config)},
         metrics=figures,
         quantization=exported.quantization,
         versions=library_versions(),
         git_revision=git_revision(),
     )
     return figures
+
+
+def _data_dir(spec: str, config: FitConfig) -> str | None:
+    """Where `evaluate` finds the data set again; None where the spec says it."""
+    return str(data_root(config.data_dir).absolute()) if spec.startswith("tfds:") else None
 
 
 def library_versions() -> dict[str, str]:
