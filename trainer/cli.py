@@ -184,12 +184,14 @@ def predict(
 @app.command(epilog="Example: [bold]trainer serve photos[/bold]")
 def serve(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="A model's tag (default: the newest).", show_default=False)
+        str | None, typer.Argument(metavar="MODEL", help="A model's tag (default: the newest).", show_default=False)
     ] = None,
     host: Annotated[
         str, typer.Option(envvar="BENTOML_HOST", help="The address to listen on; 0.0.0.0: all of this machine's.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, envvar="BENTOML_PORT")] = 3000,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, envvar="BENTOML_PORT", help="Another where this one is taken.")
+    ] = 3000,
     arguments: Annotated[
         list[str] | None,
         typer.Option(

@@ -123,7 +123,7 @@ def first_argument(config: type[Any], name: str) -> Any:
     """The field `name` of a dataclass as Typer's kind of argument, which may stand in place of its option."""
     one: Option = options(config)[name]
     help_text = f"{one.described()} The same as {flag(name)}."
-    return typer.Argument(metavar=f"[{one.metavar}]", help=help_text, show_default=False)
+    return typer.Argument(metavar=one.metavar, help=help_text, show_default=False)
 
 
 def _parameters(config: type[Any]) -> list[inspect.Parameter]:
