@@ -38,18 +38,23 @@ def test_it_serves_from_any_folder(tiny_artifact: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "shown"),
+    ("host", "with_token", "shown"),
     [
-        ("0.0.0.0", "0.0.0.0:80 (every machine that reaches this one, without password); page: http://127.0.0.1:80/ui"),
+        (
+            "0.0.0.0",
+            False,
+            "0.0.0.0:80 (every machine that reaches this one, without password); page: http://127.0.0.1:80/ui",
+        ),
         (
             "10.0.0.9",
-            "10.0.0.9:80 (every machine that reaches this one, without password); page: http://10.0.0.9:80/ui",
+            True,
+            "10.0.0.9:80 (every machine that reaches this one, with a token); page: http://10.0.0.9:80/ui",
         ),
-        ("::1", "[::1]:80 (this machine only; --host 0.0.0.0 for all); page: http://[::1]:80/ui"),
+        ("::1", False, "[::1]:80 (this machine only; --host 0.0.0.0 for all); page: http://[::1]:80/ui"),
     ],
 )
-def test_it_says_who_can_reach_it(host: str, shown: str) -> None:
-    assert str(Launch("pets:1", host, 80, {})) == f"serving pets:1 at http://{shown}"
+def test_it_says_who_can_reach_it(host: str, with_token: bool, shown: str) -> None:
+    assert str(Launch("pets:1", host, 80, {}, with_token)) == f"serving pets:1 at http://{shown}"
 
 
 @pytest.mark.parametrize(

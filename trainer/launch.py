@@ -31,6 +31,7 @@ class Launch:
     host: str  # an IP address
     port: int
     settings: dict[str, str]
+    with_token: bool  # whether callers need one
 
     def __str__(self) -> str:
         """What is served, where, and who can reach it."""
@@ -38,7 +39,7 @@ class Launch:
         if address.is_loopback:
             who = "this machine only; --host 0.0.0.0 for all"
         else:
-            who = "every machine that reaches this one, without password"
+            who = f"every machine that reaches this one, {'with a token' if self.with_token else 'without password'}"
         loopback = "127.0.0.1" if address.version == 4 else "::1"
         page = _url(loopback if address.is_unspecified else self.host, self.port)
         return f"serving {self.tag} at {_url(self.host, self.port)} ({who}); page: {page}/ui"
@@ -81,7 +82,7 @@ def prepare(model: str | None, host: str, port: int, arguments: Sequence[str]) -
     check_engine(artifact.load(stored.path), settings.engine)
     # The supervisor is in the user's folder and its workers in the project's: to both a path means the same.
     given |= {name: str(value.absolute()) for name, value in settings if isinstance(value, Path)}
-    return Launch(stored.tag, _address(host, port), port, given)
+    return Launch(stored.tag, _address(host, port), port, given, settings.token_file is not None)
 
 
 def _split(argument: str) -> tuple[str, str]:
