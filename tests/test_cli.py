@@ -68,6 +68,11 @@ def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.Capture
     assert fitted["tag"].startswith("digits:")
     assert fitted["val_accuracy"] >= 0.9
     assert fitted["test_accuracy"] >= 0.9
+    assert fitted["verdict"] == "good"
+    assert f"right {100 * fitted['test_accuracy']:.0f} times in 100" in fitted["reason"]
+    parts = fitted["seconds"]
+    assert set(parts) == {"reading", "training", "validation", "export", "test", "report", "all"}
+    assert sum(parts.values()) - parts["all"] <= parts["all"]
     pictures = ("calibration.png", "confusion.png", "learning_curves.png", "mistakes.png", "per_class.png")
     assert sorted(path.name for path in Path(fitted["run_dir"], "report").iterdir()) == [*pictures, "report.html"]
     stored = store.find(fitted["tag"]).path
@@ -98,6 +103,7 @@ def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.Capture
     assert (evaluations["litert"]["test_images"], evaluations["litert"]["seen_images"]) == (171, 1465 + 161)
     assert evaluations["tensorflow"]["test_accuracy"] == pytest.approx(fitted["test_accuracy"], abs=0.011)
     assert set(evaluations["litert"]["classes"]) == set("0123456789")
+    assert (evaluations["litert"]["verdict"], evaluations["litert"]["reason"]) == ("good", fitted["reason"])
     page = Path(evaluations["litert"]["report_dir"], "report.html").read_text(encoding="utf-8")
     assert f"<h1>{fitted['tag']}</h1>" in page
     assert f"{100 * fitted['test_accuracy']:.1f}&nbsp;%" in page
@@ -117,6 +123,34 @@ def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.Capture
     assert code == 0
     assert again["test_accuracy"] == fitted["test_accuracy"]
     assert again["tag"] is None
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "said", "command"),
+    [
+        (
+            ("--epochs=1", "--batch-size=1024"),
+            "train longer: a network that starts from nothing needs at least 200",
+            "",
+        ),
+        (
+            ("--learning-rate=10", "--epochs=10", "--batch-size=16"),
+            "use a smaller learning rate than 10: ",
+            " --epochs=10",
+        ),
+    ],
+)
+def test_a_run_that_was_spoiled_is_told_what_to_change(
+    spoiled: tuple[str, ...], said: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("--model=compact_resnet", "--limit=400")
+    assert run(["fit", "--dataset", "builtin:digits", *small, *spoiled, "--wandb=disabled", "--no-save"]) == 0
+    _, verdict, advice, tried, *more = capsys.readouterr().out.splitlines()
+    assert verdict.startswith("bad: right ")
+    assert advice.startswith(f"- {said}")
+    assert tried.startswith(f"  trainer fit --dataset=builtin:digits --model=compact_resnet{command}")
+    assert "--learning-rate" not in tried
+    assert more == []
 
 
 def test_the_same_seed_gives_the_same_metrics(capsys: pytest.CaptureFixture[str]) -> None:

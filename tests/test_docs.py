@@ -43,7 +43,7 @@ NOT_RUN = {
 # What the others print, by how they begin: a command that is in neither table fails the test.
 PRINTED = {
     "trainer data inspect": r"180 images of .*\n(.*\n)*0 rejected, 0 ignored",
-    "trainer fit": r"report in runs/\S+/report/report\.html\nsaved as photos:",
+    "trainer fit": r"report in runs/\S+/report/report\.html\n(good|doubtful|bad): right \d+ (.*\n)+saved as photos:",
     "trainer models": r"│ photos:",
     "trainer predict": rf"some-picture\.jpg: ({'|'.join(CLASSES)}) \(\d",
     "trainer evaluate": r"test accuracy [\d.]+%, .* report in report/photos-\w+/report\.html",

@@ -281,15 +281,18 @@ class FitConfig:
         places = {name for name, one in options(self).items() if not one.decides}
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in places}
 
-    def command(self) -> list[str]:
-        """`trainer fit` with what differs from the defaults, but for where the run goes."""
+    def changed(self) -> dict[str, str]:
+        """What differs from the defaults, but for where the run goes; both as they stand on the command line."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        changed = [
-            f"{flag(name)}={one.spell(getattr(self, name))}"
+        return {
+            flag(name): one.spell(getattr(self, name))
             for name, one in options(self).items()
             if one.repeated and getattr(self, name) != defaults[name]
-        ]
-        return ["trainer", "fit", *changed]
+        }
+
+    def command(self) -> list[str]:
+        """`trainer fit` with what differs from the defaults, but for where the run goes."""
+        return ["trainer", "fit", *(f"{name}={value}" for name, value in self.changed().items())]
 
     def hash(self) -> str:
         """Names the configuration: runs with equal hashes may continue each other."""

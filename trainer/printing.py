@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from trainer.console import print_next, print_saved, print_table, serve_command
+from trainer.console import masked, print_next, print_saved, print_table, serve_command
 
 if TYPE_CHECKING:
     from trainer.data.inspect import Summary
@@ -26,6 +26,7 @@ def print_fit(result: Mapping[str, Any]) -> None:
         f"validation accuracy {result['val_accuracy']:.2%}, test accuracy {result['test_accuracy']:.2%}, "
         f"{result['quantization']} model, report in {result['run_dir']}/report/report.html"
     )
+    _print_judgement(result)
     if result["tag"]:
         print_saved(result["tag"], result["worse_than"])
     else:
@@ -52,7 +53,15 @@ def print_evaluation(model: str, result: Mapping[str, Any]) -> None:
         f"calibration error {result['calibration_error']:.2%} (what its probabilities are off by), "
         f"report in {result['report_dir']}/report.html"
     )
+    _print_judgement(result)
     print_next(*serve_command(model))
+
+
+def _print_judgement(result: Mapping[str, Any]) -> None:
+    """How good the model is, and what to try."""
+    typer.echo(f"{result['verdict']}: {result['reason']}")
+    for one in result["advice"]:
+        typer.echo(f"- {one['text']}\n  {masked(one['command'])}")
 
 
 def _measured(result: Mapping[str, Any]) -> str:

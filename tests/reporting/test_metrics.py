@@ -60,3 +60,17 @@ def test_to_dict_is_plain_json() -> None:
     values = metrics.evaluate(LABELS, PROBABILITIES).to_dict(["a", "b c", "ü"])
     assert json.loads(json.dumps(values)) == values
     assert values["classes"]["b c"] == {"images": 2, "precision": 2 / 3, "recall": 1.0}
+
+
+def test_labels_that_are_likely_wrong() -> None:
+    labels = np.arange(200, dtype=np.int32) % 10
+    probabilities = np.full((200, 10), 0.001, np.float32)
+    probabilities[np.arange(200), labels] = 0.991
+    assert metrics.mislabelled(labels, probabilities) == 0
+    wrong = labels.copy()
+    wrong[:20] = (labels[:20] + 1) % 10
+    assert metrics.mislabelled(wrong, probabilities) == 20
+    wrong[3:] = labels[3:]
+    assert metrics.mislabelled(wrong, probabilities) == 0  # it promised that of 200 two are not what they look like
+    # An undecided model finds nothing impossible.
+    assert metrics.mislabelled(wrong, np.full((200, 10), 0.1, np.float32)) == 0

@@ -20,6 +20,7 @@ from PIL import Image
 
 from trainer.config import Interrupted
 from trainer.reporting import metrics, report
+from trainer.reporting.advice import Judgement
 from trainer.training import tracking
 
 KEY = "k" * 40
@@ -122,6 +123,12 @@ def test_an_offline_run_holds_config_history_summary_and_report(
         train_images=5,
         val_images=3,
         val_accuracy=0.5,
+        judgement=Judgement("bad", "no better than guessing", []),
+        asked={},
+        settings={},
+        seconds={},
+        model_bytes=1,
+        answer_s=0.001,
     )
     files = report.write(tmp_path / "r", subject, evaluation=evaluation, history=None, mistakes=mistakes)
     tracker.log_report(files, mistakes, ["a", "ü"], evaluation)

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 CALIBRATION_BINS = 15
+CHANCE = 0.05  # of a binomial test, below which something is not put down to it
+IMPOSSIBLE = 0.1  # times the probability of a guess
 FEW_TEST_IMAGES = 100  # with fewer, accuracy is known to within 10 points at best, and calibration not at all
 
 
@@ -117,6 +119,20 @@ def worst(labels: NDArray[np.int32], probabilities: NDArray[np.float32], count: 
     mistakes = np.flatnonzero(probabilities.argmax(1) != labels)
     order = np.argsort(-probabilities.max(1)[mistakes], kind="stable")
     return mistakes[order[:count]]
+
+
+def mislabelled(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> int:
+    """How many images have a label to which the model gives all but no chance, where that is more than it promised.
+
+    By its own probabilities [N,K] some of what it finds IMPOSSIBLE is true. There is more where a model is too sure of
+    itself, and where it is right and the labels are wrong.
+    """
+    from scipy.stats import binomtest
+
+    impossible = probabilities < IMPOSSIBLE / probabilities.shape[1]
+    found = int(impossible[np.arange(len(labels)), labels].sum())
+    promised = float(np.where(impossible, probabilities, 0).sum(1).mean(dtype=np.float64))
+    return found if found and binomtest(found, len(labels), promised, alternative="greater").pvalue < CHANCE else 0
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:

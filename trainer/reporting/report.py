@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trainer.reporting.advice import Judgement
 from trainer.reporting.figures import TELLING_ANSWERS, draw, encode_png
 from trainer.reporting.metrics import FEW_TEST_IMAGES, Evaluation, Mistake
 from trainer.reporting.templates import render
@@ -32,6 +33,12 @@ class Subject:
     train_images: int | None  # None: it is not known
     val_images: int
     val_accuracy: float | None  # 0..1; None without validation images
+    judgement: Judgement
+    asked: Mapping[str, str]  # the options that were asked for
+    settings: Mapping[str, str]  # all others
+    seconds: Mapping[str, float]  # by part of the work, and `all`; empty where the model is only measured
+    model_bytes: int  # of the file that is served
+    answer_s: float  # for one image, on this machine
 
 
 def write(
@@ -84,8 +91,27 @@ def _page(subject: Subject, evaluation: Evaluation, mistakes: Sequence[Mistake],
             for mistake in mistakes
         ],
         telling_answers=TELLING_ANSWERS,
+        duration=_spoken(subject.seconds["all"]) if subject.seconds else None,
+        parts=_parts(subject.seconds),
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     )
+
+
+def _parts(seconds: Mapping[str, float]) -> list[tuple[str, float, str]]:
+    """Part of the work, its share of all (0..1), its time in words; the longest first, what is in no part last."""
+    parts = sorted(((name, value) for name, value in seconds.items() if name != "all"), key=lambda part: -part[1])
+    rest = seconds.get("all", 0.0) - sum(value for _, value in parts)
+    named = [*parts, ("starting and the rest", rest)] if parts else []
+    return [(name, value / seconds["all"], _spoken(value)) for name, value in named]
+
+
+def _spoken(seconds: float) -> str:
+    """`0.3 s`, `45 s`, `3 min 20 s` or `2 h 5 min`."""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    whole = round(seconds)
+    minutes = f"{whole // 60} min {whole % 60} s"
+    return minutes if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _most_confused(evaluation: Evaluation, most: int = 3) -> list[tuple[int, int, int, int]]:

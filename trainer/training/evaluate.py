@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import shlex
-from dataclasses import dataclass
+import statistics
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +16,19 @@ from numpy.typing import NDArray
 from trainer import artifact
 from trainer.artifact import Artifact, store
 from trainer.artifact.engine import ENGINES, PROBABILITIES, Engine, load_engine
-from trainer.config import InputError, choose
+from trainer.config import FitConfig, InputError, choose, flag, options
 from trainer.data import Split, load, load_undivided
 from trainer.data.division import TRAIN, VAL
 from trainer.data.identity import UNKNOWN, DataIdentity, read
 from trainer.data.source import Source
 from trainer.data.spec import open_source
 from trainer.machine import evaluation_batch
-from trainer.reporting import metrics, report
+from trainer.reporting import advice, metrics, report
 
 log = logging.getLogger("trainer")
 
 WORST = 16  # mistakes shown in a report
+TIMED_ANSWERS = 15
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,18 @@ def evaluate(
     val_accuracy = None
     if len(val.pictures):
         val_accuracy = metrics.evaluate(val.labels, predict_split(engine, val.pictures)).accuracy
-    command = ["trainer", "evaluate", stored.tag, f"--dataset={spec}", f"--engine={engine_name}"]
-    command += [f"--data-dir={data_dir}"] if data_dir else []
+    place = [f"--data-dir={data_dir}"] if data_dir else []
+    command = ["trainer", "evaluate", stored.tag, f"--dataset={spec}", f"--engine={engine_name}", *place]
+    facts = advice.Facts(
+        labels=loaded.labels,
+        test=test,
+        unseen=identity is not None,
+        val=advice.Share.of(val_accuracy, len(val.pictures)) if val_accuracy is not None else None,
+        mislabelled=metrics.mislabelled(unseen.labels, probabilities),
+        inspect=shlex.join(["trainer", "data", "inspect", spec, *place]),
+        training=None,
+    )
+    judgement = advice.judge(facts)
     subject = report.Subject(
         name=stored.tag,
         dataset=source.spec,
@@ -98,6 +111,16 @@ def evaluate(
         train_images=identity.count(TRAIN) if identity else None,
         val_images=len(val.pictures),
         val_accuracy=val_accuracy,
+        judgement=judgement,
+        asked={},
+        settings={
+            flag(name): str(value)
+            for name, value in loaded.config.items()
+            if name in options(FitConfig) and value is not None
+        },
+        seconds={},
+        model_bytes=loaded.model_file.stat().st_size,
+        answer_s=measure_answer(engine, unseen.pictures),
     )
     folder = report_dir or Path("report") / stored.tag.replace(":", "-")
     mistakes = worst_mistakes(unseen.pictures, unseen.labels, probabilities)
@@ -119,6 +142,7 @@ def evaluate(
         "unreadable_images": len(pictures.cache.rejected),
         "classes": test.to_dict(loaded.labels)["classes"],
         "report_dir": str(folder),
+        **asdict(judgement),
     }
 
 
@@ -143,6 +167,18 @@ def predict_split(engine: Engine, split: Split) -> NDArray[np.float32]:
     height, width, _ = split.shape
     batches = split.batches(evaluation_batch(height, width))
     return np.concatenate([engine.predict(images)[PROBABILITIES] for images in batches])
+
+
+def measure_answer(engine: Engine, split: Split) -> float:
+    """Seconds that one image takes on this machine: the median of a few."""
+    image = split.read(np.arange(1))
+    engine.predict(image)  # sets the size up
+    seconds = []
+    for _ in range(TIMED_ANSWERS):
+        start = time.perf_counter()
+        engine.predict(image)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
 def worst_mistakes(

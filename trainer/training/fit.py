@@ -12,24 +12,24 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from trainer import artifact
 from trainer.artifact import store
 from trainer.artifact.engine import LiteRTEngine
-from trainer.config import FitConfig, InputError, RunError, slug
+from trainer.config import FitConfig, InputError, RunError, flag, options, slug
 from trainer.data import Dataset, load
 from trainer.data.identity import DataIdentity
 from trainer.data.spec import check_spec
 from trainer.data.tfds_source import data_root
 from trainer.machine import quiet_stderr
-from trainer.models import AUTO, check_name, choose_architecture, find
-from trainer.reporting import metrics, report
+from trainer.models import AUTO, check_name, choose_architecture, find, suggest
+from trainer.reporting import advice, metrics, report
 from trainer.training import tracking
 from trainer.training.checkpoints import Checkpoints, Progress
 from trainer.training.clock import Clock
 from trainer.training.distribution import count_workers, is_chief, make_strategy
-from trainer.training.evaluate import predict_split, worst_mistakes
+from trainer.training.evaluate import measure_answer, predict_split, worst_mistakes
 from trainer.training.publish import publish
 from trainer.training.run_folder import RunFolder, open_run, refuse_private_folder
 
@@ -75,15 +75,16 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
     with quiet_stderr() if count_workers() == 1 else display.defer_signals():
         strategy = make_strategy(display.check_interrupted)  # before anything else asks TensorFlow for something
     chief = is_chief(strategy)
-    dataset = load(
-        config.dataset,
-        image_size=config.image_size,
-        normalize=normalization(config),
-        wish=lambda sizes: choose_architecture(config, sizes, "none").wish,
-        data_dir=config.data_dir,
-        seed=config.seed,
-        limit=config.limit,
-    )
+    with clock.part("reading"):
+        dataset = load(
+            config.dataset,
+            image_size=config.image_size,
+            normalize=normalization(config),
+            wish=lambda sizes: choose_architecture(config, sizes, "none").wish,
+            data_dir=config.data_dir,
+            seed=config.seed,
+            limit=config.limit,
+        )
     log_counts(dataset)
     name = config.name or slug(dataset.name)
     estimator = Estimator(config, dataset, strategy, clock)
@@ -214,12 +215,27 @@ def _finish(
 ) -> dict[str, Any]:
     """Export, measure what will be served on test (once), write report and spec."""
     dataset = estimator.dataset
-    exported = estimator.export(run.export)
-    probabilities = predict_split(LiteRTEngine(run.export / artifact.MODEL_FILE), dataset.test)
+    clock = estimator.clock
+    with clock.part("export"):
+        exported = estimator.export(run.export)
+    engine = LiteRTEngine(run.export / artifact.MODEL_FILE)
+    with clock.part("test"):
+        probabilities = predict_split(engine, dataset.test)
     test = metrics.evaluate(dataset.test.labels, probabilities)
     if not math.isfinite(test.loss):
         raise RunError("export: the test answers are not finite; nothing is published")
     mistakes = worst_mistakes(dataset.test, dataset.test.labels, probabilities)
+    judgement = advice.judge(
+        advice.Facts(
+            labels=dataset.labels,
+            test=test,
+            unseen=True,
+            val=advice.Share.of(exported.val_accuracy, len(dataset.val)),
+            mislabelled=metrics.mislabelled(dataset.test.labels, probabilities),
+            inspect=_inspect_command(estimator.config),
+            training=_training(estimator, progress),
+        )
+    )
     subject = report.Subject(
         name=f"{name}, run {run.path.name}",
         dataset=dataset.spec,
@@ -230,8 +246,15 @@ def _finish(
         train_images=len(dataset.train),
         val_images=len(dataset.val),
         val_accuracy=exported.val_accuracy,
+        judgement=judgement,
+        asked=estimator.config.changed(),
+        settings=_settings(estimator),
+        seconds=clock.spent_s | {"all": clock.elapsed_s},
+        model_bytes=(run.export / artifact.MODEL_FILE).stat().st_size,
+        answer_s=measure_answer(engine, dataset.test),
     )
-    files = report.write(run.report, subject, evaluation=test, history=progress.history, mistakes=mistakes)
+    with clock.part("report"):
+        files = report.write(run.report, subject, evaluation=test, history=progress.history, mistakes=mistakes)
     shutil.copytree(run.report, run.export / "report", dirs_exist_ok=True)
     tracker.log_report(files, mistakes, dataset.labels, test)
     DataIdentity.of(dataset, probabilities.argmax(1)).save(run.export)
@@ -259,7 +282,58 @@ def _finish(
         versions=library_versions(),
         git_revision=git_revision(),
     )
-    return figures
+    return figures | asdict(judgement) | {"seconds": clock.spent_s | {"all": clock.elapsed_s}}
+
+
+def _training(estimator: Estimator, progress: Progress) -> advice.Training:
+    """What the run tells about itself."""
+    config, dataset, architecture = estimator.config, estimator.dataset, estimator.architecture
+    cache = dataset.train.cache
+    end: Literal["all epochs", "no better", "no time"] = "no time"
+    if progress.epochs - progress.best_step // estimator.plan.steps_per_epoch >= estimator.plan.patience:
+        end = "no better"
+    elif progress.step >= estimator.longest.total_steps:
+        end = "all epochs"
+    return advice.Training(
+        config=config,
+        learning_rate=estimator.recipe.learning_rate,
+        usual_learning_rate=architecture.recipe.learning_rate,
+        pretrained=architecture.features is not None or config.weights == "imagenet",
+        auto_is_pretrained=suggest(cache.sizes.keys(), dataset.pixels.normalize).features is not None,
+        history=progress.history,
+        steps=progress.step,
+        end=end,
+        images=dataset.train.counts,
+        limited=len(cache) - sum(map(len, (dataset.train, dataset.val, dataset.test))),
+        unreadable=len(dataset.rejected),
+    )
+
+
+def _inspect_command(config: FitConfig) -> str:
+    place = [f"--data-dir={config.data_dir}"] if config.data_dir else []
+    return shlex.join(["trainer", "data", "inspect", config.dataset, *place])
+
+
+def _settings(estimator: Estimator) -> dict[str, str]:
+    """The options that nobody asked for, as what they became."""
+    config, pixels = estimator.config, estimator.dataset.pixels
+    values = {name: getattr(config, name) for name in options(config)} | asdict(estimator.recipe)
+    values |= {
+        "model": estimator.architecture.name,
+        "image_size": (pixels.height, pixels.width),
+        "epochs": estimator.plan.epochs,
+        "batch_size": estimator.plan.batch_size,
+        "normalize": pixels.normalize,
+        "augment": estimator.recipe.default_augment if config.augment == "auto" else config.augment,
+        "flip": "on" if estimator.flips else "off",
+        "precision": estimator.precision,
+    }
+    asked = config.changed()
+    return {
+        flag(name): one.spell(values[name])
+        for name, one in options(config).items()
+        if one.decides and values[name] is not None and flag(name) not in asked
+    }
 
 
 def _data_dir(spec: str, config: FitConfig) -> str | None:

@@ -109,9 +109,11 @@ class TrainingLoop:
         start = Progress()
         if pretrained:
             features = Features(one.architecture, one.float32_model(), self._observer.check_interrupted)
-            start, one.flips = start_from_head(one.model, features, one.dataset, one.config)
+            with one.clock.part("features"):
+                start, one.flips = start_from_head(one.model, features, one.dataset, one.config)
         elif one.flips and one.config.flip == "auto":
-            one.flips = may_mirror(one.dataset, self._observer.check_interrupted)
+            with one.clock.part("features"):
+                one.flips = may_mirror(one.dataset, self._observer.check_interrupted)
         progress = self._checkpoints.restore_latest()
         if progress is None:
             if pretrained:
@@ -185,7 +187,8 @@ class TrainingLoop:
 
         start = time.perf_counter()
         try:
-            loss, right = train_steps(iterator, tf.constant(steps)).numpy().tolist()
+            with one.clock.part("training"):
+                loss, right = train_steps(iterator, tf.constant(steps)).numpy().tolist()
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError) as error:
             raise RunError(f"another worker was lost; start all workers again to resume: {error.message}") from error
         seconds = self._agree(time.perf_counter() - start)
@@ -205,7 +208,7 @@ class TrainingLoop:
         one = self._estimator
         loss, right, images, seconds = progress.running
         start = time.perf_counter()
-        with averaged(one.optimizer, one.model):
+        with one.clock.part("validation"), averaged(one.optimizer, one.model):
             evaluation = one.evaluate(one.dataset.val)
         pace.note_validation(time.perf_counter() - start)
         if not math.isfinite(evaluation.loss):
