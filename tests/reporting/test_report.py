@@ -25,7 +25,7 @@ PICTURES = ("confusion", "per_class", "calibration", "mistakes", "learning_curve
 def subject(labels: Sequence[str]) -> report.Subject:
     return report.Subject(
         "pets:v1",
-        "folder:pets",
+        f"folder:{'a/very/long/path/' * 8}pets",
         "trainer evaluate pets",
         labels,
         tested="kept apart for this figure",

@@ -364,7 +364,7 @@ def confused_classes(facts: Facts) -> Advice | None:
         return None
     if binomtest(count, mistakes, 1 / kinds, alternative="greater").pvalue > CHANCE / kinds:
         return None
-    first, second = facts.labels[one], facts.labels[other]
+    first, second = facts.labels[int(one)], facts.labels[int(other)]
     return Advice(
         f"look whether you can tell {first} from {second}, and add images of both: {count} of {mistakes} mistakes take "
         "one for the other",
