@@ -145,10 +145,12 @@ def only(expected: str, command: str, *arguments: Any, **facts: Any) -> None:
 
 def test_too_few_steps() -> None:
     said = "train longer: a network that starts from nothing needs at least 200 steps, and had 12"
-    scratch = {"steps": 12, "pretrained": False}
+    scratch = {"steps": 12, "pretrained": False, "auto_is_pretrained": False}
     only(said, "", MIXED, training({"epochs": 3, "batch_size": 128}, **scratch))
     only(said, " --time-limit=1020s --dropout=0.1", MIXED, training({"time_limit": 60.0, "dropout": 0.1}, **scratch))
     assert advice(EVEN, training({"epochs": 3}, steps=12)) == []  # a pretrained network's head needs none
+    ((text, _),) = advice(MIXED, training({"epochs": 3}, **scratch | {"auto_is_pretrained": True}))
+    assert text.startswith("use --model auto")
     good = [[49, 1, 0, 0], [0, 50, 0, 0], [0, 0, 50, 0], [0, 0, 0, 50]]
     assert advice(good, training({"epochs": 3}, **scratch)) == []
 
@@ -170,6 +172,17 @@ def test_from_nothing_where_a_pretrained_network_would_do() -> None:
     scratch = training(options, pretrained=False)
     only("use --model auto: its network has learned from a million photos", " --seed=3", MIXED, scratch)
     assert advice(MIXED, training(options, pretrained=False, auto_is_pretrained=False)) == []
+
+
+def test_training_that_spoils_a_pretrained_network() -> None:
+    history = [entry | {"epoch": entry["epoch"] - 1} for entry in epochs(0.8, 0.1, 0.2)]
+    run = training({"learning_rate": 0.3}, learning_rate=0.3, history=history, steps=36)
+    said = "use a smaller learning rate than 0.3: before the first epoch 80 in 100 validation images were named right, "
+    text, command = advice(MIXED, run, val=Share(160, 200))[0]
+    assert text.startswith(f"{said}and at most 20 after one")
+    assert command == ""
+    slightly = [entry | {"epoch": entry["epoch"] - 1} for entry in epochs(0.8, 0.78)]
+    assert "smaller" not in str(judged(MIXED, training(history=slightly), val=Share(160, 200)).advice)
 
 
 def test_the_head_alone() -> None:
@@ -263,7 +276,7 @@ def test_a_run_that_stopped_early() -> None:
     said = "more epochs do not help: validation was best in epoch 2 of 3 epochs; another learning rate may"
     history = epochs(0.7, 0.8, 0.75, training=0.8)
     only(said, " --learning-rate=0.00033", MIXED, training(history=history, end="no better"))
-    head = [history[0] | {"epoch": 0, "val_accuracy": 0.9}, *history]
+    head = [history[0] | {"epoch": 0, "val_accuracy": 0.82}, *history]
     ((text, _),) = advice(MIXED, training(history=head, end="no better"))
     assert "validation was best before the first of 3 epochs" in text
     assert advice([[50, 0], [1, 49]], training(end="no better")) == []

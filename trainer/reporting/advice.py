@@ -186,11 +186,10 @@ def learned_nothing(facts: Facts) -> Advice | None:
     accuracy = max(entry["accuracy"] for entry in run.epochs)
     if accuracy_interval(accuracy, int(run.images.sum()))[0] > guess:
         return None
-    rate = min(_rounded(run.learning_rate / 10), run.usual_learning_rate)
     return Advice(
         f"use a smaller learning rate than {run.learning_rate:g}: in {len(run.epochs)} epochs it was never better than "
         "guessing, even on the images that it learned from",
-        run.command(learning_rate=None if rate == run.usual_learning_rate else rate),
+        run.command(learning_rate=_smaller_rate(run)),
     )
 
 
@@ -199,6 +198,8 @@ def too_few_steps(facts: Facts) -> Advice | None:
     run = facts.training
     if not run or run.pretrained or run.steps >= LEAST_STEPS or not _has_room(facts):
         return None
+    if better := not_pretrained(facts):
+        return better  # it needs far fewer
     limit = run.config.time_limit
     longer = limit and limit * max(2, round(LEAST_STEPS / max(1, run.steps)))
     return Advice(
@@ -230,6 +231,22 @@ def nothing_holds(facts: Facts) -> Advice | None:
         return None
     return Advice(
         "look whether the labels fit the images: what it learned does not hold for the test images", facts.inspect
+    )
+
+
+def spoiled_by_training(facts: Facts) -> Advice | None:
+    """Each epoch left a pretrained network worse than it was before the first, beyond chance."""
+    run = facts.training
+    if not run or not facts.val or not run.epochs or run.best["epoch"] >= 1:
+        return None
+    head = Share.of(run.best["val_accuracy"], facts.val.images)
+    after = Share.of(max(entry["val_accuracy"] for entry in run.epochs), facts.val.images)
+    if not _surely_less(after, head):
+        return None
+    return Advice(
+        f"use a smaller learning rate than {run.learning_rate:g}: before the first epoch {in_100(head.share)} in 100 "
+        f"validation images were named right, and at most {in_100(after.share)} after one: those were not kept",
+        run.command(learning_rate=_smaller_rate(run)),
     )
 
 
@@ -411,6 +428,7 @@ Rule = Callable[[Facts], Advice | None]
 CAUSES: tuple[Rule, ...] = (learned_nothing, too_few_steps, swapped_classes)
 RULES: tuple[Rule, ...] = (
     nothing_holds,
+    spoiled_by_training,
     not_pretrained,
     head_alone,
     limited,
@@ -460,6 +478,12 @@ def _clearly_above_test(facts: Facts) -> Share | None:
     if val and 1 - test.share > HALF_AGAIN * (1 - val.share) and _surely_less(test, val):
         return val
     return None
+
+
+def _smaller_rate(run: Training) -> float | None:
+    """A tenth, or the network's own where that is smaller still: None, which asks for it."""
+    tenth = _rounded(run.learning_rate / 10)
+    return tenth if tenth < run.usual_learning_rate else None
 
 
 def _rounded(rate: float) -> float:
