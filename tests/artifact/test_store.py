@@ -21,7 +21,7 @@ from trainer.config import InputError, RunError
 
 PUBLISH = (
     "import sys; from pathlib import Path; from trainer.artifact import store; "
-    "print(store.publish(Path(sys.argv[1]), sys.argv[2]))"
+    "print(store.publish(Path(sys.argv[1]), sys.argv[2], lambda latest: ['the second'] if latest else []))"
 )
 
 
@@ -42,16 +42,16 @@ def export(tmp_path: Path) -> Path:
     return folder
 
 
-def bentoml_models(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`bentoml models …` over the store at `home`."""
+def bentoml_models(home: Path, *arguments: str) -> str:
+    """What `bentoml models …` says of the store at `home`."""
     return subprocess.run(
-        [Path(sys.executable).parent / "bentoml", "models", *arguments, "-o", "json"],
+        [Path(sys.executable).parent / "bentoml", "models", *arguments],
         env=os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"},
         capture_output=True,
         text=True,
         timeout=60,
-        check=False,
-    )
+        check=True,
+    ).stdout
 
 
 def test_publish_and_find(home: Path, export: Path) -> None:
@@ -69,12 +69,12 @@ def test_publish_and_find(home: Path, export: Path) -> None:
 
 def test_bentoml_sees_labels_and_metrics(home: Path, export: Path) -> None:
     tag = store.publish(export, "mnist")
-    model = json.loads(bentoml_models(home, "get", "mnist:latest").stdout)
+    model = json.loads(bentoml_models(home, "get", "mnist:latest", "-o", "json"))
     assert f"{model['name']}:{model['version']}" == tag
     assert model["labels"] == {"trainer": "fit"}
     assert model["metadata"]["labels"][9] == "drei Punkte … é"
     assert model["metadata"]["metrics"] == {"test_accuracy": 0.5, "val_accuracy": 0.25}
-    assert tag in bentoml_models(home, "list").stdout
+    assert tag in bentoml_models(home, "list", "-o", "json")
 
 
 def test_a_figure_that_there_is_none_of_is_no_reason_to_refuse_a_model(home: Path, export: Path) -> None:
@@ -144,6 +144,56 @@ def test_without_a_usable_latest_the_newest_is_meant(home: Path, export: Path, l
     assert store.find("mnist").tag == newest
 
 
+def test_a_version_that_is_not_promoted_is_kept_and_meant_by_nobody(home: Path, export: Path) -> None:
+    seen: list[str | None] = []
+
+    def judge(latest: store.StoredModel | None) -> list[str]:
+        seen.append(latest.tag if latest else None)
+        return ["worse"]
+
+    first = store.publish(export, "mnist", judge)
+    with pytest.raises(InputError, match=rf"^no model in the store .* is promoted; .*`trainer promote {first}`"):
+        store.find(None)
+    alone = rf"^mnist.*: no version of mnist is promoted \({first}: worse\); there are {first[6:]}; .*promote {first}`"
+    with pytest.raises(InputError, match=alone):
+        store.find("mnist")
+    bentoml_models(home, "get", "mnist")  # which makes a file `latest`
+    assert (home / "models" / "mnist" / "latest").read_text() == first[6:]
+    with pytest.raises(InputError, match=alone):
+        store.find("mnist:latest")
+    good = store.publish(export, "mnist")
+    kept = store.publish(export, "mnist", judge)
+    assert seen == [None, good]
+    assert [(model.tag, model.is_latest, model.not_promoted) for model in store.models()] == [
+        (kept, False, ("worse",)),
+        (good, True, ()),
+        (first, False, ("worse",)),
+    ]
+    assert (store.find("mnist").tag, store.find(None).tag, store.find(kept).tag) == (good, good, kept)
+    assert (home / "models" / "mnist" / "latest").read_text() == good[6:]
+
+
+def test_promote(home: Path, export: Path) -> None:
+    old = store.publish(export, "mnist")
+    other = store.publish(export, "digits")
+    new = store.publish(export, "mnist")
+    kept = store.publish(export, "mnist", lambda latest: ["worse"])
+    for chosen, replaced in ((kept, new), (old, kept)):
+        one, before = store.promote(chosen)
+        assert (one.tag, before and before.tag) == (chosen, replaced)
+        assert (store.find("mnist").tag, store.find("digits").tag) == (chosen, other)
+        artifact.load(one.path)
+    shown = json.loads(bentoml_models(home, "get", "mnist", "-o", "json"))
+    assert (shown["version"], shown["metadata"]["labels"][9]) == (old[6:], "drei Punkte … é")
+    reasons = {model.tag: model.not_promoted for model in store.models() if model.not_promoted}
+    assert reasons == dict.fromkeys((kept, new), (f"{old} was promoted instead",))
+    bentoml_models(home, "delete", "--yes", new)
+    assert (home / "models" / "mnist" / "latest").read_text() == kept[6:]  # BentoML names the newest
+    assert store.find("mnist").tag == old  # and not what somebody has gone back from
+    with pytest.raises(InputError, match="no such version of mnist"):
+        store.promote("mnist:nonesuch")
+
+
 def test_two_publishers_do_not_harm_each_other(home: Path, export: Path) -> None:
     processes = [
         subprocess.Popen([sys.executable, "-c", PUBLISH, str(export), "mnist"], stdout=subprocess.PIPE, text=True)
@@ -154,7 +204,8 @@ def test_two_publishers_do_not_harm_each_other(home: Path, export: Path) -> None
     assert sorted(model.tag for model in store.models()) == sorted(tags)
     for tag in tags:
         artifact.load(store.find(tag).path)
-    assert store.find("mnist").tag == store.models()[0].tag
+    second, first = store.models()  # which was judged when the first was there
+    assert (store.find("mnist"), second.not_promoted) == (first, ("the second",))
     assert list((home / "trainer-publish").iterdir()) == []
 
 
@@ -171,8 +222,7 @@ def test_a_killed_publisher_leaves_nothing_in_the_way(home: Path, export: Path) 
     process.wait(10)
     process.stdout.close()
     assert len(list((home / "trainer-publish").iterdir())) == 1
-    listed = bentoml_models(home, "list")
-    assert (listed.returncode, listed.stdout.count('"tag"')) == (0, 1)
+    assert bentoml_models(home, "list", "-o", "json").count('"tag"') == 1
     assert [model.tag for model in store.models()] == [tag]
     second = store.publish(export, "mnist")
     assert list((home / "trainer-publish").iterdir()) == []

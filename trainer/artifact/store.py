@@ -1,12 +1,16 @@
 """The BentoML model store: published atomically, read without importing BentoML.
 
-BENTOML_HOME/models/NAME/VERSION/ holds a version with its model.yaml, BENTOML_HOME/models/NAME/latest the newest
-version's name. BentoML writes both in place; here a version is built aside and renamed in, so that a reader sees
-all of it or nothing.
+BENTOML_HOME/models/NAME/VERSION/ holds a version with its model.yaml, BENTOML_HOME/models/NAME/latest the name of the
+version that NAME means. BentoML writes both in place; here a version is built aside and renamed in, so that a reader
+sees all of it or nothing.
+
+A version that is published and not promoted has the reasons in its model.yaml, too: BentoML points `latest` at the
+newest version whenever one is deleted, and such a version is passed over then.
 """
 
 from __future__ import annotations
 
+import collections
 import difflib
 import json
 import logging
@@ -15,8 +19,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +37,7 @@ log = logging.getLogger("trainer")
 LABELS = {"trainer": "fit"}  # on every model that is published here
 MODEL_YAML = "model.yaml"
 LATEST = "latest"
+NOT_PROMOTED = "not_promoted"  # in the metadata of model.yaml: the reasons
 MAKE_ONE = "`trainer fit --dataset builtin:digits` makes one"
 # Only model.yaml is made: the files need not pass through /tmp.
 CREATE = """
@@ -51,40 +57,58 @@ class StoredModel:
     path: Path
     created: datetime  # with a time zone
     size_bytes: int
+    not_promoted: tuple[str, ...]  # the reasons why NAME alone does not mean it; of others ()
+    is_latest: bool = False  # NAME alone means it
 
 
-def publish(export_dir: Path, name: str) -> str:
-    """Copy an artifact into the store as a new version of `name`, the newest; its tag.
+# Gets the version that a name means, and gives the reasons why a new one should not take its place.
+Judge = Callable[[StoredModel | None], Sequence[str]]
+
+
+def publish(export_dir: Path, name: str, judge: Judge = lambda latest: ()) -> str:
+    """Copy an artifact into the store as a new version of `name`, promoted unless `judge` has reasons; its tag.
+
+    Nobody else publishes between the judgement and the end.
 
     Atomic: no reader sees a part of a version, other publishers do no harm, and a killed one leaves nothing in
     the way. Raises RunError where the store cannot be written (a full disk), and it holds what it held before;
     InputError for a name that the store does not allow.
     """
-    from filelock import FileLock, Timeout
-
     if slug(name) != name:
         raise InputError(f"{name!r} is no model name; use up to 63 of a-z, 0-9, '.', '_' and '-', such as {slug(name)}")
     home = _home()
     # On the same file system as the models, but where BentoML looks for none.
     workshop = home / "trainer-publish"
-    try:
-        workshop.mkdir(parents=True, exist_ok=True)
-        with FileLock(home / "trainer-publish.lock", timeout=LOCK_TIMEOUT_S):
-            for leftover in workshop.iterdir():  # of a publisher that was killed: a living one holds the lock
-                shutil.rmtree(leftover, ignore_errors=True)
-            with tempfile.TemporaryDirectory(dir=workshop, ignore_cleanup_errors=True) as private:
-                version = _build(export_dir, name, Path(private))
-                _move_in(version, home / "models" / name)
-    except Timeout as error:
-        raise RunError(f"the model store {home} is locked: another process is publishing to it") from error
-    except OSError as error:
-        raise RunError(
-            f"the model store {home} cannot be written: {error.strerror or error}; nothing is published, "
-            f"the model stays in {export_dir}"
-        ) from error
+    with _locked(home, f"nothing is published, the model stays in {export_dir}"):
+        workshop.mkdir(exist_ok=True)
+        for leftover in workshop.iterdir():  # of a publisher that was killed: a living one holds the lock
+            shutil.rmtree(leftover, ignore_errors=True)
+        latest = next((model for model in models() if model.is_latest and model.path.parent.name == name), None)
+        reasons = judge(latest)
+        with tempfile.TemporaryDirectory(dir=workshop, ignore_cleanup_errors=True) as private:
+            version = _build(export_dir, name, reasons, Path(private))
+            _move_in(version, home / "models" / name, promoted=not reasons)
     tag = f"{name}:{version.name}"
     log.info("published %s", tag)
     return tag
+
+
+def promote(tag: str) -> tuple[StoredModel, StoredModel | None]:
+    """Let NAME mean the version that `tag` names; that version, and the one that NAME meant before.
+
+    Newer versions have a reason then, so that `latest` does not come back to them. Raises InputError for a tag that the
+    store does not hold, and RunError where the store cannot be written.
+    """
+    chosen = find(tag)
+    with _locked(_home(), "nothing is promoted"):
+        versions = [model for model in models() if model.path.parent == chosen.path.parent]
+        replaced = next((model for model in versions if model.is_latest), None)
+        _write_reasons(chosen.path, ())
+        _replace(chosen.path.parent / LATEST, chosen.path.name, beside=chosen.path)
+        for model in versions:
+            if model.created > chosen.created and not model.not_promoted:
+                _write_reasons(model.path, (f"{chosen.tag} was promoted instead",))
+    return chosen, replaced
 
 
 def refuse_unwritable() -> None:
@@ -98,7 +122,7 @@ def refuse_unwritable() -> None:
 
 
 def find(tag: str | None) -> StoredModel:
-    """The model that NAME, NAME:latest or NAME:VERSION means; None: the newest across names.
+    """The model that NAME, NAME:latest or NAME:VERSION means; None: the newest of those that some name means.
 
     Raises InputError, with the nearest names and what to do, where there is none.
     """
@@ -106,7 +130,13 @@ def find(tag: str | None) -> StoredModel:
     if not stored:
         raise InputError(f"the model store {_home()} holds no model of trainer; {MAKE_ONE}")
     if tag is None:
-        return stored[0]
+        for model in stored:
+            if model.is_latest:
+                return model
+        raise InputError(
+            f"no model in the store {_home()} is promoted; NAME:VERSION means any of them, and "
+            f"`trainer promote {stored[0].tag}` promotes the newest"
+        )
     name, _, version = tag.partition(":")
     versions = [model for model in stored if model.path.parent.name == name]
     if not versions:
@@ -114,30 +144,59 @@ def find(tag: str | None) -> StoredModel:
         near = difflib.get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
         raise InputError(f"{tag}: no model {name!r} in the store {_home()}; {hint}")
-    if version in ("", LATEST):
-        version = _latest(versions)
+    by_name = version in ("", LATEST)
     for model in versions:
-        if model.path.name == version:
+        if model.is_latest if by_name else model.path.name == version:
             return model
     shown = ", ".join(model.path.name for model in versions[:5]) + (", …" if len(versions) > 5 else "")
+    if by_name:
+        raise InputError(
+            f"{tag}: no version of {name} is promoted ({versions[0].tag}: {'; '.join(versions[0].not_promoted)}); "
+            f"there are {shown}; NAME:VERSION means any, and `trainer promote {versions[0].tag}` promotes it"
+        )
     raise InputError(f"{tag}: the store {_home()} has no such version of {name}; there are {shown}")
 
 
 def models() -> list[StoredModel]:
     """The models that `trainer` has made, the newest first."""
-    return sorted(_stored(), key=lambda model: (model.created, model.tag), reverse=True)
+    stored = sorted(_stored(), key=lambda model: (model.created, model.tag), reverse=True)
+    versions = collections.defaultdict(list)
+    for model in stored:
+        versions[model.path.parent].append(model)
+    latest = {_latest(folder, of_one_name) for folder, of_one_name in versions.items()}
+    return [replace(model, is_latest=model.path in latest) for model in stored]
 
 
 def _home() -> Path:
     return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
 
 
-def _build(export_dir: Path, name: str, private: Path) -> Path:
-    """Make a new version in a store of its own; the version's folder."""
+@contextmanager
+def _locked(home: Path, consequence: str) -> Iterator[None]:
+    """While it lasts, no other process publishes or promotes.
+
+    Raises RunError, which ends in `consequence`, where the store cannot be locked or written.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(home / "trainer-publish.lock", timeout=LOCK_TIMEOUT_S):
+            yield
+    except Timeout as error:
+        raise RunError(f"the model store {home} is locked: another process is publishing to it") from error
+    except OSError as error:
+        raise RunError(f"the model store {home} cannot be written: {error.strerror or error}; {consequence}") from error
+
+
+def _build(export_dir: Path, name: str, reasons: Sequence[str], private: Path) -> Path:
+    """Make a new version, not promoted for these reasons, in a store of its own; the version's folder."""
     spec = read_spec(export_dir)
     metadata = {key: spec[key] for key in ("labels", "metrics", "quantization", "dataset")}
     # BentoML takes no null.
     metadata["metrics"] = {name: value for name, value in spec["metrics"].items() if value is not None}
+    if reasons:
+        metadata[NOT_PROMOTED] = list(reasons)
     arguments = {"name": name, "labels": LABELS, "metadata": metadata}
     # A process of its own: BentoML reads once, when it is imported, where its store is.
     done = subprocess.run(
@@ -155,14 +214,35 @@ def _build(export_dir: Path, name: str, private: Path) -> Path:
     return version
 
 
-def _move_in(version: Path, versions: Path) -> None:
-    """Rename a finished version into the store, then point `latest` at it."""
+def _move_in(version: Path, versions: Path, *, promoted: bool) -> None:
+    """Rename a finished version into the store, then, where it is promoted, point `latest` at it."""
     versions.mkdir(parents=True, exist_ok=True)
     # What can still fail for want of space comes before the rename.
     draft = versions / f".{LATEST}.draft"
     draft.write_text(version.name)
     os.rename(version, versions / version.name)
-    os.replace(draft, versions / LATEST)
+    if promoted:
+        os.replace(draft, versions / LATEST)
+    else:
+        draft.unlink()
+
+
+def _write_reasons(version: Path, reasons: Sequence[str]) -> None:
+    """Write into the model.yaml of a version why it is not promoted."""
+    file = version / MODEL_YAML
+    description = yaml.safe_load(file.read_bytes())
+    metadata = {key: value for key, value in _metadata(description).items() if key != NOT_PROMOTED}
+    if reasons:
+        metadata[NOT_PROMOTED] = list(reasons)
+    text = yaml.safe_dump(description | {"metadata": metadata}, sort_keys=False, allow_unicode=True)
+    _replace(file, text, beside=version)
+
+
+def _replace(file: Path, text: str, beside: Path) -> None:
+    """Write a file anew, atomically; the draft lies beside a version, as a leftover within would damage it."""
+    draft = beside.with_name(f".{file.name}.draft")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, file)
 
 
 def _stored() -> Iterator[StoredModel]:
@@ -177,6 +257,7 @@ def _stored() -> Iterator[StoredModel]:
             path=version,
             created=created if created.tzinfo else created.replace(tzinfo=UTC),
             size_bytes=sum(path.stat().st_size for path in version.rglob("*") if path.is_file()),
+            not_promoted=tuple(_metadata(description).get(NOT_PROMOTED, ())),
         )
 
 
@@ -190,11 +271,18 @@ def _read_yaml(file: Path) -> dict[str, Any] | None:
     return description if isinstance(description, dict) and "creation_time" in description else None
 
 
-def _latest(versions: list[StoredModel]) -> str:
-    """The version that the `latest` file names; without one, or where it is gone, the newest."""
+def _metadata(description: dict[str, Any]) -> dict[str, Any]:
+    return description.get("metadata") or {}
+
+
+def _latest(folder: Path, versions: Sequence[StoredModel]) -> Path | None:
+    """The version in `folder` that its name means: the one in `latest`, unless it is gone or not promoted.
+
+    Then, and without that file, it is the newest without reasons against it. `versions` have the newest first.
+    """
+    candidates = [model.path for model in versions if not model.not_promoted]
     try:
-        version = (versions[0].path.parent / LATEST).read_text().strip()
+        named = folder / (folder / LATEST).read_text().strip()
     except OSError:
-        version = ""
-    names = [model.path.name for model in versions]
-    return version if version in names else names[0]
+        named = None
+    return named if named in candidates else next(iter(candidates), None)
