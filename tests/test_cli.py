@@ -217,6 +217,7 @@ def test_bad_data_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
         (["--resume=absent"], "no run folder"),
         (["--learning-rat=1"], "error: no such option: --learning-rat; did you mean --learning-rate"),
         (["--save=perhaps"], "neither true nor false"),
+        (["--no-save", "--promote"], "--promote: with --no-save there is no version to promote"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(
@@ -237,6 +238,7 @@ def test_other_commands_refuse_what_is_not_there(tmp_path: Path, capsys: pytest.
         (["evaluate", "x", "a", "--dataset", "b"], "--dataset: both 'a' and 'b' are given; one is expected"),
         (["evaluate", "x", "--dataset", "builtin:digits", "--engine=torch"], "--engine: 'torch' is not one of"),
         (["save", "."], "no run folder"),
+        (["promote", "nothing"], "trainer fit"),
         (["data", "inspect", "absent"], "absent"),
         (["fit"], "--dataset is missing: tfds:NAME, folder:PATH, a path, csv:FILE, or builtin:digits."),
         (["train", "builtin:digits"], "no such command: train; did you mean fit?"),
@@ -261,12 +263,12 @@ def test_class_names_survive_to_the_prediction(tmp_path: Path, capsys: pytest.Ca
     code, (fitted,), _ = call(*command, capsys=capsys)
     assert (code, fitted["tag"].split(":")[0]) == (0, "meine-bilder")
     pictures = [str(folder / label / "3.png") for label in labels]
-    code, predictions, _ = call("predict", "meine-bilder", *pictures, "--json", capsys=capsys)
+    code, predictions, _ = call("predict", fitted["tag"], *pictures, "--json", capsys=capsys)
     assert code == 0
     assert {top["label"] for top in predictions[0]["top"]} == set(labels)
     # One broken picture: the others are answered, and the exit code and one line say what is wrong.
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    code, predictions, errors = call("predict", "meine-bilder", "broken.png", pictures[0], "--json", capsys=capsys)
+    code, predictions, errors = call("predict", fitted["tag"], "broken.png", pictures[0], "--json", capsys=capsys)
     assert (code, len(predictions)) == (2, 1)
     assert "broken.png: " in errors
 
@@ -402,8 +404,11 @@ def test_each_command_names_the_next_one(
     fit = ("fit", folder, "--epochs=1", "--wandb=disabled", "--run-dir=run")
     assert closing(*fit, "--no-save", capsys=capsys) == "next: trainer save run"
     served = "next: trainer serve "
-    assert closing("save", "run", capsys=capsys) == f"{served}my-pictures"
-    tag = store.find(None).tag
+    assert closing("save", "run", capsys=capsys) == "next: trainer models"  # the pictures are noise: it guesses
+    (kept,) = store.models()
+    tag = kept.tag
+    assert closing("models", capsys=capsys) == f"next: trainer promote {tag}"
+    assert closing("promote", tag, capsys=capsys) == f"{served}my-pictures"
     assert closing("models", capsys=capsys) == served + tag
     assert closing("predict", "my-pictures", folder / "cat" / "0.png", capsys=capsys) == f"{served}my-pictures"
     Path("report").touch()  # a folder could not be made, as where nothing can be written
@@ -411,7 +416,9 @@ def test_each_command_names_the_next_one(
     assert closing("evaluate", tag, folder, capsys=capsys) == served + tag
     (report,) = tmp_path.glob("trainer-report-*/report.html")
     assert f"{Path('report').absolute()} cannot be written: the report goes to {report.parent}" in caplog.messages
-    assert closing(*fit, capsys=capsys) == f"{served}my-pictures"  # the run has finished: only the export is made again
+    assert closing(*fit, capsys=capsys) == served + tag  # the run has finished: only the export is made again
+    assert closing("save", "run", "--promote", capsys=capsys) == f"{served}my-pictures"
+    assert (len(store.models()), store.find("my-pictures")) == (3, store.models()[0])
     assert closing("cache", "prune", capsys=capsys) == first
 
     answer = {"path": "a b.png", "label": "cat", "probability": 0.5}
@@ -460,7 +467,12 @@ def test_a_store_that_cannot_be_written_is_told_before_the_training(
 def test_json_has_no_closing_line(capsys: pytest.CaptureFixture[str], tiny_artifact: Path, tmp_path: Path) -> None:
     store.publish(tiny_artifact, "tiny")
     write_digit(tmp_path / "digit.png", 7)
-    for command in (["models"], ["predict", "tiny", "digit.png"], ["data", "inspect", "builtin:digits"]):
+    for command in (
+        ["models"],
+        ["promote", "tiny"],
+        ["predict", "tiny", "digit.png"],
+        ["data", "inspect", "builtin:digits"],
+    ):
         code, results, errors = call(*command, "--json", capsys=capsys)
         assert (code, len(results)) == (0, 1), command
         assert "next:" not in errors, command
@@ -473,13 +485,16 @@ def test_models_is_a_table_that_80_columns_hold(
     spec = shutil.copytree(tiny_artifact, tmp_path / "export") / "spec.json"
     spec.write_text(spec.read_text().replace("builtin:digits", "folder:/home/somebody/pictures/of/pets"))
     tag = store.publish(spec.parent, "pets-of-somebody")
+    kept = store.publish(spec.parent, "pets-of-somebody", lambda latest: ["hat is gone", "worse"])
     capsys.readouterr()
     assert run(["models"]) == 0
     table = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines() if line.startswith("│")]
     header = [cell.strip() for cell in table.splitlines()[2].split("┃")[1:-1]]
-    assert header == ["tag", "data set", "val / test", "size", "age"]
-    assert rows == [[tag, "…/pets", "25.00 / 50.00%", "0 MB", "0 min"]]
+    assert header == ["tag", "data", "val / test", "size", "age"]
+    facts = ["…/pets", "25.00 / 50.00%", "0 MB", "0 min"]
+    assert rows == [[kept, *facts], [f"{tag} *", *facts]]
+    assert table.splitlines()[-1] == f"{kept} is not promoted: hat is gone; worse"
 
 
 def test_a_long_tag_is_not_broken(

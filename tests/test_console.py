@@ -38,15 +38,19 @@ def test_the_closing_line_is_on_stderr_and_can_be_pasted(capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    ("worse_than", "command"),
-    [(None, "trainer serve pets"), ("pets:old", "bentoml models delete pets:new")],
+    ("latest", "saved", "command"),
+    [
+        ("pets:new", "", "trainer serve pets"),
+        ("pets:old", ", not promoted; `trainer promote pets:new` promotes it", "trainer serve pets:old"),
+        (None, ", not promoted; `trainer promote pets:new` promotes it", "trainer models"),
+    ],
 )
-def test_what_was_published_is_served_or_taken_back(
-    worse_than: str | None, command: str, capsys: pytest.CaptureFixture[str]
+def test_the_better_version_is_served(
+    latest: str | None, saved: str, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    print_saved("pets:new", worse_than)
+    print_saved("pets:new", latest)
     printed = capsys.readouterr()
-    assert printed.out == "saved as pets:new\n"
+    assert printed.out == f"saved as pets:new{saved}\n"
     assert printed.err == f"next: {command}\n"
 
 

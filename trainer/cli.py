@@ -65,6 +65,7 @@ DatasetArgument = Annotated[str | None, first_argument(FitConfig, "dataset")]
 DatasetOption = Annotated[str | None, typer_option(FitConfig, "dataset")]
 DataDirOption = Annotated[Path | None, typer_option(FitConfig, "data_dir")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line; logs go to stderr.")]
+PromoteOption = Annotated[bool, typer_option(FitConfig, "promote")]
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model's tag: mnist, mnist:latest or mnist:VERSION.")
 ]
@@ -224,16 +225,33 @@ def models(as_json: JsonOption = False) -> None:
 def save(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a finished run.")],
     name: Annotated[str | None, typer.Option(help="The model's name (default: the run's).")] = None,
+    promote: PromoteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Publish the model of a run folder to the store."""
     from trainer.training.publish import publish_run
 
-    published = publish_run(run_dir, name)
+    published = publish_run(run_dir, name, promote=promote)
     if as_json:
         print_json(asdict(published))
     else:
-        print_saved(published.tag, published.worse_than)
+        print_saved(published.tag, published.latest)
+
+
+@app.command("promote", epilog="Example: [bold]trainer promote mnist:VERSION[/bold]")
+def promote_version(
+    tag: Annotated[str, typer.Argument(metavar="TAG", help="A version of the store: mnist:VERSION.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Let a model's name mean this version: one that was kept back, or an older one to go back to."""
+    from trainer.artifact import store
+
+    promoted, replaced = store.promote(tag)
+    before = replaced.tag if replaced else None
+    if as_json:
+        print_json({"tag": promoted.tag, "replaced": before})
+    else:
+        printing.print_promoted(promoted.tag, before)
 
 
 @app.command(epilog="Example: [bold]trainer sweep sweeps/grid.yaml --workers 2 --save-best[/bold]")

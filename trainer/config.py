@@ -250,6 +250,13 @@ class FitConfig:
     )
     name: str | None = option(None, check=check_name, help="The model's name (default: the data set's).", decides=False)
     save: bool = option(True, help="Publish the model to the BentoML store at the end.", decides=False, repeated=False)
+    promote: bool = option(
+        False,
+        help="Make the new model the one that is served, although it guesses, is worse, or has lost a class.",
+        decides=False,
+        searchable=False,
+        repeated=False,
+    )
     data_dir: Path | None = option(
         None, help="Where prepared TFDS data sets lie (default: $TFDS_DATA_DIR).", decides=False
     )
@@ -270,6 +277,8 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.promote and not self.save:
+            raise InputError("--promote: with --no-save there is no version to promote; leave one out")
 
     def recipe(self, default: Recipe) -> Recipe:
         """The architecture's recipe, with what is asked for in its place."""

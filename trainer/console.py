@@ -104,13 +104,14 @@ def serve_command(model: str) -> tuple[str, ...]:
     return ("trainer", "serve", model)
 
 
-def print_saved(tag: str, worse_than: str | None) -> None:
-    """The last lines of what has published a model: its tag, and the command that serves it, or that goes back."""
-    sys.stdout.write(f"saved as {tag}\n")
-    if worse_than:
-        print_next("bentoml", "models", "delete", tag)
-    else:
+def print_saved(tag: str, latest: str | None) -> None:
+    """The last lines of what has published a model: its tag, and the command that serves what its name means now."""
+    if tag == latest:
+        sys.stdout.write(f"saved as {tag}\n")
         print_next(*serve_command(tag.partition(":")[0]))
+        return
+    sys.stdout.write(f"saved as {tag}, not promoted; `trainer promote {tag}` promotes it\n")
+    print_next(*(serve_command(latest) if latest else ("trainer", "models")))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole: bool = False) -> None:

@@ -28,7 +28,7 @@ def print_fit(result: Mapping[str, Any]) -> None:
     )
     _print_judgement(result)
     if result["tag"]:
-        print_saved(result["tag"], result["worse_than"])
+        print_saved(result["tag"], result["latest"])
     else:
         print_next("trainer", "save", result["run_dir"])
 
@@ -90,6 +90,14 @@ def print_after_predict(first: str, url: str | None) -> None:
         print_next("curl", "--data-binary", f"@{first}", f"{url.rstrip('/')}/predict")
 
 
+def print_promoted(tag: str, replaced: str | None) -> None:
+    """What a name means now, and what it meant before."""
+    name = tag.partition(":")[0]
+    before = "" if replaced in (tag, None) else f", no longer {replaced}"
+    typer.echo(f"{name} now means {tag}{before}; a running server goes on with what it has")
+    print_next(*serve_command(name))
+
+
 def print_models(rows: Sequence[Mapping[str, Any]]) -> None:
     """The models of the store, as `artifact.listing` has them, one a row."""
     if not rows:
@@ -97,11 +105,12 @@ def print_models(rows: Sequence[Mapping[str, Any]]) -> None:
         print_next(*FIRST)
         return
     print_table(
-        "models, with their accuracy on validation images (val), which choose, and test images, which judge",
-        ("tag", "data set", "val / test", "size", "age"),
+        "models (*: what its name means), with their accuracy on validation images (val), which choose, and test "
+        "images, which judge",
+        ("tag", "data", "val / test", "size", "age"),
         [
             (
-                row["tag"],
+                f"{row['tag']} *" if row["latest"] else row["tag"],
                 "cannot be read" if row["error"] else _short(row["dataset"]),
                 "" if row["test_accuracy"] is None else f"{100 * row['val_accuracy']:.2f} / {row['test_accuracy']:.2%}",
                 f"{row['size_bytes'] / 1e6:.0f} MB",
@@ -114,8 +123,17 @@ def print_models(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         if row["error"]:
             typer.echo(f"{row['error']}; `bentoml models delete {row['tag']}` takes it away")
-    sound = [row["tag"] for row in rows if not row["error"]]
-    print_next(*(serve_command(sound[0]) if sound else FIRST))
+        if row["not_promoted"]:
+            typer.echo(f"{row['tag']} is not promoted: {'; '.join(row['not_promoted'])}")
+    print_next(*_after_models([row for row in rows if not row["error"]]))
+
+
+def _after_models(sound: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What serves the newest model that its name means, or one that it could mean; else what promotes the newest."""
+    candidates = [row for row in sound if not row["not_promoted"]]
+    if candidates:
+        return serve_command(min(candidates, key=lambda row: not row["latest"])["tag"])
+    return ("trainer", "promote", sound[0]["tag"]) if sound else FIRST
 
 
 def print_dataset(summary: Summary, sheet: Path | None) -> None:

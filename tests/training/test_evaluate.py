@@ -40,7 +40,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("TRAINER_CACHE_DIR", str(folder / "cache"))
         patch.setenv("BENTOML_DO_NOT_TRACK", "True")
         patch.chdir(folder)
-        assert run(["fit", "--dataset", str(folder / "pets"), "--wandb=disabled", *FIT]) == 0
+        assert run(["fit", "--dataset", str(folder / "pets"), "--wandb=disabled", "--promote", *FIT]) == 0
     return folder
 
 

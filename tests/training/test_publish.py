@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import pytest
 from trainer.artifact import store
 from trainer.data.division import TEST, TRAIN
 from trainer.data.identity import FILE, DataIdentity
-from trainer.training.publish import Comparison, compare, publish
+from trainer.training.publish import Comparison, Published, compare, publish
 
 GUESSING = {"test_accuracy": 0.5, "val_accuracy": 0.5, "test_accuracy_interval": [0.38, 0.62], "guess_accuracy": 0.4}
 GOOD = {"test_accuracy": 0.9, "val_accuracy": 0.9, "test_accuracy_interval": [0.8, 0.95], "guess_accuracy": 0.4}
@@ -32,15 +30,43 @@ def measured(export: Path, figures: dict[str, Any], **values: Any) -> Path:
     return export
 
 
-def test_a_model_that_guesses_is_published_with_a_warning(export: Path, caplog: pytest.LogCaptureFixture) -> None:
-    tag = publish(measured(export, GUESSING), "pets").tag
-    assert store.find("pets").tag == tag
-    (warning,) = caplog.messages
-    assert warning.startswith(f"{tag} is hardly better than guessing: test accuracy 50.0%, ")
+def test_a_model_that_guesses_is_kept_and_not_promoted(export: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = publish(measured(export, GUESSING), "pets")
+    guessing = ("hardly better than guessing",)
+    assert first == Published(first.tag, promoted=False, latest=None, reasons=guessing, worse_than=None)
+    assert store.find(first.tag).not_promoted == guessing
+    warning, told = caplog.messages
+    assert warning.startswith(f"{first.tag} is hardly better than guessing: test accuracy 50.0%, ")
     assert "reaches 40.0%" in warning
+    assert told == f"{first.tag} is kept and not promoted: hardly better than guessing"
+    good = publish(measured(export, GOOD), "pets").tag
+    again = publish(measured(export, GUESSING), "pets")
+    assert (again.promoted, again.latest, store.find("pets").tag) == (False, good, good)
+    assert caplog.messages[-1] == (
+        f"{again.tag} is kept and not promoted: hardly better than guessing; {good} stays the one that is served"
+    )
+    promoted = publish(measured(export, GUESSING), "pets", promote=True)
+    assert promoted == Published(promoted.tag, promoted=True, latest=promoted.tag, reasons=guessing, worse_than=None)
+    assert store.find("pets").tag == promoted.tag
+    assert caplog.messages[-1] == (
+        f"{promoted.tag} is promoted all the same and replaces {good}: hardly better than guessing"
+    )
 
 
-def answered(export: Path, right: int, *, images: int = 20, first: int = 0) -> Path:
+def test_a_version_that_has_lost_a_class_is_not_promoted(export: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And not compared: with fewer classes its task is easier."""
+    old = publish(measured(export, GOOD, labels=["cat", "dog", "hat"]), "pets").tag
+    lost = publish(answered(export, right=0, labels=["dog", "cat", "owl"]), "pets")
+    reasons = ("hat is gone: clients will never get it again",)
+    assert lost == Published(lost.tag, promoted=False, latest=old, reasons=reasons, worse_than=None)
+    assert caplog.messages == [f"{lost.tag} is kept and not promoted: {reasons[0]}; {old} stays the one that is served"]
+    fewer = publish(measured(export, GOOD, labels=["cat"]), "pets")
+    assert fewer.reasons == ("dog, hat are gone: clients will never get them again",)
+    more = publish(measured(export, GOOD, labels=["owl", "hat", "dog", "cat"]), "pets")
+    assert (more.promoted, store.find("pets").tag) == (True, more.tag)
+
+
+def answered(export: Path, right: int, *, images: int = 20, first: int = 0, **values: Any) -> Path:
     """The artifact, as if it had been asked for so many test pictures and named the first `right` of them so."""
     answers = np.zeros(images + 1, np.int32)
     answers[right:images] = 1
@@ -53,23 +79,18 @@ def answered(export: Path, right: int, *, images: int = 20, first: int = 0) -> P
         class_names=("cat", "dog"),
     )
     identity.save(export)
-    return measured(export, GOOD)
+    return measured(export, GOOD, **values)
 
 
-def test_a_worse_version_says_how_to_go_back(export: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "trainer")
-    replaced = publish(answered(export, right=18), "pets").tag
-    caplog.clear()
+def test_a_worse_version_is_not_promoted(export: Path, caplog: pytest.LogCaptureFixture) -> None:
+    better = publish(answered(export, right=18), "pets").tag
     published = publish(answered(export, right=13), "pets")  # 5 of 5: 3 % by chance
-    worse = published.tag
-    assert published.worse_than == replaced
-    assert caplog.messages[-1] == (
-        f"{worse} is worse than {replaced}, which it replaces: 65.0% right, not 90.0%, of the 20 test images of both; "
-        f"`bentoml models delete {worse}` goes back"
-    )
-    command = [str(Path(sys.executable).parent / "bentoml"), "models", "delete", "--yes", worse]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    assert store.find("pets").tag == replaced
+    worse, reason = published.tag, f"worse than {better}: 65.0% right, not 90.0%, of the 20 test images of both"
+    assert published == Published(worse, promoted=False, latest=better, reasons=(reason,), worse_than=better)
+    assert caplog.messages == [f"{worse} is kept and not promoted: {reason}; {better} stays the one that is served"]
+    third = publish(answered(export, right=13), "pets", promote=True)
+    assert (third.promoted, third.worse_than, store.find("pets").tag) == (True, better, third.tag)
+    assert caplog.messages[-1] == f"{third.tag} is promoted all the same and replaces {better}: {reason}"
 
 
 def test_what_chance_may_do_is_not_called_worse(export: Path, caplog: pytest.LogCaptureFixture) -> None:

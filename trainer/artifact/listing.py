@@ -12,7 +12,8 @@ FACTS = ("dataset", "test_accuracy", "val_accuracy", "quantization")
 def listing() -> list[dict[str, Any]]:
     """One entry a model of the store, the newest first; an accuracy (0 to 1) is None where it was not measured.
 
-    `error` says why a version's spec cannot be read, and its facts are None then.
+    `latest`: whether its name means it; `not_promoted`: the reasons why it was kept and not promoted. `error` says why
+    a version's spec cannot be read, and its facts are None then.
     """
     return [
         {
@@ -20,6 +21,8 @@ def listing() -> list[dict[str, Any]]:
             **_facts(stored),
             "size_bytes": stored.size_bytes,
             "created": stored.created.isoformat(),
+            "latest": stored.is_latest,
+            "not_promoted": list(stored.not_promoted),
         }
         for stored in store.models()
     ]

@@ -37,7 +37,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str | None = None  # NAME or NAME:VERSION; None: the newest
+    model: str | None = None  # NAME or NAME:VERSION; None: the newest that is promoted
     engine: EngineName = "litert"
     workers: int = Field(default=1, ge=1, le=256)  # processes, each with the model
     threads: int | None = Field(default=None, ge=1, le=1024)  # of one worker's engine; None: its share of the CPUs

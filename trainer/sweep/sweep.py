@@ -117,4 +117,4 @@ def _save_best(search: Search) -> None:
         f"trial {leaders[0].number}: validation accuracy {metrics['val_accuracy']:.2%}, "
         f"test accuracy {metrics['test_accuracy']:.2%}"
     )
-    print_saved(published.tag, published.worse_than)
+    print_saved(published.tag, published.latest)

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -30,7 +30,7 @@ from trainer.training.checkpoints import Checkpoints, Progress
 from trainer.training.clock import Clock
 from trainer.training.distribution import count_workers, is_chief, make_strategy
 from trainer.training.evaluate import measure_answer, predict_split, worst_mistakes
-from trainer.training.publish import publish
+from trainer.training.publish import Published, publish
 from trainer.training.run_folder import RunFolder, open_run, refuse_private_folder
 
 if TYPE_CHECKING:
@@ -115,9 +115,8 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
         }
         if chief:
             result |= _finish(estimator, name, run, progress, tracker)
-            published = publish(run.export, name) if config.save else None
-            result["tag"] = published.tag if published else None
-            result["worse_than"] = published.worse_than if published else None
+            published = publish(run.export, name, promote=config.promote) if config.save else None
+            result |= asdict(published) if published else dict.fromkeys(field.name for field in fields(Published))
             run.update(state="finished")
             tracker.summary(result)
     except BaseException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ log = logging.getLogger("trainer")
 
 # Of two versions that are equally good, so many in a hundred would be told to be worse.
 MAX_CHANCE = 0.05
+SHOWN_CLASSES = 5  # of those that a version has lost
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,10 @@ class Published:
     """A new version in the store."""
 
     tag: str
-    worse_than: str | None  # the tag that it replaces, where that is clearly better
+    promoted: bool  # its name means it from now on
+    latest: str | None  # the tag that its name means from now on; None: there is none
+    reasons: tuple[str, ...]  # against promoting it
+    worse_than: str | None  # the tag that its name meant before, where that is clearly better
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,17 @@ class Comparison:
         return self.chance < MAX_CHANCE
 
 
-def publish_run(folder: Path, name: str | None) -> Published:
-    """`trainer save`: publish the export of a finished run.
+@dataclass(frozen=True)
+class _Verdict:
+    """On a new version, before it takes the place of the one that its name means."""
+
+    latest: str | None  # the tag that the name means
+    reasons: tuple[str, ...]  # against the new one
+    compared: Comparison | None
+
+
+def publish_run(folder: Path, name: str | None, *, promote: bool = False) -> Published:
+    """`trainer save`: publish the export of a finished run, as `publish` does.
 
     Raises InputError where the folder is not a run, or its export is not complete.
     """
@@ -54,21 +68,28 @@ def publish_run(folder: Path, name: str | None) -> Published:
     if run["state"] != "finished":
         raise InputError(f"{folder}: the run has not finished; `trainer fit --resume {folder}` with its options does")
     artifact.load(export)
-    return publish(export, name or run["name"])
+    return publish(export, name or run["name"], promote=promote)
 
 
-def publish(export: Path, name: str) -> Published:
+def publish(export: Path, name: str, *, promote: bool = False) -> Published:
     """Publish an artifact as a new version of `name`, from then on the one that is served.
 
-    Warns of one that is no better than guessing, or clearly worse than the version that it replaces, on the pictures
-    that neither has seen. Raises what `store.publish` does.
+    But for one that is no better than guessing, that lacks a class of the version before, or that is clearly worse than
+    it on the pictures that neither has seen: it is kept in the store, and the version before stays the one that is
+    served, unless `promote` says otherwise. Raises what `store.publish` does.
     """
-    spec = artifact.read_spec(export)
-    replaced = _newest(name)
-    compared = compare(_identity(export), _identity(replaced.path)) if replaced else None
-    tag = store.publish(export, name)
-    metrics = spec["metrics"]
-    if "guess_accuracy" in metrics and metrics["test_accuracy_interval"][0] <= metrics["guess_accuracy"]:
+    metrics = artifact.read_spec(export)["metrics"]
+    guessing = "guess_accuracy" in metrics and metrics["test_accuracy_interval"][0] <= metrics["guess_accuracy"]
+    judged = []
+
+    def judge(latest: store.StoredModel | None) -> Sequence[str]:
+        judged.append(_judge(export, guessing, latest))
+        return () if promote else judged[0].reasons
+
+    tag = store.publish(export, name, judge)
+    (verdict,) = judged
+    promoted = promote or not verdict.reasons
+    if guessing:
         log.warning(
             "%s is hardly better than guessing: test accuracy %.1f%%, and always naming the most frequent class "
             "reaches %.1f%%; try more --epochs, more images, or another --learning-rate",
@@ -76,8 +97,14 @@ def publish(export: Path, name: str) -> Published:
             100 * metrics["test_accuracy"],
             100 * metrics["guess_accuracy"],
         )
-    worse = replaced is not None and _tell_worse(tag, replaced.tag, compared)
-    return Published(tag, worse_than=replaced.tag if replaced and worse else None)
+    _tell(tag, verdict, promoted)
+    return Published(
+        tag,
+        promoted=promoted,
+        latest=tag if promoted else verdict.latest,
+        reasons=verdict.reasons,
+        worse_than=verdict.latest if verdict.compared and verdict.compared.is_worse else None,
+    )
 
 
 def compare(new: DataIdentity | None, old: DataIdentity | None) -> Comparison | None:
@@ -105,28 +132,52 @@ def compare(new: DataIdentity | None, old: DataIdentity | None) -> Comparison | 
     )
 
 
-def _tell_worse(tag: str, replaced: str, compared: Comparison | None) -> bool:
-    """Say how a version compares with the one that it replaces; whether it is clearly worse."""
-    if compared is None:
-        log.info(
-            "%s is not compared with %s, which it replaces: no images are known to be test images of both",
-            tag,
-            replaced,
+def _judge(export: Path, guessing: bool, latest: store.StoredModel | None) -> _Verdict:
+    reasons = ["hardly better than guessing"] if guessing else []
+    if latest is None:
+        return _Verdict(None, tuple(reasons), None)
+    lost = _lost_classes(export, latest.path)
+    if lost:  # with fewer classes it has an easier task: its accuracy says nothing
+        shown = ", ".join(lost[:SHOWN_CLASSES]) + (", …" if len(lost) > SHOWN_CLASSES else "")
+        are, them = ("is", "it") if len(lost) == 1 else ("are", "them")
+        return _Verdict(latest.tag, (*reasons, f"{shown} {are} gone: clients will never get {them} again"), None)
+    compared = compare(_identity(export), _identity(latest.path))
+    if compared and compared.is_worse:
+        reasons.append(
+            f"worse than {latest.tag}: {compared.new_accuracy:.1%} right, not {compared.old_accuracy:.1%}, of the "
+            f"{compared.images} test images of both"
         )
-        return False
-    figures = (100 * compared.new_accuracy, 100 * compared.old_accuracy, compared.images)
-    if compared.is_worse:
-        log.warning(
-            "%s is worse than %s, which it replaces: %.1f%% right, not %.1f%%, of the %d test images of both; "
-            "`bentoml models delete %s` goes back",
-            *(tag, replaced, *figures, tag),
-        )
-    else:
+    return _Verdict(latest.tag, tuple(reasons), compared)
+
+
+def _lost_classes(new: Path, old: Path) -> list[str]:
+    """The classes of an artifact that another one lacks, in order; none where it is damaged."""
+    try:
+        known = artifact.read_spec(old)["labels"]
+    except ArtifactError:
+        return []
+    kept = set(artifact.read_spec(new)["labels"])
+    return [label for label in known if label not in kept]
+
+
+def _tell(tag: str, verdict: _Verdict, promoted: bool) -> None:
+    """Say whether a version takes the place of the one before, and why."""
+    latest, reasons = verdict.latest, "; ".join(verdict.reasons)
+    if not promoted:
+        stays = f"; {latest} stays the one that is served" if latest else ""
+        log.warning("%s is kept and not promoted: %s%s", tag, reasons, stays)
+    elif reasons:
+        log.warning("%s is promoted all the same%s: %s", tag, f" and replaces {latest}" if latest else "", reasons)
+    elif verdict.compared:
         log.info(
             "%s is not clearly worse than %s, which it replaces: %.1f%% and %.1f%% right of the %d test images of both",
-            *(tag, replaced, *figures),
+            *(tag, latest, 100 * verdict.compared.new_accuracy, 100 * verdict.compared.old_accuracy),
+            verdict.compared.images,
         )
-    return compared.is_worse
+    elif latest:
+        log.info(
+            "%s is not compared with %s, which it replaces: no images are known to be test images of both", tag, latest
+        )
 
 
 def _identity(folder: Path) -> DataIdentity | None:
@@ -134,11 +185,4 @@ def _identity(folder: Path) -> DataIdentity | None:
         return identity.read(folder)
     except ArtifactError as error:  # no reason to keep a new version back
         log.warning("%s", error)
-        return None
-
-
-def _newest(name: str) -> store.StoredModel | None:
-    try:
-        return store.find(name)
-    except InputError:
         return None
