@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import statistics
 import threading
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from trainer.config import InputError
+from trainer.sweep.optuna_space import grid
 from trainer.sweep.search import POINT, Search
 from trainer.sweep.space import Hyperband, Parameter, SweepSpec
 
@@ -28,15 +30,32 @@ def run_all(search: Search, most: int | None = None) -> list[dict[str, Any]]:
     return points
 
 
-def test_a_grid_is_run_once_in_the_file_s_order(tmp_path: Path) -> None:
-    points = run_all(Search(spec(), tmp_path))
-    assert points[:3] == [
+def test_a_grid_is_run_once_and_its_first_trials_are_spread_over_it(tmp_path: Path) -> None:
+    points = run_all(Search(spec(), tmp_path), most=3)
+    assert points == [
         {"dropout": 0.1, "optimizer": "sgd"},
-        {"dropout": 0.1, "optimizer": "adam"},
+        {"dropout": 0.3, "optimizer": "adam"},
         {"dropout": 0.2, "optimizer": "sgd"},
     ]
-    assert len(points) == 6
+    points += run_all(Search(spec(), tmp_path))
+    assert len(points) == len({str(point) for point in points}) == 6
     assert run_all(Search(spec(), tmp_path)) == []  # the journal remembers
+
+
+@pytest.mark.parametrize("counts", [(1,), (2, 2), (3, 1, 2), (4, 6, 3), (2, 9, 5)])
+def test_every_point_of_a_grid_comes_once(counts: tuple[int, ...]) -> None:
+    parameters = {f"p{index}": Parameter(choices=tuple(range(count))) for index, count in enumerate(counts)}
+    points = [tuple(point.values()) for _, point in grid(spec(parameters=parameters))]
+    assert sorted(points) == sorted(itertools.product(*(range(count) for count in counts)))
+    for index, count in enumerate(counts):
+        assert len({point[index] for point in points[:count]}) == count  # no value twice before each has come
+
+
+def test_a_grid_too_large_for_memory_begins_spread() -> None:
+    ends = 10**12
+    large = Parameter(low=1, high=ends, integer=True)
+    points = [point["seed"] for _, point in itertools.islice(grid(spec(parameters={"seed": large})), 3)]
+    assert [round(point / ends, 2) for point in points] == [0, 0.62, 0.24]  # type: ignore[operator]
 
 
 def test_several_processes_share_a_grid(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -50,8 +50,26 @@ def point_of(spec: SweepSpec, drawn: Mapping[str, Any]) -> dict[str, Value]:
 
 
 def grid(spec: SweepSpec) -> Iterator[tuple[dict[str, Value], dict[str, Value]]]:
-    """What to draw, and its point, for each point of a grid in the file's order."""
-    names = list(spec.parameters)
-    for values in itertools.product(*(spec.parameters[name].grid() or () for name in names)):
-        drawn = dict(zip(names, values, strict=True))
+    """What to draw, and its point, for each point of a grid, once.
+
+    The first few are spread over it, as few trials may be all: each is another value of every parameter.
+    """
+    values = {name: parameter.grid() or () for name, parameter in spec.parameters.items()}
+    counts = {name: parameter.count() or 0 for name, parameter in spec.parameters.items()}
+    # The digits of a trial's number, that of the longest parameter first; it moves all the others along.
+    order = sorted(counts, key=lambda name: counts[name], reverse=True)
+    for number in range(math.prod(counts.values())):
+        rest, moved = divmod(number, counts[order[0]])
+        places = {order[0]: moved}
+        for name in order[1:]:
+            rest, digit = divmod(rest, counts[name])
+            places[name] = (digit + moved) % counts[name]
+        drawn = {name: values[name][spread(places[name], counts[name])] for name in counts}
         yield drawn, point_of(spec, drawn)
+
+
+def spread(place: int, count: int) -> int:
+    """A permutation of 0 … `count` - 1 whose beginnings are spread: it steps by the golden section of `count`."""
+    golden = round(count * (math.sqrt(5) - 1) / 2)
+    step = next(one for away in range(count) for one in (golden + away, golden - away) if math.gcd(one, count) == 1)
+    return place * step % count

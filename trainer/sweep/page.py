@@ -51,7 +51,9 @@ def _pictures(search: Search) -> list[tuple[str, str, str]]:
     matplotlib.use("Agg", force=True)  # Optuna draws with pyplot, which would look for a screen
     from optuna.visualization import matplotlib as draw
 
-    varied = search.spec.varied
+    points = [trial.user_attrs[POINT] for trial in search.leaders()]
+    # Of those that may vary: few trials need not have tried two values of each.
+    varied = [name for name in search.spec.varied if len({str(point[name]) for point in points}) > 1]
     drawn: list[tuple[str, str, Callable[[], Any]]] = [
         (
             "Trial by trial",
@@ -67,8 +69,8 @@ def _pictures(search: Search) -> list[tuple[str, str, str]]:
                 lambda: draw.plot_parallel_coordinate(search.study, params=varied, target_name=AXIS),
             )
         )
-    # With equal values there is no variance to explain.
-    if varied and len({trial.value for trial in search.leaders()}) > 1:
+    # One setting that varied explains all there is; with equal values there is nothing to explain.
+    if len(varied) > 1 and len({trial.value for trial in search.leaders()}) > 1:
         drawn.append(
             (
                 "Which settings mattered",
