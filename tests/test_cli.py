@@ -312,7 +312,7 @@ def offline_runs(folder: Path) -> set[str]:
 def test_a_run_survives_kill_sigterm_and_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_DIR")
     folder = tmp_path / "run"
-    step = 0
+    step, logged = 0, set[int]()
     for number, expected in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
         process = start(*LONG)
         wait_for_checkpoint(process, folder, after=step)
@@ -323,16 +323,21 @@ def test_a_run_survives_kill_sigterm_and_ctrl_c(tmp_path: Path, monkeypatch: pyt
         assert time.monotonic() - sent < 30
         step = max(checkpoint_steps(folder))
         if number != signal.SIGKILL:
-            assert "run the same command again" in errors
-    done = subprocess.run([BIN / "trainer", *LONG], capture_output=True, text=True, timeout=300, check=False)
+            assert errors.splitlines()[-1] == "next: trainer fit --resume run"
+        logged |= {int(epoch) for epoch in re.findall(r"epoch (\d+)/30", errors)}
+    # Its folder alone says how it goes on, also from elsewhere.
+    (tmp_path / "elsewhere").mkdir()
+    goes_on = [str(BIN / "trainer"), "fit", "--resume", str(folder), "--json"]
+    done = subprocess.run(goes_on, cwd=tmp_path / "elsewhere", capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "continuing at step" in done.stderr
     result = json.loads(done.stdout)
-    progress = json.loads(max(folder.glob("checkpoints/step-*/progress.json")).read_text())
-    epochs = [entry["epoch"] for entry in progress["history"]]
-    assert epochs == list(range(1, len(epochs) + 1))
-    assert result["epochs"] == len(epochs) >= 3
+    logged |= {int(epoch) for epoch in re.findall(r"epoch (\d+)/30", done.stderr)}
+    assert sorted(logged) == list(range(1, result["epochs"] + 1))
+    assert result["epochs"] >= 3
+    assert result["tag"] is None  # --no-save is kept, too
     assert len(offline_runs(folder)) == 1  # one W&B run, through all of them
+    assert not (folder / "checkpoints").exists()  # of no use any more
     other = subprocess.run(
         [BIN / "trainer", *LONG, "--kernel-size=5"], capture_output=True, text=True, timeout=60, check=False
     )
@@ -362,10 +367,16 @@ def test_a_run_is_not_continued_with_other_settings(capsys: pytest.CaptureFixtur
         )
     assert Path("run/run.json").read_text() == before
     assert call("models", "--json", capsys=capsys)[1] == []
-    # What would be chosen anyway, and what only the export asks, is no other training.
-    same = ["--learning-rate=0.001", "--normalize=none", "--quantize=none", "--batch-size=32"]
-    code, (again,), _ = call(*command, "--run-dir=run", *same, capsys=capsys)
-    assert (code, again["quantization"], again["epochs"]) == (0, "float32", 1)
+    # What would be chosen anyway is no other training.
+    same = ["--learning-rate=0.001", "--normalize=none", "--batch-size=32"]
+    code, (again,), _ = call(*command, "--no-save", "--run-dir=run", *same, capsys=capsys)
+    assert (code, again["epochs"]) == (0, 1)
+    # With `--resume` alone, every option is the run's; one that is given besides is compared.
+    code, results, errors = call("fit", "--resume=run", "--dropout=0.1", "--json", capsys=capsys)
+    assert (code, results) == (2, [])
+    assert errors.splitlines()[-1].endswith("is not continued: dropout: 0.4 there, 0.1 now")
+    code, (resumed,), _ = call("fit", "--resume=run", "--json", capsys=capsys)
+    assert (code, resumed) == (0, again)
 
 
 def test_a_loss_that_is_not_finite_publishes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -374,7 +385,7 @@ def test_a_loss_that_is_not_finite_publishes_nothing(capsys: pytest.CaptureFixtu
     command = [*FIT, "--epochs=30", "--wandb=disabled", "--run-dir=run", *diverging]
     code, results, errors = call(*command, capsys=capsys)
     assert (code, results) == (3, [])
-    assert "not finite" in errors
+    assert "not finite" in errors.splitlines()[-1]  # to resume would end the same: no command for it
     assert call("models", "--json", capsys=capsys)[1] == []
 
 
@@ -416,7 +427,7 @@ def test_each_command_names_the_next_one(
     assert closing("evaluate", tag, folder, capsys=capsys) == served + tag
     (report,) = tmp_path.glob("trainer-report-*/report.html")
     assert f"{Path('report').absolute()} cannot be written: the report goes to {report.parent}" in caplog.messages
-    assert closing(*fit, capsys=capsys) == served + tag  # the run has finished: only the export is made again
+    assert closing(*fit, capsys=capsys) == served + tag  # the run has finished: nothing is made again
     assert closing("save", "run", "--promote", capsys=capsys) == f"{served}my-pictures"
     assert (len(store.models()), store.find("my-pictures")) == (3, store.models()[0])
     assert closing("cache", "prune", capsys=capsys) == first

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trainer.config import InputError, Interrupted, RunError
-from trainer.console import fail, masked, print_next, print_saved, serve_command
+from trainer.console import close_with_next, fail, masked, print_next, print_saved, serve_command
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,14 @@ def test_errors_are_one_line_and_an_exit_code(
     printed = capsys.readouterr().err
     assert printed.startswith(shown)
     assert printed.count("\n") == 1
+
+
+def test_an_error_closes_with_the_command_that_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    error = RunError("x")
+    error.add_note("of another library")
+    close_with_next(error, "trainer", "fit", "--resume", "my run")
+    assert fail(error) == 3
+    assert capsys.readouterr().err == "error: x\nnext: trainer fit --resume 'my run'\n"
 
 
 def test_the_closing_line_is_on_stderr_and_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,7 +141,8 @@ class Reader:
                 if "epoch 1/" in line:
                     os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 130, "".join(printed)
-        assert printed[-1] == "SIGINT: stopped; run the same command again to continue\n"
+        assert printed[-2] == "SIGINT: stopped; run the same command again to continue\n"
+        assert printed[-1].startswith("next: trainer fit --resume runs/")
         self.interrupted = True
 
     def serve(self, command: str) -> None:

@@ -91,8 +91,17 @@ def root(
     require_home()
 
 
+def options_of_run(resume: str) -> dict[str, str]:
+    """The options of the run that `--resume` names, which need not be given again."""
+    if resume in ("auto", "never"):
+        return {}
+    from trainer.training.run_folder import options_of
+
+    return options_of(Path(resume))
+
+
 @app.command(epilog="Example: [bold]trainer fit folder:photos --model compact_resnet --epochs 20[/bold]")
-@with_options(FitConfig)
+@with_options(FitConfig, defaults_of={"resume": options_of_run})
 def fit(
     config: FitConfig,
     as_json: JsonOption = False,
@@ -252,6 +261,38 @@ def promote_version(
         print_json({"tag": promoted.tag, "replaced": before})
     else:
         printing.print_promoted(promoted.tag, before)
+
+
+@app.command(epilog="Example: [bold]trainer runs --prune[/bold]")
+def runs(
+    root: Annotated[
+        Path | None, typer.Argument(metavar="[ROOT]", help="The folder that holds the run folders (default: runs).")
+    ] = None,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune", help="Delete the checkpoints of finished runs. Unfinished runs stay: `rm -r` deletes one."
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the runs, the newest first, each sweep in one line, and how to go on with an unfinished one."""
+    from trainer.training.runs import list_runs
+    from trainer.training.runs import prune as delete_checkpoints
+
+    listed = list_runs(root)
+    if prune:
+        freed = delete_checkpoints(root)
+        if as_json:
+            print_json({"pruned_runs": freed[0], "freed_bytes": freed[1]})
+        else:
+            printing.print_pruned(freed, listed)
+        return
+    if not as_json:
+        printing.print_runs(listed)
+        return
+    for one in listed:
+        print_json(one.to_dict())
 
 
 @app.command(epilog="Example: [bold]trainer sweep sweeps/grid.yaml --workers 2 --save-best[/bold]")

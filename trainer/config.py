@@ -19,6 +19,7 @@ from typing import Any
 # Far above what one machine trains in reasonable time: almost always a picture too large for a Dense layer.
 MAX_PARAMETERS = 200_000_000
 MAX_TIME_S = 1000 * 3600
+PLACE = ("run_dir", "resume")  # the options that say where a run goes
 
 
 class TrainerError(Exception):
@@ -37,6 +38,10 @@ class RunError(TrainerError):
     """The run failed and can be resumed."""
 
     exit_code = 3
+
+
+class DivergedError(RunError):
+    """The figures of a network are no numbers any more: resumed, it would end the same."""
 
 
 class Interrupted(TrainerError):
@@ -243,7 +248,7 @@ class FitConfig:
     resume: str = option(
         "auto",
         metavar="never|auto|RUN_DIR",
-        help="auto continues an unfinished run of this configuration.",
+        help="auto continues an unfinished run of this configuration, RUN_DIR that run, with its own options.",
         decides=False,
         searchable=False,
         repeated=False,
@@ -291,17 +296,19 @@ class FitConfig:
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in places}
 
     def changed(self) -> dict[str, str]:
-        """What differs from the defaults, but for where the run goes; both as they stand on the command line."""
+        """The options that differ from their defaults, as the command line spells them; but for where the run goes."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         return {
-            flag(name): one.spell(getattr(self, name))
+            name: one.spell(getattr(self, name))
             for name, one in options(self).items()
-            if one.repeated and getattr(self, name) != defaults[name]
+            if name not in PLACE and getattr(self, name) != defaults[name]
         }
 
     def command(self) -> list[str]:
         """`trainer fit` with what differs from the defaults, but for where the run goes."""
-        return ["trainer", "fit", *(f"{name}={value}" for name, value in self.changed().items())]
+        known = options(self)
+        changed = [f"{flag(name)}={text}" for name, text in self.changed().items() if known[name].repeated]
+        return ["trainer", "fit", *changed]
 
     def hash(self) -> str:
         """Names the configuration: runs with equal hashes may continue each other."""

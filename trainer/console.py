@@ -17,6 +17,7 @@ from trainer.config import Interrupted, TrainerError
 
 log = logging.getLogger("trainer")
 
+NEXT = "next: "  # begins the closing line of a command
 ECHO_S = 3.0  # a person who wants to stop at once has waited longer
 MAX_WHOLE = 40  # letters, up to which the first column of a table is not broken
 WIDEST = 1000  # letters, of a table
@@ -65,6 +66,9 @@ def fail(error: BaseException) -> int:
         message = f"internal error: {type(error).__name__}: {message} (--debug shows where)"
     prefix = "" if isinstance(error, Interrupted) else "error: "  # somebody asked for it
     sys.stderr.write(f"{prefix}{masked(message)}\n")
+    for note in getattr(error, "__notes__", ()):
+        if note.startswith(NEXT):  # others have notes, too
+            sys.stderr.write(f"{note}\n")
     return code
 
 
@@ -96,7 +100,16 @@ def print_json(value: Any) -> None:
 def print_next(*command: str | Path) -> None:
     """The closing line of a command: what to try next. On stderr, as it is no result that a pipe should carry."""
     sys.stdout.flush()
-    sys.stderr.write(f"next: {shlex.join(masked(str(word)) for word in command)}\n")
+    sys.stderr.write(f"{_next(command)}\n")
+
+
+def close_with_next(error: BaseException, *command: str | Path) -> None:
+    """Have `fail` print, after the error, the command that goes on."""
+    error.add_note(_next(command))
+
+
+def _next(command: Sequence[str | Path]) -> str:
+    return NEXT + shlex.join(masked(str(word)) for word in command)
 
 
 def serve_command(model: str) -> tuple[str, ...]:

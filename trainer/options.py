@@ -77,8 +77,12 @@ def typer_option(config: type[Any], name: str) -> Any:
     return typer.Option(metavar=one.metavar, help=one.described())
 
 
-def with_options(config: type[Any]) -> Callable[[Command], Command]:
+def with_options(
+    config: type[Any], defaults_of: Mapping[str, Callable[[str], Mapping[str, str]]] | None = None
+) -> Callable[[Command], Command]:
     """Decorator: the command gets an option for each of the dataclass's, and one `config` made of them.
+
+    `defaults_of`: an option → what its value makes the defaults of the others, as the command line spells them.
 
     `command(config, …)`, whose other parameters stay, becomes what Typer can read: Typer takes the signature and the
     annotations of a function for its command line.
@@ -97,7 +101,10 @@ def with_options(config: type[Any]) -> Callable[[Command], Command]:
             asked |= {name: parse(asked[name]) for name, parse in parsers.items()}
             command(config(**asked), **values)
 
-        parameters = [*_parameters(config), *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own)]
+        parameters = [
+            *_parameters(config, defaults_of or {}),
+            *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own),
+        ]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in parameters}
         return run
@@ -126,7 +133,9 @@ def first_argument(config: type[Any], name: str) -> Any:
     return typer.Argument(metavar=one.metavar, help=help_text, show_default=False)
 
 
-def _parameters(config: type[Any]) -> list[inspect.Parameter]:
+def _parameters(
+    config: type[Any], defaults_of: Mapping[str, Callable[[str], Mapping[str, str]]]
+) -> list[inspect.Parameter]:
     types = get_type_hints(config)
     defaults = inspect.signature(config).parameters
     keyword_only = inspect.Parameter.KEYWORD_ONLY
@@ -138,9 +147,20 @@ def _parameters(config: type[Any]) -> list[inspect.Parameter]:
             kind, default = kind | None, None
             argument = Annotated[kind, first_argument(config, name)]
             found.append(inspect.Parameter(f"first_{name}", keyword_only, default=None, annotation=argument))
-        option = Annotated[kind, typer_option(config, name)]
-        found.append(inspect.Parameter(name, keyword_only, default=default, annotation=option))
+        shown = typer_option(config, name)
+        if name in defaults_of:
+            shown.is_eager = True  # read before those whose defaults it gives
+            shown.callback = _giving_defaults(defaults_of[name])
+        found.append(inspect.Parameter(name, keyword_only, default=default, annotation=Annotated[kind, shown]))
     return found
+
+
+def _giving_defaults(defaults_of: Callable[[str], Mapping[str, str]]) -> Callable[[typer.Context, str], str]:
+    def give(context: typer.Context, value: str) -> str:
+        context.default_map = dict(defaults_of(value))
+        return value
+
+    return give
 
 
 def flags(command: Any) -> dict[str, str | None]:

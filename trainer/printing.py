@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from trainer.console import masked, print_next, print_saved, print_table, serve_
 
 if TYPE_CHECKING:
     from trainer.data.inspect import Summary
+    from trainer.training.runs import Run
 
 FIRST = ("trainer", "fit", "--dataset", "builtin:digits")  # works without any data or network
 
@@ -134,6 +136,64 @@ def _after_models(sound: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     if candidates:
         return serve_command(min(candidates, key=lambda row: not row["latest"])["tag"])
     return ("trainer", "promote", sound[0]["tag"]) if sound else FIRST
+
+
+def print_runs(runs: Sequence[Run]) -> None:
+    """The run folders, one a row, and the command that continues the newest unfinished one."""
+    if not runs:
+        typer.echo("there are no runs")
+        print_next(*FIRST)
+        return
+    print_table(
+        "runs, with their accuracy on validation images (val), which choose, and test images, which judge",
+        ("run, data set", "state, model", "val / test", "size, age"),
+        [
+            (
+                f"{Path(run.path).name}\n{_short(run.dataset or '')}",
+                f"{_state(run)}\n{run.tag or ''}",
+                " / ".join(f"{one:.1%}" for one in (run.val_accuracy, run.test_accuracy) if one is not None),
+                f"{run.size_bytes / 1e6:.0f} MB\n{_age(datetime.now(UTC) - datetime.fromisoformat(run.created))}",
+            )
+            for run in runs
+        ],
+    )
+    for run in runs:
+        if run.error:
+            typer.echo(f"{run.error}; `{shlex.join(('rm', '-r', run.path))}` takes it away")
+    _print_after_runs(runs)
+
+
+def print_pruned(freed: tuple[int, int], runs: Sequence[Run]) -> None:
+    """What `--prune` has freed, (runs, bytes), and what may be deleted by hand."""
+    count, size_bytes = freed
+    typer.echo(f"checkpoints of {count} finished runs deleted, {size_bytes / 1e6:.0f} MB freed")
+    for run in runs:
+        if run.state == "unfinished":
+            command = shlex.join(("rm", "-r", run.path))
+            typer.echo(f"unfinished, stays: {run.path}, {run.size_bytes / 1e6:.0f} MB; `{command}` deletes it")
+    _print_after_runs(runs)
+
+
+def _print_after_runs(runs: Sequence[Run]) -> None:
+    unfinished = [run for run in runs if run.state == "unfinished" and run.resumable]
+    finished = [run for run in runs if run.state == "finished"]
+    if unfinished:
+        print_next("trainer", "fit", "--resume", unfinished[0].path)
+    elif not finished:
+        print_next(*FIRST)
+    elif tag := finished[0].tag:
+        print_next(*serve_command(tag))
+    else:
+        print_next("trainer", "save", finished[0].path)
+
+
+def _state(run: Run) -> str:
+    if run.state == "sweep":
+        return f"sweep, {run.finished_trials} of {run.trials} finished"
+    if run.state in ("unfinished", "running"):
+        where = "running, " if run.state == "running" else ""
+        return f"{where}epoch {run.epoch} of {run.epochs}"
+    return run.state
 
 
 def print_dataset(summary: Summary, sheet: Path | None) -> None:

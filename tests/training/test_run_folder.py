@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from trainer.config import FitConfig, InputError
-from trainer.training.run_folder import open_run, read_run, refuse_private_folder
+from trainer.training.run_folder import open_run, options_of, read_run, refuse_private_folder
 
 IDENTITY = {"dataset": "builtin:digits", "labels": ["0", "1"], "model": "branched_cnn"}
 
@@ -29,6 +29,37 @@ def test_an_unfinished_run_of_the_same_configuration_is_found() -> None:
     again.update(state="finished")
     again.close()
     assert not open_run(config(), "digits", IDENTITY).resumed
+
+
+def test_a_finished_run_keeps_its_result_and_not_its_checkpoints(tmp_path: Path) -> None:
+    first = open_run(config(run_dir=tmp_path / "r"), "digits", IDENTITY)
+    assert first.result is None
+    (first.checkpoints / "step-1").mkdir(parents=True)
+    first.finish({"test_accuracy": 0.9})
+    first.close()
+    again = open_run(config(run_dir=tmp_path / "r"), "digits", IDENTITY)
+    assert again.result == {"test_accuracy": 0.9, "run_dir": str(tmp_path / "r")}
+    assert not again.checkpoints.exists()
+    again.close()
+    with pytest.raises(InputError, match="has finished with --quantize auto and is not exported again with none"):
+        open_run(config(run_dir=tmp_path / "r", quantize="none"), "digits", IDENTITY)
+
+
+def test_what_only_the_export_asks_is_no_other_training(tmp_path: Path) -> None:
+    open_run(config(run_dir=tmp_path / "r"), "digits", IDENTITY).close()
+    assert open_run(config(run_dir=tmp_path / "r", quantize="none"), "digits", IDENTITY).resumed
+
+
+def test_a_run_keeps_its_options_as_the_command_line_spells_them(tmp_path: Path) -> None:
+    asked = config(run_dir=tmp_path / "r", image_size=(8, 9), time_limit=90.0, save=False, data_dir=Path("d"))
+    open_run(asked, "digits", IDENTITY).close()
+    assert options_of(tmp_path / "r") == {
+        "dataset": "builtin:digits",
+        "image_size": "8x9",
+        "time_limit": "90s",
+        "save": "False",
+        "data_dir": str(tmp_path / "d"),
+    }
 
 
 def test_another_configuration_or_data_set_is_another_run() -> None:

@@ -104,7 +104,6 @@ class Agents:
             del self.running[trial.number]
         if training.result is not None:
             self._search.finish(trial, training.result[METRIC])
-            _delete_checkpoints(trial)
         elif pruned:
             self._search.finish(trial, None, pruned=True)
             _delete_checkpoints(trial)
@@ -137,5 +136,5 @@ class Agents:
 
 
 def _delete_checkpoints(trial: Trial) -> None:
-    """Of a trial that is over: three times the network with its optimizer, and what is published is the export."""
+    """Of a trial that was stopped early and will not go on; one that finishes deletes its own."""
     shutil.rmtree(trial.folder / CHECKPOINTS, ignore_errors=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from trainer.console import NEXT
 from trainer.machine import SHARED_BY
 
 LOG = "fit.log"  # of a trial: what `trainer fit` said
@@ -82,7 +83,8 @@ class LocalTrial:
             hint = ": the machine ran out of memory, most likely; fewer --workers or a smaller --batch-size need less"
             number = signal.Signals(-self.exit_code)
             return f"killed by {number.name}{hint if number == signal.SIGKILL else ''}"
-        lines = self._log.read_text(errors="replace").strip().splitlines()
+        said = self._log.read_text(errors="replace").strip().splitlines()
+        lines = [line for line in said if not line.startswith(NEXT)]
         return lines[-1].removeprefix("error: ") if lines else f"`trainer fit` ended with {self.exit_code}"
 
 

@@ -116,13 +116,10 @@ class Checkpoints:
         return progress
 
     def _progress(self, step: int) -> Progress:
-        progress = Progress(**json.loads((self.folder / _name(step) / PROGRESS).read_text(encoding="utf-8")))
-        if progress.step != step:
-            raise ValueError(f"{PROGRESS} is of step {progress.step}")
-        return progress
+        return _read_progress(self.folder, step)
 
     def _steps(self) -> list[int]:
-        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
+        return _steps(self.folder)
 
     def _prune(self, progress: Progress) -> None:
         """Leave the newest and the best as each of them knows it; later ones are damaged, as this run began before."""
@@ -136,6 +133,25 @@ class Checkpoints:
                 shutil.rmtree(self.folder / _name(step))
         for draft in self.folder.glob(".draft-*"):  # of a process that was killed while it wrote
             shutil.rmtree(draft, ignore_errors=True)
+
+
+def newest_progress(folder: Path) -> Progress | None:
+    """Where a run stands, by the checkpoints in `folder`; None without any. Its variables are not looked at."""
+    for step in reversed(_steps(folder)):
+        with suppress(OSError, ValueError, TypeError):
+            return _read_progress(folder, step)
+    return None
+
+
+def _read_progress(folder: Path, step: int) -> Progress:
+    progress = Progress(**json.loads((folder / _name(step) / PROGRESS).read_text(encoding="utf-8")))
+    if progress.step != step:
+        raise ValueError(f"{PROGRESS} is of step {progress.step}")
+    return progress
+
+
+def _steps(folder: Path) -> list[int]:
+    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
 
 
 def _name(step: int) -> str:

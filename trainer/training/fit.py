@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from trainer import artifact
 from trainer.artifact import store
 from trainer.artifact.engine import LiteRTEngine
-from trainer.config import FitConfig, InputError, RunError, flag, options, slug
+from trainer.config import DivergedError, FitConfig, InputError, Interrupted, RunError, flag, options, slug
+from trainer.console import close_with_next
 from trainer.data import Dataset, load
 from trainer.data.identity import DataIdentity
 from trainer.data.spec import check_spec
@@ -104,23 +105,30 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
         if chief:
             run.update(wandb_id=tracker.id)
         log.info("run folder %s, precision %s", run.path, estimator.precision)
-        observer = _Observer(display, tracker, lambda: estimator.plan.epochs)
-        with display.defer_signals():
-            progress = estimator.train_and_evaluate(Checkpoints(run.checkpoints, estimator.checkpoint), observer)
-        result: dict[str, Any] = {
-            "run_dir": str(run.path),
-            "epochs": progress.epochs,
-            "train_seconds": sum(entry["seconds"] for entry in progress.history),
-            "images_per_second": progress.history[-1]["images_per_second"],
-        }
+        result = run.result
+        if result is None:
+            observer = _Observer(display, tracker, lambda: estimator.plan.epochs)
+            with display.defer_signals():
+                progress = estimator.train_and_evaluate(Checkpoints(run.checkpoints, estimator.checkpoint), observer)
+            result = {
+                "run_dir": str(run.path),
+                "epochs": progress.epochs,
+                "train_seconds": sum(entry["seconds"] for entry in progress.history),
+                "images_per_second": progress.history[-1]["images_per_second"],
+            }
+            if chief:
+                result |= _finish(estimator, name, run, progress, tracker)
+        else:
+            log.info("%s has finished: nothing is trained again", run.path)
         if chief:
-            result |= _finish(estimator, name, run, progress, tracker)
             published = publish(run.export, name, promote=config.promote) if config.save else None
             result |= asdict(published) if published else dict.fromkeys(field.name for field in fields(Published))
-            run.update(state="finished")
+            run.finish(result)
             tracker.summary(result)
     except BaseException as error:
         tracker.finish(exit_code=getattr(error, "exit_code", 1), error=str(error) or type(error).__name__)
+        if chief and isinstance(error, RunError | Interrupted | OSError) and not isinstance(error, DivergedError):
+            close_with_next(error, *run.command)
         raise
     finally:
         run.close()
@@ -222,7 +230,7 @@ def _finish(
         probabilities = predict_split(engine, dataset.test)
     test = metrics.evaluate(dataset.test.labels, probabilities)
     if not math.isfinite(test.loss):
-        raise RunError("export: the test answers are not finite; nothing is published")
+        raise DivergedError("export: the test answers are not finite; nothing is published")
     mistakes = worst_mistakes(dataset.test, dataset.test.labels, probabilities)
     judgement = advice.judge(
         advice.Facts(
@@ -246,7 +254,7 @@ def _finish(
         val_images=len(dataset.val),
         val_accuracy=exported.val_accuracy,
         judgement=judgement,
-        asked=estimator.config.changed(),
+        asked={flag(option): text for option, text in estimator.config.changed().items()},
         settings=_settings(estimator),
         seconds=clock.spent_s | {"all": clock.elapsed_s},
         model_bytes=(run.export / artifact.MODEL_FILE).stat().st_size,
@@ -331,7 +339,7 @@ def _settings(estimator: Estimator) -> dict[str, str]:
     return {
         flag(name): one.spell(values[name])
         for name, one in options(config).items()
-        if one.decides and values[name] is not None and flag(name) not in asked
+        if one.decides and values[name] is not None and name not in asked
     }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from trainer.config import Interrupted, RunError
+from trainer.config import DivergedError, Interrupted, RunError
 from trainer.data import augment_for, make_for_train
 from trainer.training.checkpoints import Checkpoints, Progress
 from trainer.training.distribution import make_agreement
@@ -193,7 +193,7 @@ class TrainingLoop:
             raise RunError(f"another worker was lost; start all workers again to resume: {error.message}") from error
         seconds = self._agree(time.perf_counter() - start)
         if not math.isfinite(loss):
-            raise RunError(
+            raise DivergedError(
                 f"the loss is not finite (step {progress.step + 1} to {progress.step + steps}): nothing is "
                 f"published; try a smaller --learning-rate than {one.recipe.learning_rate:g}"
             )
@@ -212,7 +212,9 @@ class TrainingLoop:
             evaluation = one.evaluate(one.dataset.val)
         pace.note_validation(time.perf_counter() - start)
         if not math.isfinite(evaluation.loss):
-            raise RunError("the validation loss is not finite: nothing is published; try a smaller --learning-rate")
+            raise DivergedError(
+                "the validation loss is not finite: nothing is published; try a smaller --learning-rate"
+            )
         entry = {
             "epoch": progress.epochs + 1,
             "loss": loss / images,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from trainer.artifact import ArtifactError, store
 from trainer.config import InputError
 from trainer.data import identity
 from trainer.data.identity import DataIdentity
-from trainer.training.run_folder import read_run
+from trainer.training.run_folder import EXPORT, FINISHED, note_saved, read_run, resume_command
 
 log = logging.getLogger("trainer")
 
@@ -64,11 +66,14 @@ def publish_run(folder: Path, name: str | None, *, promote: bool = False) -> Pub
     Raises InputError where the folder is not a run, or its export is not complete.
     """
     run = read_run(folder)
-    export = folder / "export"
-    if run["state"] != "finished":
-        raise InputError(f"{folder}: the run has not finished; `trainer fit --resume {folder}` with its options does")
+    export = folder / EXPORT
+    if run["state"] != FINISHED:
+        raise InputError(f"{folder}: the run has not finished; `{shlex.join(resume_command(folder))}` goes on with it")
     artifact.load(export)
-    return publish(export, name or run["name"], promote=promote)
+    published = publish(export, name or run["name"], promote=promote)
+    with suppress(OSError):  # somebody else's run: it can be read, and no more
+        note_saved(folder, published.tag)
+    return published
 
 
 def publish(export: Path, name: str, *, promote: bool = False) -> Published:

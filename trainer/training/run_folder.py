@@ -5,26 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from trainer.artifact import read_spec
 from trainer.config import FitConfig, InputError
 from trainer.training.durable import write_text
 
 RUN_FILE = "run.json"
 LOCK = "lock"  # held by the training that is at it
 CHECKPOINTS = "checkpoints"
+EXPORT = "export"
+FINISHED = "finished"
 RUNS = Path("runs")
 
 
 @dataclass
 class RunFolder:
-    """An open run folder. `state` is `running` until the export is complete, then `finished`."""
+    """An open run folder. `state` is `running` until the model is exported and published, then `finished`."""
 
     path: Path
     resumed: bool
@@ -36,12 +41,22 @@ class RunFolder:
         return self._run["wandb_id"]
 
     @property
+    def result(self) -> dict[str, Any] | None:
+        """What a finished run has reached, as `trainer fit` tells it; None of one that has not finished."""
+        return result_of(self.path, self._run) if self._run["state"] == FINISHED else None
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What continues it, from the same working directory."""
+        return resume_command(self.path)
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / CHECKPOINTS
 
     @property
     def export(self) -> Path:
-        return self.path / "export"
+        return self.path / EXPORT
 
     @property
     def report(self) -> Path:
@@ -52,6 +67,11 @@ class RunFolder:
         self._run.update(values)
         _write(self.path, self._run)
 
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Note what the run has reached, and delete its checkpoints: what is of use now is the export."""
+        self.update(state=FINISHED, result=dict(result))
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
     def close(self) -> None:
         self._lock.release()
 
@@ -60,7 +80,8 @@ def open_run(config: FitConfig, name: str, identity: Mapping[str, Any], *, share
     """Open the folder that `--run-dir` and `--resume` ask for, and lock it.
 
     `identity` says what is trained on what and how (data set, labels, architecture, settings): a folder of another
-    identity is never continued. A `shared` folder (a worker that is not the chief) is read only and not locked.
+    identity is never continued, and one that has finished stays as it is. A `shared` folder (a worker that is not the
+    chief) is read only and not locked.
     Raises InputError for a folder in use, one that holds a different training, or one that is not a run.
     """
     run_hash = hashlib.sha256(json.dumps([config.hash(), dict(identity)], sort_keys=True).encode()).hexdigest()
@@ -80,11 +101,20 @@ def open_run(config: FitConfig, name: str, identity: Mapping[str, Any], *, share
             raise InputError(f"--resume never: {path} already holds a run; name another --run-dir")
         _refuse_other(path, run["identity"], json.loads(json.dumps(dict(identity))))
     else:
-        run = {"format": 1, "wandb_id": os.environ.get("WANDB_RUN_ID")}
+        # The hash stays that of the command which made the run: repeated, it finds it.
+        run = {
+            "format": 1,
+            "wandb_id": os.environ.get("WANDB_RUN_ID"),
+            "hash": run_hash,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+    if run.get("state") == FINISHED:
+        _refuse_other_export(path, run["config"], config)
+        return RunFolder(path, resumed, run, lock)
     run |= {
         "name": name,
-        "hash": run_hash,
         "config": config.decisive(),
+        "options": config.changed() | _places(config, identity),
         "identity": dict(identity),
         "state": "running",
     }
@@ -109,6 +139,50 @@ def read_run(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path / RUN_FILE}: cannot be read: {error}") from error
     return run
+
+
+def options_of(path: Path) -> dict[str, str]:
+    """The options of a run, as the command line spells them; none of one that an earlier version has made.
+
+    Raises InputError where the folder is not a run.
+    """
+    kept: dict[str, str] = read_run(path).get("options", {})
+    return kept
+
+
+def resume_command(path: Path) -> tuple[str, ...]:
+    """What continues a run."""
+    return ("trainer", "fit", "--resume", str(path))
+
+
+def result_of(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:
+    """What a finished run has reached; an earlier version kept its figures with the export alone.
+
+    Raises ArtifactError where that is damaged or gone.
+    """
+    kept = run.get("result") or {**read_spec(path / EXPORT)["metrics"], "tag": None, "worse_than": None}
+    return {**kept, "run_dir": str(path)}
+
+
+def note_saved(path: Path, tag: str) -> None:
+    """Write down that the model of a finished run is in the store."""
+    run = read_run(path)
+    _write(path, run | {"result": result_of(path, run) | {"tag": tag}})
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether a training is at this run folder."""
+    if not (path / LOCK).exists():
+        return False
+    lock = FileLock(path / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    except OSError:  # somebody else's: nothing can be locked there
+        return False
+    lock.release()
+    return False
 
 
 def _choose(config: FitConfig, name: str, run_hash: str) -> Path:
@@ -137,15 +211,7 @@ def _can_continue(path: Path, run_hash: str) -> bool:
         run = read_run(path)
     except InputError:
         return False
-    if run.get("hash") != run_hash or run.get("state") == "finished":
-        return False
-    lock = FileLock(path / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return False  # another process is at it
-    lock.release()
-    return True
+    return run.get("hash") == run_hash and run.get("state") != FINISHED and not is_in_use(path)
 
 
 def _acquire(lock: FileLock, path: Path) -> None:
@@ -162,6 +228,20 @@ def _refuse_other(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) ->
     if changed:
         differences = "; ".join(f"{key}: {_shown(old.get(key))} there, {_shown(new[key])} now" for key in changed)
         raise InputError(f"{path}: holds a run of another training and is not continued: {differences}")
+
+
+def _refuse_other_export(path: Path, old: Mapping[str, Any], new: FitConfig) -> None:
+    if new.quantize != old["quantize"]:
+        raise InputError(
+            f"{path}: has finished with --quantize {old['quantize']} and is not exported again with {new.quantize}; "
+            "name another --run-dir"
+        )
+
+
+def _places(config: FitConfig, identity: Mapping[str, Any]) -> dict[str, str]:
+    """What is kept so that a run can be continued from any folder: where its data lies."""
+    places = {"dataset": identity["dataset"]}
+    return places | ({"data_dir": str(config.data_dir.absolute())} if config.data_dir else {})
 
 
 def _shown(value: Any) -> str:
