@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from contextlib import suppress
@@ -24,6 +25,20 @@ def interrupted(number: int) -> int:
     with pytest.raises(Interrupted) as caught:
         os.kill(os.getpid(), number)
     return caught.value.exit_code
+
+
+def test_a_log_has_a_line_at_the_first_step_and_where_it_has_been_silent(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("trainer.display.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    caplog.set_level(logging.INFO, "trainer")
+    display = TrainingDisplay()
+    for step, time_s in ((10, 100), (12, 104), (14, 106), (16, 109)):
+        now[0] = time_s
+        display.on_progress(step, 44)
+    assert caplog.messages == ["training: step 10 of 44", "training: step 14 of 44, at most 30 s left"]
 
 
 def test_a_signal_waits_only_while_deferred(clock: list[float]) -> None:

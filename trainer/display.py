@@ -5,13 +5,18 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.config import Interrupted
 from trainer.console import Echoes, print_json
+from trainer.training.pace import spoken
+
+if TYPE_CHECKING:
+    from trainer.data.progress import Pulse
 
 log = logging.getLogger("trainer")
 
@@ -31,6 +36,8 @@ class TrainingDisplay:
         self._deferred = False
         self._previous: dict[int, Any] = {}
         self._progress: Any = None
+        self._base: tuple[int, float] | None = None  # a step and its time, from which on the pace is measured
+        self._pulse: Pulse | None = None
 
     def __enter__(self) -> TrainingDisplay:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -59,8 +66,9 @@ class TrainingDisplay:
             raise _interrupted(self._received)
 
     def on_progress(self, step: int, total_steps: int) -> None:
-        """Training steps done, of all."""
+        """Training steps done, of all. A log has a line at the first, and then where there is no other for a while."""
         if not sys.stderr.isatty():
+            self._log_step(step, total_steps)
             return
         if self._progress is None:
             from rich.console import Console
@@ -71,8 +79,25 @@ class TrainingDisplay:
             self._progress.add_task("training", total=total_steps)
         self._progress.update(self._progress.task_ids[0], completed=step)
 
+    def _log_step(self, step: int, total_steps: int) -> None:
+        from trainer.data.progress import Pulse
+
+        if self._pulse is None:
+            self._pulse = Pulse()
+            log.info("training: step %d of %d", step, total_steps)
+            return
+        if self._base is None:  # the first steps build the graph, and tell nothing of the pace
+            self._base = step, time.monotonic()
+        if self._pulse.is_due():
+            first, since = self._base
+            each_s = (time.monotonic() - since) / max(1, step - first)
+            left = f", at most {spoken(each_s * (total_steps - step))} left" if step > first else ""
+            log.info("training: step %d of %d%s", step, total_steps, left)
+
     def on_epoch(self, entry: dict[str, float], epochs: int) -> None:
         """The figures of a finished epoch; 0 is the head of a pretrained network."""
+        if self._pulse:
+            self._pulse.skip()
         if entry["epoch"] == 0:
             log.info(
                 "head on the pretrained network: validation loss %.4f, accuracy %.2f%%",

@@ -84,6 +84,17 @@ def quiet_stderr() -> Iterator[None]:
         os.close(saved)
 
 
+def start_tensorflow() -> None:
+    """Import TensorFlow and let it look for GPUs, without its warnings of missing CUDA drivers.
+
+    They come before any setting of its own is read, and look like a failure to people who have no GPU.
+    """
+    with quiet_stderr():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+
 def memory_limit() -> int:
     """Bytes that this machine has, or that its container may use."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

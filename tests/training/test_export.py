@@ -61,7 +61,7 @@ def test_the_gate_falls_back_to_float32(
     assert exported.quantization == "float32"
     assert exported.gate is not None
     assert not exported.gate.good
-    assert "float32 is served: beside it of int8" in caplog.text
+    assert "float32 is served, not int8: " in caplog.text
     images = digits.val.read(np.arange(32))
     litert = LiteRTEngine(tmp_path / "export" / "model.tflite").predict(images)[PROBABILITIES]
     np.testing.assert_allclose(litert, tf.nn.softmax(model(images, training=False)), atol=1e-5)
@@ -102,6 +102,7 @@ def test_what_is_as_good_as_float32() -> None:
         quantized[:wrong] = quantized[:wrong, ::-1]
         gate = compare(reference, quantized, labels)
         assert (gate.good, gate.different) == (good, wrong)
+    assert str(gate) == "11 of 2000 answers differ; right are 1989, with float32 2000"
     # One image is allowed where that is more than half a point; and answers may differ where they were wrong.
     assert Gate(agreement=0.98, reference_accuracy=0.9, accuracy=0.88, images=50).good
     assert not Gate(agreement=0.97, reference_accuracy=0.9, accuracy=0.9, images=1000).good

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 log = logging.getLogger("trainer")
 
-LINE_EVERY_S = 10
+LINE_EVERY_S = 5  # at first: see Pulse
 
 
 Item = TypeVar("Item")
@@ -30,10 +30,28 @@ def track(
                 yield item
                 progress.advance(task, size(item))
         return
-    done, last = 0, time.monotonic()
+    done, pulse = 0, Pulse()
     for item in items:
         yield item
         done += size(item)
-        if time.monotonic() - last >= LINE_EVERY_S:
-            last = time.monotonic()
+        if pulse.is_due():
             log.info("%s: %d of %d", what, done, total)
+
+
+class Pulse:
+    """When a log should have its next line about a job: every few seconds first, then every tenth of its time."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether it is time; then the next line is due later."""
+        now = time.monotonic()
+        due = now - self._last >= max(LINE_EVERY_S, (now - self._start) / 10)
+        if due:
+            self._last = now
+        return due
+
+    def skip(self) -> None:
+        """There was another line just now."""
+        self._last = time.monotonic()

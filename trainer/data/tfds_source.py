@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 
 from trainer.config import InputError, did_you_mean
 from trainer.data.source import SPLIT_NAMES, SPLITS, Example
+from trainer.machine import start_tensorflow
+
+log = logging.getLogger("trainer")
 
 READ_AT_ONCE = 256  # examples; one call into TensorFlow each would cost more than reading them
 
@@ -35,6 +39,9 @@ class TfdsSource:
                 f"--dataset: 'tfds:{name}' is not of the form tfds:NAME[/CONFIG][:VERSION], "
                 "for example tfds:mnist:3.0.1"
             )
+        if "tensorflow" not in sys.modules:
+            log.info("starting TensorFlow, which reads the data set")
+            start_tensorflow()
         self._builder = _open_builder(name, match[1], data_root(data_dir))
         info = self._builder.info
         self.spec = "tfds:" + ":".join(info.full_name.rsplit("/", 1))  # mnist/3.0.1 → mnist:3.0.1

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from trainer.config import FitConfig
 from trainer.data import make_for_eval
+from trainer.data.progress import track
 from trainer.machine import evaluation_batch, resolve_precision
 from trainer.models import build, choose_architecture
 from trainer.reporting import metrics
@@ -107,8 +108,14 @@ class Estimator:
         """Probabilities float32 [len(split), K], in order."""
         height, width, _ = split.shape
         batch_size = evaluation_batch(height, width)
-        batches = [self.predict_step(images).numpy() for images, _ in make_for_eval(split, batch_size=batch_size)]
-        return np.concatenate(batches)
+        batches = track(
+            make_for_eval(split, batch_size=batch_size),
+            lambda batch: len(batch[0]),
+            total=len(split),
+            what="validating",
+            bar=False,  # a terminal has that of the training
+        )
+        return np.concatenate([self.predict_step(images).numpy() for images, _ in batches])
 
     def export(self, folder: Path) -> Exported:
         """Freeze and quantise the network into `folder`, behind the gate; see `trainer.training.export`."""

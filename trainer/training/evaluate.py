@@ -20,6 +20,7 @@ from trainer.config import FitConfig, InputError, choose, flag, options
 from trainer.data import Split, load, load_undivided
 from trainer.data.division import TRAIN, VAL
 from trainer.data.identity import UNKNOWN, DataIdentity, read
+from trainer.data.progress import track
 from trainer.data.source import Source
 from trainer.data.spec import open_source
 from trainer.machine import evaluation_batch
@@ -84,11 +85,12 @@ def evaluate(
             f"{len(pictures)} images, or was chosen by them"
         )
     engine = load_engine(loaded, engine_name)
-    probabilities = predict_split(engine, unseen.pictures)
+    probabilities = predict_split(engine, unseen.pictures, "measuring")
     test = metrics.evaluate(unseen.labels, probabilities)
     val_accuracy = None
     if len(val.pictures):
-        val_accuracy = metrics.evaluate(val.labels, predict_split(engine, val.pictures)).accuracy
+        answers = predict_split(engine, val.pictures, "measuring on its validation images")
+        val_accuracy = metrics.evaluate(val.labels, answers).accuracy
     place = [f"--data-dir={data_dir}"] if data_dir else []
     command = ["trainer", "evaluate", stored.tag, f"--dataset={spec}", f"--engine={engine_name}", *place]
     facts = advice.Facts(
@@ -124,6 +126,7 @@ def evaluate(
     )
     folder = report_dir or Path("report") / stored.tag.replace(":", "-")
     mistakes = worst_mistakes(unseen.pictures, unseen.labels, probabilities)
+    log.info("writing the report")
     report.write(folder, subject, evaluation=test, history=None, mistakes=mistakes)
     return {
         "model": stored.tag,
@@ -162,10 +165,10 @@ def _open_own(tag: str, spec: str, data_dir: Path | None) -> Source:
     return source
 
 
-def predict_split(engine: Engine, split: Split) -> NDArray[np.float32]:
-    """Probabilities float32 [len(split), K] of a serving engine, in order."""
+def predict_split(engine: Engine, split: Split, what: str) -> NDArray[np.float32]:
+    """Probabilities float32 [len(split), K] of a serving engine, in order; `what` names the job where it takes long."""
     height, width, _ = split.shape
-    batches = split.batches(evaluation_batch(height, width))
+    batches = track(split.batches(evaluation_batch(height, width)), len, total=len(split), what=what, bar=None)
     return np.concatenate([engine.predict(images)[PROBABILITIES] for images in batches])
 
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from trainer.artifact.engine import LiteRTEngine
 from trainer.artifact.spec import MODEL_FILE, SAVED_MODEL
-from trainer.config import RunError
+from trainer.config import DivergedError, RunError
+from trainer.data.progress import track
 from trainer.machine import evaluation_batch
 from trainer.training.clock import REPORT_S, SAFETY, Clock
 from trainer.training.evaluate import predict_split
@@ -54,6 +55,12 @@ class Gate:
         """How many images are answered differently."""
         return round((1 - self.agreement) * self.images)
 
+    def __str__(self) -> str:
+        """In images, as percentages of few of them look alike."""
+        right, before = (round(share * self.images) for share in (self.accuracy, self.reference_accuracy))
+        answers = "answer differs" if self.different == 1 else "answers differ"
+        return f"{self.different} of {self.images} {answers}; right are {right}, with float32 {before}"
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -74,7 +81,7 @@ def export(
     `test_images` and the report; `none` and `int8` decide by themselves.
     Raises RunError where any output of either is not finite, or LiteRT's float32 file answers differently.
     """
-    log.info("export: converting; %d validation images tell whether the files answer alike", len(val))
+    log.info("export: freezing the network; %d validation images tell whether the files answer alike", len(val))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     frozen = freeze(model)
@@ -83,18 +90,19 @@ def export(
     # It is part of reference cycles that hold several times the network's size: a conversion needs the memory.
     del frozen
     gc.collect()
+    log.info("export: converting")
     started = time.perf_counter()
     served, int8 = folder / MODEL_FILE, folder / "int8.tflite"
     served.write_bytes(convert(folder / SAVED_MODEL, quantize=False))
     converted = time.perf_counter()
-    answers = _finite(predict_split(LiteRTEngine(served), val), "the float32 LiteRT network")
+    answers = _finite(predict_split(LiteRTEngine(served), val, "export: float32 answers"), "the float32 LiteRT network")
     answered = time.perf_counter()
     float32 = compare(reference, answers, val.labels)
     # Of two answers that are all but equal, either may be the first.
     if float32.agreement < 1 and float(np.abs(reference - answers).max()) > SAME:
         raise RunError(
-            f"export: LiteRT's float32 network gives {100 * float32.agreement:.2f} % of TensorFlow's answers; "
-            "nothing is published"
+            f"export: LiteRT's float32 network answers {float32.different} of {float32.images} images differently from "
+            "TensorFlow's; nothing is published"
         )
     plain = Exported("float32", None, float32.accuracy)
     if quantize == "none":
@@ -103,22 +111,21 @@ def export(
     if quantize == "auto" and clock and clock.left_s < SAFETY * (answered - started + rest_s):
         log.info("float32 is served: --time-limit leaves no time to try int8")
         return plain
+    log.info("export: quantising")
     int8.write_bytes(convert(folder / SAVED_MODEL, quantize=True))
     speedup = compare_speed(int8, served, val)
     if quantize == "auto" and speedup <= 1:
         log.info("float32 is served: int8 is %.1f times as fast here", speedup)
         int8.unlink()
         return plain
-    gate = compare(reference, _finite(predict_split(LiteRTEngine(int8), val), "the int8 network"), val.labels)
-    words = (
-        f"{gate.different} of {gate.images} answers differ, validation accuracy {gate.accuracy:.2%} "
-        f"({float32.accuracy:.2%}), {speedup:.1f} times as fast"
-    )
+    answers = _finite(predict_split(LiteRTEngine(int8), val, "export: int8 answers"), "the int8 network")
+    gate = compare(reference, answers, val.labels)
+    words = f"{gate}, {speedup:.1f} times as fast"
     if quantize == "int8" or gate.good:
-        log.info("int8 is served: beside float32 %s", words)
+        log.info("int8 is served: %s", words)
         os.replace(int8, served)
         return Exported("int8", gate, gate.accuracy)
-    log.info("float32 is served: beside it of int8 %s", words)
+    log.info("float32 is served, not int8: %s", words)
     int8.unlink()
     return Exported("float32", gate, float32.accuracy)
 
@@ -197,11 +204,12 @@ def _run_frozen(frozen: Any, split: Split) -> NDArray[np.float32]:
     import tensorflow as tf
 
     height, width, _ = split.shape
-    batches = [frozen(tf.constant(images))[0].numpy() for images in split.batches(evaluation_batch(height, width))]
-    return np.concatenate(batches)
+    batches = split.batches(evaluation_batch(height, width))
+    tracked = track(batches, len, total=len(split), what="export: the frozen network's answers", bar=None)
+    return np.concatenate([frozen(tf.constant(images))[0].numpy() for images in tracked])
 
 
 def _finite(probabilities: NDArray[np.float32], what: str) -> NDArray[np.float32]:
     if not np.isfinite(probabilities).all():
-        raise RunError(f"export: {what} gives answers that are not finite; nothing is published")
+        raise DivergedError(f"export: {what} gives answers that are not finite; nothing is published")
     return probabilities

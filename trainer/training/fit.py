@@ -68,6 +68,7 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
     if config.save:
         store.refuse_unwritable()
     check_spec(config.dataset)  # TensorFlow takes seconds to start
+    log.info("starting TensorFlow")
     from trainer.training.estimator import Estimator
 
     refuse_private_folder(config, count_workers())
@@ -227,7 +228,7 @@ def _finish(
         exported = estimator.export(run.export)
     engine = LiteRTEngine(run.export / artifact.MODEL_FILE)
     with clock.part("test"):
-        probabilities = predict_split(engine, dataset.test)
+        probabilities = predict_split(engine, dataset.test, "testing")
     test = metrics.evaluate(dataset.test.labels, probabilities)
     if not math.isfinite(test.loss):
         raise DivergedError("export: the test answers are not finite; nothing is published")
@@ -260,6 +261,7 @@ def _finish(
         model_bytes=(run.export / artifact.MODEL_FILE).stat().st_size,
         answer_s=measure_answer(engine, dataset.test),
     )
+    log.info("writing the report")
     with clock.part("report"):
         files = report.write(run.report, subject, evaluation=test, history=progress.history, mistakes=mistakes)
     shutil.copytree(run.report, run.export / "report", dirs_exist_ok=True)

@@ -126,6 +126,7 @@ class TrainingLoop:
 
     def _measure_pace(self) -> Pace:
         one = self._estimator
+        log.info("measuring how fast the network is here")
         count = min(len(one.dataset.train), one.plan.batch_size)
         images = one.dataset.train.read(np.arange(count))
         return measure_pace(

@@ -96,12 +96,13 @@ def announce(pace: Pace, plan: Plan, *, pretrained_images: int) -> None:
             f"{clock.elapsed_s + least_s:.0f}s are needed"
         )
     all_s = plan.seconds(pace.step_s) + plan.epochs * pace.image_s * pace.val_images + least_s
+    epochs = f"{plan.epochs} epochs" if plan.epochs != 1 else "1 epoch"
     if clock.limit_s is not None:
         log.info("time limit %s, of which %s are left", spoken(clock.limit_s), spoken(clock.left_s))
     elif all_s > LONG_S:
-        log.info("about %s for at most %d epochs; --time-limit 10m makes do with less", spoken(all_s), plan.epochs)
+        log.info("about %s for at most %s; --time-limit 10m makes do with less", spoken(all_s), epochs)
     else:
-        log.info("about %s for at most %d epochs", spoken(all_s), plan.epochs)
+        log.info("about %s for at most %s", spoken(all_s), epochs)
 
 
 def spoken(seconds: float) -> str:

@@ -115,6 +115,7 @@ def _start(mode: str, *, run_dir: Path, name: str, run_id: str | None, resume: b
         )
 
     wandb.setup(settings)
+    wanted = mode != "auto" or "WANDB_MODE" in os.environ  # else W&B is a service that nobody has asked for
     if mode != "offline":
         try:
             # Looks for a key, asks no server; False also where W&B's own settings say offline.
@@ -131,8 +132,10 @@ def _start(mode: str, *, run_dir: Path, name: str, run_id: str | None, resume: b
             with suppress(SystemExit):  # how teardown reports a service that failed
                 wandb.teardown()  # the failed start holds on to the run's id
             wandb.setup(settings)
+            wanted = True
     run = init("offline")
-    log.info("tracked offline; %s", _how_to_sync(run))
+    if wanted:
+        log.info("tracked offline; %s", _how_to_sync(run))
     return run
 
 
