@@ -104,6 +104,9 @@ def test_the_run_of_a_sweep_agent(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_run_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no run folder: it has no run\.json"):
         read_run(tmp_path)
+    (tmp_path / "run.json").write_text("[]")
+    with pytest.raises(InputError, match="it is no run's"):
+        options_of(tmp_path)
     with pytest.raises(InputError, match="no run folder"):
         open_run(config(resume=str(tmp_path / "absent")), "digits", IDENTITY)
 

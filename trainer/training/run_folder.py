@@ -133,11 +133,13 @@ def refuse_private_folder(config: FitConfig, workers: int) -> None:
 def read_run(path: Path) -> dict[str, Any]:
     """The contents of a folder's `run.json`. Raises InputError where the folder is not a run."""
     try:
-        run: dict[str, Any] = json.loads((path / RUN_FILE).read_text())
+        run = json.loads((path / RUN_FILE).read_text())
     except FileNotFoundError:
         raise InputError(f"{path}: no run folder: it has no {RUN_FILE}; `trainer fit` makes one") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path / RUN_FILE}: cannot be read: {error}") from error
+    if not isinstance(run, dict) or "identity" not in run:
+        raise InputError(f"{path / RUN_FILE}: cannot be read: it is no run's")
     return run
 
 
