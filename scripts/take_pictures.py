@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "pictures" / "report-and-page.png"
-SIZE = {"width": 900, "height": 860}
+SIZE: ViewportSize = {"width": 900, "height": 860}
 GAP = 16
 COLOURS = 160  # enough for the eye, and a third of the file
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -63,7 +64,11 @@ def test_a_bento_serves_its_own_model_whatever_is_newer(home: Path, tiny_artifac
 def test_the_server_of_the_image_is_the_same_in_one_process(home: Path, tiny_artifact: Path) -> None:
     command = (sys.executable, "-m", "trainer.serving", str(bento_at(home)))
     (home / "tokens").write_text("correct-horse\n")
-    variables = {"TRAINER_TOKEN_FILE": str(home / "tokens"), "TRAINER_LOG_JSON": "true", "TRAINER_START_SHARE": "0.7"}
+    variables: dict[str, Any] = {
+        "TRAINER_TOKEN_FILE": str(home / "tokens"),
+        "TRAINER_LOG_JSON": "true",
+        "TRAINER_START_SHARE": "0.7",
+    }
     token = {"Authorization": "Bearer correct-horse"}
     with serving(tiny_artifact, home, command=command, **variables) as server:
         assert server.ask("GET", "/model", headers=token).value["model"] == (home / "pinned").read_text()

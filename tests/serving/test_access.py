@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from expected_answers import encoded
@@ -25,7 +26,10 @@ ORIGIN = "https://app.example"
 def server(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("served")
     (home / "tokens").write_text(f"# of the shop\n{TOKEN}\n")
-    variables = {"TRAINER_TOKEN_FILE": str(home / "tokens"), "TRAINER_CORS_ORIGINS": f"http://localhost:8080,{ORIGIN}"}
+    variables: dict[str, Any] = {
+        "TRAINER_TOKEN_FILE": str(home / "tokens"),
+        "TRAINER_CORS_ORIGINS": f"http://localhost:8080,{ORIGIN}",
+    }
     with serving(tiny_artifact, home, TRAINER_WORKERS="2", TRAINER_LOG_JSON="true", **variables) as running:
         yield running
 
