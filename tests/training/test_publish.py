@@ -35,9 +35,7 @@ def test_a_model_that_guesses_is_kept_and_not_promoted(export: Path, caplog: pyt
     guessing = ("hardly better than guessing",)
     assert first == Published(first.tag, promoted=False, latest=None, reasons=guessing, worse_than=None)
     assert store.find(first.tag).not_promoted == guessing
-    warning, told = caplog.messages
-    assert warning.startswith(f"{first.tag} is hardly better than guessing: test accuracy 50.0%, ")
-    assert "reaches 40.0%" in warning
+    (told,) = caplog.messages
     assert told == f"{first.tag} is kept and not promoted: hardly better than guessing"
     good = publish(measured(export, GOOD), "pets").tag
     again = publish(measured(export, GUESSING), "pets")

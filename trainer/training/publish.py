@@ -16,12 +16,11 @@ from trainer.artifact import ArtifactError, store
 from trainer.config import InputError
 from trainer.data import identity
 from trainer.data.identity import DataIdentity
+from trainer.reporting.metrics import CHANCE
 from trainer.training.run_folder import EXPORT, FINISHED, note_saved, read_run, resume_command
 
 log = logging.getLogger("trainer")
 
-# Of two versions that are equally good, so many in a hundred would be told to be worse.
-MAX_CHANCE = 0.05
 SHOWN_CLASSES = 5  # of those that a version has lost
 
 
@@ -48,7 +47,7 @@ class Comparison:
     @property
     def is_worse(self) -> bool:
         """Whether the new one is, clearly."""
-        return self.chance < MAX_CHANCE
+        return self.chance < CHANCE
 
 
 @dataclass(frozen=True)
@@ -94,14 +93,6 @@ def publish(export: Path, name: str, *, promote: bool = False) -> Published:
     tag = store.publish(export, name, judge)
     (verdict,) = judged
     promoted = promote or not verdict.reasons
-    if guessing:
-        log.warning(
-            "%s is hardly better than guessing: test accuracy %.1f%%, and always naming the most frequent class "
-            "reaches %.1f%%; try more --epochs, more images, or another --learning-rate",
-            tag,
-            100 * metrics["test_accuracy"],
-            100 * metrics["guess_accuracy"],
-        )
     _tell(tag, verdict, promoted)
     return Published(
         tag,
