@@ -515,7 +515,7 @@ def test_a_long_tag_is_not_broken(
     tag = store.publish(tiny_artifact, "pets-" + "a" * 58)
     capsys.readouterr()
     assert run(["models"]) == 0
-    assert f"│ {tag} │" in capsys.readouterr().out
+    assert f"│ {tag} * │" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damage", ["{", '{"format": 1, "labels": []}'])

@@ -84,9 +84,10 @@ def _path(spec: str) -> Path:
 def _beside(path: Path, *, kind: str = "folder") -> list[str]:
     """The specs of the folders (or the files) beside a missing one that are called alike."""
     try:
-        names = [entry.name for entry in path.parent.iterdir() if entry.is_dir() == (kind == "folder")]
+        entries = [entry for entry in path.parent.iterdir() if entry.is_dir() == (kind == "folder")]
     except OSError:
         return []
+    names = [entry.name for entry in entries if not entry.name.startswith(".")]
     return [f"{kind}:{path.parent / name}" for name in difflib.get_close_matches(path.name, names, n=3)]
 
 

@@ -215,7 +215,8 @@ class _Observer:
 
     def on_epoch(self, entry: dict[str, float], step: int) -> None:
         self._tracker.log(step, entry)
-        self._display.on_epoch(entry, self._epochs())
+        # One more than were planned, where time was left after the last.
+        self._display.on_epoch(entry, max(self._epochs(), int(entry["epoch"])))
 
 
 def _finish(
