@@ -31,6 +31,7 @@ $(DEVELOP): requirements-dev.lock $(READY)
 	touch $@
 
 setup: $(READY)  ## make .venv with the locked versions
+	@echo "ready; in each terminal: source $(VENV)/bin/activate"
 
 demo: $(READY)  ## fit on the built-in digits, serve, ask for one image
 	$(BIN)/python scripts/demo.py

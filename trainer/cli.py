@@ -300,7 +300,10 @@ def sweep(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A W&B sweep file, such as sweeps/grid.yaml.")],
     trials: Annotated[
         int | None,
-        typer.Option(min=0, help="Total, with earlier ones (default: the file's run_cap, else the whole grid, or 20)."),
+        typer.Option(
+            min=0,
+            help="Total, with earlier ones; 0 runs none (default: the file's run_cap, else the whole grid, or 20).",
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Trainings at once; each has its share of the machine.")] = 1,
     storage: Annotated[

@@ -141,7 +141,7 @@ def _after_models(sound: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 def print_runs(runs: Sequence[Run]) -> None:
     """The run folders, one a row, and the command that continues the newest unfinished one."""
     if not runs:
-        typer.echo("there are no runs")
+        typer.echo("there are no runs here")
         print_next(*FIRST)
         return
     print_table(

@@ -109,7 +109,7 @@ def test_a_picture_in_two_classes_is_named(tmp_path: Path, caplog: pytest.LogCap
     assert line.levelname == "WARNING"
     assert line.message == (
         "3 of 42 images are in another class, too, or look the same as one there (such as a/007.png and b/x.png): "
-        "of each, the network is told two things, and one is counted as a mistake"
+        "keep the one in the right class"
     )
 
 

@@ -51,6 +51,7 @@ def training(options: dict[str, Any] | None = None, **facts: Any) -> Training:
         auto_is_pretrained=True,
         history=epochs(0.94, 0.95, 0.95),
         steps=300,
+        steps_per_epoch=100,
         end="all epochs",
         images=np.array([200, 200, 200, 200]),
         limited=0,
@@ -141,6 +142,15 @@ def only(expected: str, command: str, *arguments: Any, **facts: Any) -> None:
     ((text, found),) = advice(*arguments, **facts)
     assert text.startswith(expected), text
     assert found == command
+
+
+def test_a_time_limit_within_the_first_epoch() -> None:
+    short = {"steps": 8, "end": "no time", "history": epochs(0.8)}
+    text, command = advice(MIXED, training({"time_limit": 240.0}, **short))[0]
+    assert text == "train longer: there was time for 8 in 100 of the training images, once"
+    assert command == " --time-limit=480s"
+    whole = training({"time_limit": 240.0}, **short | {"steps": 100})
+    assert not any("there was time" in text for text, _ in advice(MIXED, whole))
 
 
 def test_too_few_steps() -> None:

@@ -97,8 +97,7 @@ def test_what_chance_may_do_is_not_called_worse(export: Path, caplog: pytest.Log
     new = publish(answered(export, right=14), "pets")  # 4 of 4: 6 % by chance
     assert new.worse_than is None
     assert caplog.messages[-1] == (
-        f"{new.tag} is not clearly worse than {old}, which it replaces: 70.0% and 90.0% right of the 20 test images "
-        "of both"
+        f"{new.tag} is promoted and replaces {old}: of the 20 test images of both 70.0% are right, before 90.0%"
     )
 
 

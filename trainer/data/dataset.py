@@ -171,8 +171,8 @@ def _name_twins(cache: ImageCache, rows: dict[str, NDArray[np.int64]]) -> None:
         other = int(np.argmax((cache.twins == cache.twins[one]) & (cache.labels != cache.labels[one])))
         _say(
             torn,
-            "%d of %d images are in another class, too, or look the same as one there (such as %s and %s): of each, "
-            "the network is told two things, and one is counted as a mistake",
+            "%d of %d images are in another class, too, or look the same as one there (such as %s and %s): keep the "
+            "one in the right class",
             *(cache.names[one], cache.names[other]),
         )
 

@@ -72,6 +72,7 @@ class Training:
     auto_is_pretrained: bool  # what `--model auto` would train on these images
     history: Sequence[Mapping[str, float]]  # an entry for each epoch; 0 is the head of a pretrained network
     steps: int  # done
+    steps_per_epoch: int
     end: Literal["all epochs", "no better", "no time"]  # why it ended
     images: NDArray[np.int64]  # training images of each class, [K]
     limited: int  # training images that --limit left out
@@ -293,10 +294,22 @@ def wrong_labels(facts: Facts) -> Advice | None:
     )
 
 
+def cut_short(facts: Facts) -> Advice | None:
+    """The time limit ended the training before the network had seen every image."""
+    run = facts.training
+    if not run or run.end != "no time" or run.steps >= run.steps_per_epoch or not _has_room(facts):
+        return None
+    limit, seen = run.config.time_limit, in_100(run.steps / run.steps_per_epoch)
+    return Advice(
+        f"train longer: there was time for {seen} in 100 of the training images, once",
+        run.command(time_limit=limit and 2 * limit),
+    )
+
+
 def still_rising(facts: Facts) -> Advice | None:
     """The last epoch was the best, and the validation loss fell until then."""
     run = facts.training
-    if not run or run.end == "no better" or len(run.history) < 2:
+    if not run or run.end == "no better" or len(run.history) < 2 or cut_short(facts):
         return None
     last, earlier = run.history[-1], run.history[-1 - max(1, len(run.history) // 4)]
     fallen = 1 - last["val_loss"] / earlier["val_loss"]
@@ -433,6 +446,7 @@ RULES: tuple[Rule, ...] = (
     head_alone,
     limited,
     wrong_labels,
+    cut_short,
     still_rising,
     test_below_validation,
     unbalanced,

@@ -128,13 +128,21 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
             tracker.summary(result)
     except BaseException as error:
         tracker.finish(exit_code=getattr(error, "exit_code", 1), error=str(error) or type(error).__name__)
-        if chief and isinstance(error, RunError | Interrupted | OSError) and not isinstance(error, DivergedError):
-            close_with_next(error, *run.command)
+        if chief:
+            _leave(run, error)
         raise
     finally:
         run.close()
     tracker.finish(exit_code=0, error=None)
     return result
+
+
+def _leave(run: RunFolder, error: BaseException) -> None:
+    """What remains of a run that has failed: the command that continues it, or nothing where it was refused."""
+    if isinstance(error, InputError) and not run.checkpoints.exists():
+        run.forget()
+    elif isinstance(error, RunError | Interrupted | OSError) and not isinstance(error, DivergedError):
+        close_with_next(error, *run.command)
 
 
 def normalization(config: FitConfig) -> str:
@@ -200,7 +208,7 @@ def log_counts(dataset: Dataset) -> None:
         )
     if counts.max() > 3 * max(1, counts.min()):
         log.warning(
-            "the largest class has %.1f times the images of the smallest; consider --class-weights balanced",
+            "the largest class has %.1f times the images of the smallest",
             counts.max() / max(1, counts.min()),
         )
 
@@ -312,6 +320,7 @@ def _training(estimator: Estimator, progress: Progress) -> advice.Training:
         auto_is_pretrained=suggest(cache.sizes.keys(), dataset.pixels.normalize).features is not None,
         history=progress.history,
         steps=progress.step,
+        steps_per_epoch=estimator.plan.steps_per_epoch,
         end=end,
         images=dataset.train.counts,
         limited=len(cache) - sum(map(len, (dataset.train, dataset.val, dataset.test))),

@@ -58,12 +58,12 @@ class TrainingLoop:
         one = self._estimator
         pace = self._measure_pace()
         pretrained = one.architecture.features is not None
+        if one.config.fine_tune == "none" and pretrained:
+            one.plan = one.longest = one.plan.within(0)
         # Its head sees the training images twice, mirrored, too.
         images = 2 * len(one.dataset.train) + len(one.dataset.val)
         announce(pace, one.plan, pretrained_images=images if pretrained else 0)
         progress = self._start(pretrained)
-        if one.config.fine_tune == "none" and pretrained:
-            one.plan = one.longest = one.plan.within(0)
         balanced = one.config.class_weights == "balanced"
         train_steps = make_train_steps(
             one.strategy,

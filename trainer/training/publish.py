@@ -166,9 +166,9 @@ def _tell(tag: str, verdict: _Verdict, promoted: bool) -> None:
         log.warning("%s is promoted all the same%s: %s", tag, f" and replaces {latest}" if latest else "", reasons)
     elif verdict.compared:
         log.info(
-            "%s is not clearly worse than %s, which it replaces: %.1f%% and %.1f%% right of the %d test images of both",
-            *(tag, latest, 100 * verdict.compared.new_accuracy, 100 * verdict.compared.old_accuracy),
-            verdict.compared.images,
+            "%s is promoted and replaces %s: of the %d test images of both %.1f%% are right, before %.1f%%",
+            *(tag, latest, verdict.compared.images),
+            *(100 * verdict.compared.new_accuracy, 100 * verdict.compared.old_accuracy),
         )
     elif latest:
         log.info(

@@ -72,6 +72,10 @@ class RunFolder:
         self.update(state=FINISHED, result=dict(result))
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
+    def forget(self) -> None:
+        """Of a run that was refused before its first step nothing is kept; what else lies in the folder stays."""
+        (self.path / RUN_FILE).unlink(missing_ok=True)
+
     def close(self) -> None:
         self._lock.release()
 
