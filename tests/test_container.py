@@ -366,7 +366,7 @@ def test_a_bad_version_cannot_take_over(deployment: Deployment, image: BuiltImag
         output, _ = process.communicate()
         assert process.returncode != 0
         assert "trainer-test:bad did not become healthy, trainer-test:" in output
-        assert (load.failed, load.wrong) == (0, 0)
+        assert (load.failed, load.wrong) == (0, 0), load.statuses
         assert deployment.tags() == before
         again = deployment.rollback()
         output, _ = again.communicate()

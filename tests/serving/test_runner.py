@@ -232,11 +232,13 @@ def test_no_batch_is_larger_than_the_queue() -> None:
 
 
 @pytest.mark.parametrize(
-    ("each_batch", "each_image", "slowest", "largest"),
-    [(0.020, 0.010, 0.05, 2), (0.0, 0.050, 10, 1)],
-    ids=["a batch of 4 takes too long", "a batch of 2 saves nothing"],
+    ("each_batch", "each_image", "slowest", "largest", "tried"),
+    [(0.020, 0.010, 0.05, 2, 4), (0.0, 0.020, 10, 1, 4)],
+    ids=["a batch of 4 takes too long", "batches of 2 and 4 save nothing"],
 )
-def test_a_batch_is_no_larger_than_is_good(each_batch: float, each_image: float, slowest: float, largest: int) -> None:
+def test_a_batch_is_no_larger_than_is_good(
+    each_batch: float, each_image: float, slowest: float, largest: int, tried: int
+) -> None:
     class Slow(FakeEngine):
         def predict(self, images: NDArray[np.uint8]) -> Outputs:
             self.cpu_seconds = each_batch + each_image * len(images)
@@ -246,7 +248,19 @@ def test_a_batch_is_no_larger_than_is_good(each_batch: float, each_image: float,
     runner = Runner(engine, (2, 2, 1), queue_length=100)
     runner.warm_up(slowest)
     assert runner.largest_batch == largest
-    assert max(engine.sizes) == 2 * largest  # one more is tried
+    assert max(engine.sizes) == tried
+    runner.close()
+
+
+def test_one_size_that_is_measured_badly_is_no_end() -> None:
+    class Disturbed(FakeEngine):
+        def predict(self, images: NDArray[np.uint8]) -> Outputs:
+            self.cpu_seconds = 0.006 if len(images) == 2 else 0.002
+            return super().predict(images)
+
+    runner = Runner(Disturbed(), (2, 2, 1), queue_length=100)
+    runner.warm_up(slowest=10)
+    assert runner.largest_batch == BATCH_SIZES[-1]
     runner.close()
 
 

@@ -36,6 +36,7 @@ Waiting = tuple[NDArray[np.uint8], "asyncio.Future[Outputs]"]
 BATCH_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
 # Of the CPU time for each image: a batch twice as large that saves less only lets its images wait longer.
 WORTH_DOUBLING = 0.95
+TRIED = 4  # times the largest that is worth it: one that is measured badly is no end
 WARM_UP_RUNS = 3  # of the sizes that decide how large a batch may be
 SHORT_S = 0.005  # up to which a batch may hold up the event loop
 STALLED_S = 10.0  # in which not one batch was finished
@@ -93,16 +94,18 @@ class Runner:
     def warm_up(self, slowest: float) -> None:
         """Run every batch size that will be used.
 
-        A batch is doubled as long as that saves work for each image, and takes no more than `slowest` CPU seconds.
+        The largest is the one beyond which neither twice nor four times as many save work for each image, or which
+        would take more than `slowest` CPU seconds.
         """
-        largest = 1
-        self._measure(largest)
-        while largest < BATCH_SIZES[-1]:
-            self._measure(2 * largest)
-            per_image = self._seconds[2 * largest] / (2 * self._seconds[largest])
-            if per_image > WORTH_DOUBLING or self._seconds[2 * largest] > slowest:
+        largest = size = 1
+        self._measure(size)
+        while size < min(TRIED * largest, BATCH_SIZES[-1]):
+            size *= 2
+            self._measure(size)
+            if self._seconds[size] > slowest:
                 break
-            largest *= 2
+            if self._seconds[size] / size <= WORTH_DOUBLING * self._seconds[largest] / largest:
+                largest = size
         self._sizes = tuple(size for size in BATCH_SIZES if size <= largest)
         for size in set(self._sizes) - self._seconds.keys():
             self._measure(size, runs=1)
