@@ -19,6 +19,7 @@ IMAGE_LIMIT = 10 * MIB
 BATCH_LIMIT = 64 * MIB
 BATCH_IMAGES = 256
 FRAMING_LIMIT = MIB // 4  # what multipart adds around the files
+GROWTH = 8  # a buffer that grows takes an eighth more than it holds
 PART_HEADERS = 32  # of a file; each takes the parser's time and memory
 READ_TIMEOUT_S = 30.0  # for the whole body
 STOPPING_READ_TIMEOUT_S = 1.0  # what is left of it where the server stops
@@ -66,7 +67,7 @@ class Request:
             size += len(chunk)
             if size > limit:
                 raise _too_large(limit)
-            self._hold(len(chunk))
+            self._hold(len(chunk) + len(chunk) // GROWTH)
             more = message.get("more_body", False)
             if chunk:
                 yield chunk
