@@ -9,12 +9,12 @@ from PIL import Image, ImageDraw
 
 from trainer.config import FitConfig, InputError, Interrupted
 from trainer.data import Dataset, load
+from trainer.features.extract import Features
 from trainer.models import build
 from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
 from trainer.training.checkpoints import Checkpoints
 from trainer.training.clock import Clock
 from trainer.training.estimator import Estimator
-from trainer.training.features import Features
 
 SIDE = 64
 

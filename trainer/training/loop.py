@@ -11,9 +11,9 @@ import numpy as np
 
 from trainer.config import DivergedError, Interrupted, RunError
 from trainer.data import augment_for, make_for_train
+from trainer.features.extract import Features
 from trainer.training.checkpoints import Checkpoints, Progress
 from trainer.training.distribution import make_agreement
-from trainer.training.features import Features
 from trainer.training.optimizers import averaged
 from trainer.training.pace import Pace, announce, measure_pace
 from trainer.training.train_steps import balanced_weights, make_train_steps

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from trainer.config import FitConfig
 from trainer.data import Dataset, Split
+from trainer.features.extract import Features
+from trainer.features.head import Head, fit_head
 from trainer.models import build
 from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
 from trainer.reporting import metrics
 from trainer.training.checkpoints import Progress
-from trainer.training.features import Features
-from trainer.training.head import Head, fit_head
 
 log = logging.getLogger("trainer")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trainer.training.head import fit_head
+from trainer.features.head import fit_head
 
 Labelled = tuple[NDArray[np.float32], NDArray[np.int32]]
 
