@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_model import LABELS, PIXELS
 
 from trainer import artifact
-from trainer.artifact.engine import PROBABILITIES, load_engine
+from trainer.artifact.engine import load_engine
 from trainer.artifact.prediction import prediction
 from trainer.images.decode import decode
 
@@ -24,13 +24,14 @@ def encoded(format: str = "PNG") -> bytes:
 
 
 def expected(image: bytes, folder: Path, engine_name: str = "litert") -> dict[str, Any]:
-    engine = load_engine(artifact.load(folder), engine_name)
-    return prediction(engine.predict(decode(image, PIXELS)[None])[PROBABILITIES][0], LABELS)
+    loaded = artifact.load(folder)
+    outputs = load_engine(loaded, engine_name).predict(decode(image, PIXELS)[None])
+    return prediction({name: rows[0] for name, rows in outputs.items()}, LABELS, loaded.threshold)
 
 
 def assert_same(answer: dict[str, Any], wanted: dict[str, Any]) -> None:
     """The same classes; probabilities may differ in the last digits with the size of the batch."""
-    assert (answer["label"], answer["index"]) == (wanted["label"], wanted["index"])
+    assert [answer[key] for key in ("label", "index", "known")] == [wanted[key] for key in ("label", "index", "known")]
     assert [score["index"] for score in answer["top"]] == [score["index"] for score in wanted["top"]]
     np.testing.assert_allclose(
         [score["probability"] for score in answer["top"]],

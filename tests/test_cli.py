@@ -89,7 +89,7 @@ def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.Capture
     code, (predicted,), _ = call("predict", "digits", str(tmp_path / "a digit.png"), "--json", capsys=capsys)
     assert code == 0
     assert predicted["label"] == answer
-    assert list(predicted) == ["label", "index", "probability", "top", "model", "path"]
+    assert list(predicted) == ["label", "index", "probability", "known", "top", "model", "path"]
     assert predicted["top"][0]["probability"] == predicted["probability"] > 0.5
     assert predicted["model"] == fitted["tag"]
 

@@ -12,6 +12,7 @@ from trainer.data.identity import DataIdentity
 from trainer.images.pixels import PixelSpec
 
 LABELS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "drei Punkte … é")
+THRESHOLD = 0.5
 PIXELS = PixelSpec(28, 28, 1)
 
 
@@ -77,6 +78,8 @@ def write_tiny_spec(folder: Path) -> None:
         config={"seed": 0},
         metrics={"test_accuracy": 0.5, "val_accuracy": 0.25},
         quantization="int8",
+        temperature=1.0,
+        threshold=THRESHOLD,
         versions={"python": "3.11"},
         git_revision=None,
     )

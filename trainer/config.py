@@ -236,6 +236,12 @@ class FitConfig:
         choices=("auto", "none", "int8"),
         help="auto serves 8-bit weights where they are as good and faster.",
     )
+    confidence: float = option(
+        0.95,
+        low=0.0,
+        high=1.0,
+        help="Share of the answers called known that are to be right, as validation tells, {low:g} to {high:g}.",
+    )
     seed: int = option(0, low=0, high=2**31 - 1, help="Of the weights, the augmentation, and what --limit draws.")
     limit: int | None = option(None, low=1, high=2**31 - 1, help="At most this many training images.")
     run_dir: Path | None = option(

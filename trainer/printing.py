@@ -81,7 +81,8 @@ def _measured(result: Mapping[str, Any]) -> str:
 
 def print_prediction(answer: Mapping[str, Any]) -> None:
     """The class of one image file."""
-    typer.echo(f"{answer['path']}: {answer['label']} ({answer['probability']:.2%})")
+    doubt = "" if answer.get("known", True) else "; not sure: perhaps none of the classes"
+    typer.echo(f"{answer['path']}: {answer['label']} ({answer['probability']:.2%}{doubt})")
 
 
 def print_after_predict(first: str, url: str | None) -> None:

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 from trainer import artifact
-from trainer.artifact.engine import PROBABILITIES, load_engine
+from trainer.artifact.engine import load_engine
 from trainer.artifact.prediction import prediction
 from trainer.images.decode import decode
 from trainer.serving.runner import Runner
@@ -29,7 +29,7 @@ async def warm(_: Starlette) -> AsyncIterator[None]:
 
 async def predict(request: Request) -> JSONResponse:
     image = decode(await request.body(), pixels)
-    return JSONResponse(prediction((await runner.predict(image))[PROBABILITIES], loaded.labels))
+    return JSONResponse(prediction(await runner.predict(image), loaded.labels, loaded.threshold))
 
 
 async def readyz(_: Request) -> PlainTextResponse:

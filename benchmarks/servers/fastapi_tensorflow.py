@@ -19,7 +19,8 @@ app = FastAPI()
 @app.post("/predict")
 async def predict(request: Request) -> dict[str, object]:
     image = decode(await request.body(), loaded.pixels)
-    return prediction(signature(images=tf.constant(image[None]))["probabilities"].numpy()[0], loaded.labels)
+    outputs = signature(images=tf.constant(image[None]))
+    return prediction({name: rows.numpy()[0] for name, rows in outputs.items()}, loaded.labels, loaded.threshold)
 
 
 @app.get("/readyz")

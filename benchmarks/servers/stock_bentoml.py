@@ -24,4 +24,5 @@ class Stock:
         size = (self.artifact.pixels.width, self.artifact.pixels.height)
         resized = [one.convert(mode).resize(size, Resampling.BILINEAR) for one in image]
         arrays = [np.asarray(one).reshape(*size[::-1], -1) for one in resized]
-        return [prediction(row, self.artifact.labels) for row in self.engine.predict(np.stack(arrays))[PROBABILITIES]]
+        rows = self.engine.predict(np.stack(arrays))[PROBABILITIES]
+        return [prediction({PROBABILITIES: row}, self.artifact.labels, self.artifact.threshold) for row in rows]

@@ -42,7 +42,7 @@ def test_what_was_written_is_read(folder: Path) -> None:
 
 def test_spec_has_the_hash_of_every_file(folder: Path) -> None:
     spec = read_spec(folder)
-    assert spec["format"] == 1
+    assert spec["format"] == 2
     assert sorted(spec["files"]) == ["model.tflite", "report/curves.png", "saved_model/saved_model.pb"]
     assert spec["files"]["model.tflite"] == hashlib.sha256(b"network").hexdigest()
     assert sorted(path.name for path in folder.parent.iterdir()) == ["export"]  # no draft is left
@@ -86,10 +86,11 @@ def test_a_foreign_file_is_refused(folder: Path) -> None:
     ("text", "message"),
     [
         ("{", "cannot be read"),
-        ("[]", "format 'list' is not 1"),
-        ("{}", "format None is not 1"),
-        ('{"format": 2}', "format 2 is not 1"),
+        ("[]", "format 'list' is not 1 or 2"),
+        ("{}", "format None is not 1 or 2"),
+        ('{"format": 3}', "format 3 is not 1 or 2"),
         ('{"format": 1}', "not as it was written"),
+        ('{"format": 2}', "not as it was written: .*temperature, threshold"),
     ],
 )
 def test_a_spec_of_another_kind_is_refused(folder: Path, text: str, message: str) -> None:
@@ -120,6 +121,16 @@ def test_values_that_json_lacks_are_refused(folder: Path) -> None:
             config={},
             metrics={"loss": float("nan")},
             quantization="int8",
+            temperature=1.0,
+            threshold=0.5,
             versions={},
             git_revision=None,
         )
+
+
+def test_the_first_format_is_still_read(folder: Path) -> None:
+    spec = json.loads((folder / "spec.json").read_text())
+    del spec["temperature"], spec["threshold"]
+    (folder / "spec.json").write_text(json.dumps(spec | {"format": 1}))
+    loaded = load(folder)
+    assert (loaded.labels, loaded.temperature, loaded.threshold) == (LABELS, None, None)

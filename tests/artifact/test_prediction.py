@@ -3,12 +3,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from trainer.artifact.engine import NOVELTY, PROBABILITIES
 from trainer.artifact.prediction import prediction
 
 
+def outputs(*probabilities: float, novelty: float | None = None) -> dict[str, np.ndarray]:
+    """One image's row of each."""
+    rows = {PROBABILITIES: np.array(probabilities, np.float32)}
+    return rows if novelty is None else rows | {NOVELTY: np.array(novelty, np.float32)}
+
+
 def test_the_most_probable_first() -> None:
-    answer = prediction(np.array([0.1, 0.5, 0.02, 0.3, 0.05, 0.03], np.float32), list("abcdef"))
-    assert list(answer) == ["label", "index", "probability", "top"]
+    answer = prediction(outputs(0.1, 0.5, 0.02, 0.3, 0.05, 0.03), list("abcdef"), 0.4)
+    assert list(answer) == ["label", "index", "probability", "known", "top"]
     assert (answer["label"], answer["index"], answer["probability"]) == ("b", 1, 0.5)
     assert [score["label"] for score in answer["top"]] == ["b", "d", "a", "e", "f"]
     assert answer["top"][1] == {"label": "d", "index": 3, "probability": 0.3}
@@ -16,16 +23,33 @@ def test_the_most_probable_first() -> None:
 
 
 def test_two_classes_and_equals() -> None:
-    answer = prediction(np.array([0.5, 0.5], np.float32), ("no", "yes"))
+    answer = prediction(outputs(0.5, 0.5), ("no", "yes"), None)
     assert [score["label"] for score in answer["top"]] == ["no", "yes"]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_not_finite_is_no_class(bad: float) -> None:
-    with pytest.raises(FloatingPointError, match="not finite"):
-        prediction(np.array([0.5, bad], np.float32), ("a", "b"))
+    for row in (outputs(0.5, bad), outputs(0.5, 0.5, novelty=bad)):
+        with pytest.raises(FloatingPointError, match="not finite"):
+            prediction(row, ("a", "b"), 0.5)
 
 
 def test_another_number_of_labels() -> None:
     with pytest.raises(ValueError, match="2 probabilities for 3 labels"):
-        prediction(np.array([0.5, 0.5], np.float32), ("a", "b", "c"))
+        prediction(outputs(0.5, 0.5), ("a", "b", "c"), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("probability", "novelty", "threshold", "known"),
+    [
+        (0.7, None, 0.7, True),  # as it is told: float32 has no 0.7
+        (0.699999, None, 0.7, False),
+        (0.7, 0.9949, 0.7, True),
+        (0.7, 0.995, 0.7, False),
+        (0.6, 0.0, 0.7, False),
+        (0.6, None, None, True),  # an artifact of the first format
+    ],
+)
+def test_known(probability: float, novelty: float | None, threshold: float | None, known: bool) -> None:
+    answer = prediction(outputs(probability, 1 - probability, novelty=novelty), ("a", "b"), threshold)
+    assert answer["known"] is known

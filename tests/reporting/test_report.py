@@ -38,6 +38,7 @@ def subject(labels: Sequence[str]) -> report.Subject:
             "right 75 times in 100, but <little> is known",
             [Advice("add images of dog", f"trainer fit --dataset=folder:{'a/very/long/path/' * 8}")],
         ),
+        trust=metrics.Trust(uncalibrated_error=0.123, threshold=0.6789, known_share=0.88, known_accuracy=0.954),
         asked={"--dataset": "folder:pets", "--epochs": "12"},
         settings={"--optimizer": "adamw"},
         seconds={"reading": 6.0, "training": 90.0, "all": 120.0},

@@ -45,7 +45,7 @@ def test_several_images_at_once_where_batches_gain_nothing(
         return TimedEngine(call_s, image_s)
 
     monkeypatch.setattr("trainer.serving.served.load_engine", load)
-    artifact = Artifact(Path("nowhere"), ("a", "b"), PixelSpec(2, 2, 1), "float32", "x", {}, {}, {}, None)
+    artifact = Artifact(Path("nowhere"), ("a", "b"), PixelSpec(2, 2, 1), "float32", 1.0, 0.5, "x", {}, {}, {}, None)
     served = make_served("a:1", artifact, Settings(threads=threads), lambda size, seconds: None)
     assert isinstance(served.runner, Lanes if lanes else Runner)
     assert made == [threads, *[1] * (threads if threads > 1 else 0)]

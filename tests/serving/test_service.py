@@ -19,7 +19,7 @@ import pytest
 from expected_answers import assert_same, encoded, expected
 from PIL import Image
 from server import Server, environment, form, read_reply, serving
-from tiny_model import LABELS, PIXELS
+from tiny_model import LABELS, PIXELS, THRESHOLD
 
 from trainer.data import load
 from trainer.images.decode import decode
@@ -53,7 +53,7 @@ def test_answer_is_the_engine_s(server: Server, tiny_artifact: Path, format: str
     image = encoded(format)
     reply = server.predict(image)
     assert reply.status == 200
-    assert list(reply.value) == ["label", "index", "probability", "top", "model"]
+    assert list(reply.value) == ["label", "index", "probability", "known", "top", "model"]
     assert reply.value["model"] == server.tag
     assert reply.value["top"][0] == {key: reply.value[key] for key in ("label", "index", "probability")}
     assert_same(reply.value, expected(image, tiny_artifact))
@@ -180,7 +180,7 @@ def test_a_batch_is_answered_in_order_with_errors_in_their_places(server: Server
     assert len(answers) == 256
     png, jpeg = expected(images[0], tiny_artifact), expected(images[2], tiny_artifact)
     for index in range(0, 256, 4):
-        assert list(answers[index]) == ["label", "index", "probability", "top"]
+        assert list(answers[index]) == ["label", "index", "probability", "known", "top"]
         assert_same(answers[index], png)
         assert answers[index + 1]["error"]["code"] == "unsupported_type"
         assert_same(answers[index + 2], jpeg)
@@ -263,6 +263,7 @@ def test_model_view(server: Server) -> None:
         "model": server.tag,
         "labels": list(LABELS),
         "input": {"height": 28, "width": 28, "channels": 1, "normalize": "none"},
+        "threshold": THRESHOLD,
         "metrics": {"test_accuracy": 0.5, "val_accuracy": 0.25},
     }
     assert server.ask("HEAD", "/model").body == b""

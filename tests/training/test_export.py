@@ -30,10 +30,10 @@ def network() -> Any:
 
 def test_all_three_forms_give_the_same_answers(tmp_path: Path, digits: Dataset) -> None:
     model = network()
-    exported = export(model, digits.val, tmp_path / "export")
+    exported = export(model, digits, tmp_path / "export")
     assert exported.quantization == ("int8" if exported.gate and exported.gate.good else "float32")
     images = digits.val.read(np.arange(32))
-    expected = tf.nn.softmax(model(images, training=False)).numpy()
+    expected = tf.nn.softmax(model(images, training=False) / exported.temperature).numpy()
     litert = LiteRTEngine(tmp_path / "export" / "model.tflite").predict(images)[PROBABILITIES]
     loaded = tf.saved_model.load(str(tmp_path / "export" / "saved_model"))
     assert not loaded.signatures["serving_default"].variables
@@ -57,14 +57,14 @@ def test_the_gate_falls_back_to_float32(
     monkeypatch.setattr(export_module, "convert", convert)
     monkeypatch.setattr(export_module, "compare_speed", lambda *_: 2.0)
     caplog.set_level(logging.INFO, "trainer")
-    exported = export(model, digits.val, tmp_path / "export")
+    exported = export(model, digits, tmp_path / "export")
     assert exported.quantization == "float32"
     assert exported.gate is not None
     assert not exported.gate.good
     assert "float32 is served, not int8: " in caplog.text
     images = digits.val.read(np.arange(32))
     litert = LiteRTEngine(tmp_path / "export" / "model.tflite").predict(images)[PROBABILITIES]
-    np.testing.assert_allclose(litert, tf.nn.softmax(model(images, training=False)), atol=1e-5)
+    np.testing.assert_allclose(litert, tf.nn.softmax(model(images, training=False) / exported.temperature), atol=1e-5)
 
 
 def test_slower_than_float32_is_not_compared(
@@ -72,7 +72,7 @@ def test_slower_than_float32_is_not_compared(
 ) -> None:
     monkeypatch.setattr(export_module, "compare_speed", lambda *_: 0.9)
     caplog.set_level(logging.INFO, "trainer")
-    exported = export(network(), digits.val, tmp_path / "export")
+    exported = export(network(), digits, tmp_path / "export")
     assert (exported.quantization, exported.gate) == ("float32", None)
     assert "float32 is served: int8 is 0.9 times as fast here" in caplog.text
     assert sorted(path.name for path in (tmp_path / "export").iterdir()) == ["model.tflite", "saved_model"]
@@ -83,7 +83,7 @@ def test_int8_is_tried_where_the_clock_leaves_time(
     tmp_path: Path, digits: Dataset, caplog: pytest.LogCaptureFixture, left_s: float, tried: bool
 ) -> None:
     caplog.set_level(logging.INFO, "trainer")
-    export(network(), digits.val, tmp_path / "export", clock=Clock(left_s), test_images=len(digits.test))
+    export(network(), digits, tmp_path / "export", clock=Clock(left_s))
     assert ("--time-limit leaves no time to try int8" not in caplog.text) == tried
 
 
@@ -91,7 +91,7 @@ def test_an_answer_that_is_not_finite_fails(tmp_path: Path, digits: Dataset) -> 
     model = network()
     model.get_layer("output").bias.assign([np.nan] * 10)
     with pytest.raises(RunError, match="not finite; nothing is published"):
-        export(model, digits.val, tmp_path / "export")
+        export(model, digits, tmp_path / "export")
 
 
 def test_what_is_as_good_as_float32() -> None:
@@ -110,7 +110,7 @@ def test_what_is_as_good_as_float32() -> None:
 
 @pytest.mark.parametrize("quantize", ["none", "int8"])
 def test_quantize_decides_by_itself(tmp_path: Path, digits: Dataset, quantize: str) -> None:
-    exported = export(network(), digits.val, tmp_path / "export", quantize)
+    exported = export(network(), digits, tmp_path / "export", quantize)
     assert exported.quantization == ("int8" if quantize == "int8" else "float32")
     assert sorted(path.name for path in (tmp_path / "export").iterdir()) == ["model.tflite", "saved_model"]
 

@@ -124,6 +124,7 @@ def test_an_offline_run_holds_config_history_summary_and_report(
         val_images=3,
         val_accuracy=0.5,
         judgement=Judgement("bad", "no better than guessing", []),
+        trust=None,
         asked={},
         settings={},
         seconds={},

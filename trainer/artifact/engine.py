@@ -16,6 +16,7 @@ from trainer.machine import available_cpus, quiet_stderr
 
 Outputs = dict[str, NDArray[np.float32]]  # by the names of the network's signature
 PROBABILITIES = "probabilities"  # float32 [N,K]; every network has it
+NOVELTY = "novelty"  # float32 [N], 0..1: the share of the validation images that are more like what was learnt from
 SIGNATURE = "serving_default"
 
 EngineName = Literal["litert", "tensorflow"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from trainer import artifact
 from trainer.artifact import store
-from trainer.artifact.engine import PROBABILITIES, load_engine
+from trainer.artifact.engine import load_engine
 from trainer.artifact.prediction import prediction
 from trainer.config import InputError
 from trainer.images.decode import decode
@@ -36,8 +36,8 @@ def predict_local(model: str, paths: Sequence[Path]) -> Iterator[dict[str, Any] 
         except InputError as error:
             yield error
         else:
-            probabilities = engine.predict(image[None])[PROBABILITIES][0]
-            yield prediction(probabilities, loaded.labels) | {"model": stored.tag, "path": str(path)}
+            output = {name: rows[0] for name, rows in engine.predict(image[None]).items()}
+            yield prediction(output, loaded.labels, loaded.threshold) | {"model": stored.tag, "path": str(path)}
 
 
 def predict_remote(url: str, paths: Sequence[Path], token: str = "") -> Iterator[dict[str, Any] | InputError]:

@@ -1,10 +1,12 @@
 """The artifact: a folder with the frozen network and `spec.json`, which says what it is and guards every file.
 
-model.tflite       what is served by default: `images` uint8 [N,H,W,C] → `probabilities` float32 [N,K]
+model.tflite       what is served by default: `images` uint8 [N,H,W,C] → `probabilities` float32 [N,K] and, where the
+                   network has features, `novelty` float32 [N]
 saved_model/       the same network for TensorFlow, signature `serving_default`
 report/            pictures, and report.html
 data_identity.npz  what the network learned from and what was held out, by hashes of the pictures
-spec.json          format 1: labels, pixels, dataset, config, metrics, versions and the sha256 of every file
+spec.json          format 2: labels, pixels, temperature, threshold, dataset, config, metrics, versions and the sha256
+                   of every file. Format 1, which is still read, has neither temperature nor threshold
 """
 
 from __future__ import annotations
@@ -19,15 +21,18 @@ from typing import Any
 
 from trainer.images.pixels import PixelSpec
 
-FORMAT = 1
+FORMAT = 2
+READ_FORMATS = (1, 2)
 SPEC_FILE = "spec.json"
 MODEL_FILE = "model.tflite"
 SAVED_MODEL = "saved_model"
-# What every spec has, as JSON.
+# What every spec has, as JSON; of the first format, what ADDED names was not there.
 KEYS: dict[str, type | tuple[type, ...]] = {
     "labels": list,
     "pixels": dict,
     "quantization": str,
+    "temperature": (int, float),
+    "threshold": (int, float),
     "dataset": str,
     "config": dict,
     "metrics": dict,
@@ -35,6 +40,7 @@ KEYS: dict[str, type | tuple[type, ...]] = {
     "git_revision": (str, type(None)),
     "files": dict,
 }
+ADDED = ("temperature", "threshold")
 # Files that others write: the spec cannot hold its own hash, and the model store adds model.yaml.
 UNHASHED = (SPEC_FILE, "model.yaml")
 
@@ -51,6 +57,8 @@ class Artifact:
     labels: tuple[str, ...]  # class names, in the order of the probabilities
     pixels: PixelSpec
     quantization: str  # of model.tflite: int8 | float32
+    temperature: float | None  # by which the logits are divided in the network; None: an old artifact, which has none
+    threshold: float | None  # the probability from which on an answer is known; None: an old artifact
     dataset: str
     metrics: dict[str, Any]
     config: dict[str, Any]
@@ -75,6 +83,8 @@ def write_spec(
     config: Mapping[str, Any],
     metrics: Mapping[str, Any],
     quantization: str,
+    temperature: float,
+    threshold: float,
     versions: Mapping[str, str],
     git_revision: str | None,
 ) -> None:
@@ -87,6 +97,8 @@ def write_spec(
         "labels": list(labels),
         "pixels": pixels.to_dict(),
         "quantization": quantization,
+        "temperature": temperature,
+        "threshold": threshold,
         "dataset": dataset,
         "config": dict(config),
         "metrics": dict(metrics),
@@ -109,10 +121,12 @@ def read_spec(folder: Path) -> dict[str, Any]:
         raise ArtifactError(f"{folder}: no artifact: it has no {SPEC_FILE}") from None
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{file}: cannot be read: {error}") from error
-    if not isinstance(spec, dict) or spec.get("format") != FORMAT:
+    if not isinstance(spec, dict) or spec.get("format") not in READ_FORMATS:
         found = spec.get("format") if isinstance(spec, dict) else type(spec).__name__
-        raise ArtifactError(f"{file}: format {found!r} is not {FORMAT}, the one that this version reads")
-    damaged = [key for key, kind in KEYS.items() if key not in spec or not isinstance(spec[key], kind)]
+        readable = " or ".join(map(str, READ_FORMATS))
+        raise ArtifactError(f"{file}: format {found!r} is not {readable}, which this version reads")
+    keys = {key: kind for key, kind in KEYS.items() if spec["format"] == FORMAT or key not in ADDED}
+    damaged = [key for key, kind in keys.items() if key not in spec or not isinstance(spec[key], kind)]
     if damaged:
         raise ArtifactError(f"{file}: not as it was written: {', '.join(damaged)}")
     return spec
@@ -131,6 +145,8 @@ def load(folder: Path) -> Artifact:
             labels=tuple(spec["labels"]),
             pixels=PixelSpec.from_dict(spec["pixels"]),
             quantization=spec["quantization"],
+            temperature=spec.get("temperature"),
+            threshold=spec.get("threshold"),
             dataset=spec["dataset"],
             metrics=spec["metrics"],
             config=spec["config"],

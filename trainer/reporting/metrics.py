@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.artifact.engine import NOVELTY, PROBABILITIES, Outputs
+from trainer.artifact.prediction import DECIMALS, known
+
 CALIBRATION_BINS = 15
 CHANCE = 0.05  # of a binomial test, below which something is not put down to it
 IMPOSSIBLE = 0.1  # times the probability of a guess
@@ -60,6 +63,16 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Trust:
+    """What a model's probabilities, and the answers that it calls known, are worth on images that it has not seen."""
+
+    uncalibrated_error: float  # 0..1: the calibration error without the temperature
+    threshold: float  # the probability from which on an answer is known, 0..1
+    known_share: float  # of all images, 0..1
+    known_accuracy: float | None  # of the known answers, 0..1; None: there are none
+
+
+@dataclass(frozen=True)
 class Mistake:
     """A wrong answer: how a person finds the image, its pixels uint8 [H,W,C], the classes, how sure it was (0..1)."""
 
@@ -100,6 +113,23 @@ def evaluate(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> E
         bin_counts=counts,
         bin_confidence=bin_confidence,
         bin_accuracy=bin_accuracy,
+    )
+
+
+def judge_trust(labels: NDArray[np.int32], outputs: Outputs, temperature: float, threshold: float) -> Trust:
+    """That of the `outputs` for N images of classes `labels` [N], whose logits were divided by `temperature`."""
+    from scipy.special import softmax
+
+    probabilities = outputs[PROBABILITIES]
+    # Logits but for a constant of each image, which softmax does not see.
+    logits = temperature * np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    sure = known(probabilities.max(1).astype(np.float64).round(DECIMALS), outputs.get(NOVELTY), threshold)
+    right = probabilities.argmax(1) == labels
+    return Trust(
+        uncalibrated_error=evaluate(labels, softmax(logits, axis=1)).calibration_error,
+        threshold=threshold,
+        known_share=float(sure.mean()),
+        known_accuracy=float(right[sure].mean()) if sure.any() else None,
     )
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.reporting.advice import Judgement
+from trainer.reporting.advice import Judgement, in_100
 from trainer.reporting.figures import TELLING_ANSWERS, draw, encode_png
-from trainer.reporting.metrics import FEW_TEST_IMAGES, Evaluation, Mistake
+from trainer.reporting.metrics import FEW_TEST_IMAGES, Evaluation, Mistake, Trust
 from trainer.reporting.templates import render
 
 WELL_CALIBRATED = 0.03  # calibration error, up to which a probability can be taken at its word
@@ -34,6 +34,7 @@ class Subject:
     val_images: int
     val_accuracy: float | None  # 0..1; None without validation images
     judgement: Judgement
+    trust: Trust | None  # None: a model without a threshold
     asked: Mapping[str, str]  # the options that were asked for
     settings: Mapping[str, str]  # all others
     seconds: Mapping[str, float]  # by part of the work, and `all`; empty where the model is only measured
@@ -78,6 +79,7 @@ def _page(subject: Subject, evaluation: Evaluation, mistakes: Sequence[Mistake],
         guess_accuracy=evaluation.guess_accuracy,
         calibration_error=evaluation.calibration_error,
         calibration=_calibration_in_words(evaluation),
+        in_100=in_100,
         confused=[(labels[truth], labels[answer], *counts) for truth, answer, *counts in _most_confused(evaluation)],
         pictures={name: _data_uri(png) for name, png in pictures.items()},
         mistakes=[

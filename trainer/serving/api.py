@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from starlette.types import Message
 
-from trainer.artifact.engine import PROBABILITIES
 from trainer.artifact.prediction import prediction
 from trainer.images.decode import EncodedImage, is_image
 from trainer.images.formats import format_of
@@ -126,6 +125,7 @@ class Api:
                 "channels": pixels.channels,
                 "normalize": pixels.normalize,
             },
+            "threshold": served.threshold,
             "metrics": dict(served.metrics),
         }
 
@@ -199,7 +199,10 @@ class Api:
             raise _overloaded() from None
         finally:
             served.admission.leave(computed=computed)
-        return prediction(outputs[PROBABILITIES], served.labels)
+        answer = prediction(outputs, served.labels, served.threshold)
+        if not answer["known"]:
+            self._metrics.on_unknown()
+        return answer
 
     async def _decode(self, data: bytes, spec: PixelSpec) -> NDArray[np.uint8]:
         """uint8 [H,W,C]. Raises ApiError `too_large` and ImageError."""

@@ -25,6 +25,7 @@ class Metrics:
         from prometheus_client import Counter, Gauge, Histogram
 
         self._requests = Counter("trainer_requests", "Requests answered", ["endpoint", "code"])
+        self._unknown = Counter("trainer_unknown", "Images whose answer is not known to be right (known: false)")
         self._latency = Histogram(
             "trainer_request_seconds", "From the request's head to its answer", ["endpoint"], buckets=SECONDS
         )
@@ -38,6 +39,9 @@ class Metrics:
     def on_request(self, endpoint: str, code: int, seconds: float) -> None:
         self._requests.labels(endpoint, code).inc()
         self._latency.labels(endpoint).observe(seconds)
+
+    def on_unknown(self) -> None:
+        self._unknown.inc()
 
     def on_batch(self, size: int, seconds: float) -> None:
         self._batch_size.observe(size)

@@ -25,6 +25,7 @@ VIEW_ERRORS = (405, 500)
 def describe(model: str, *, with_token: bool) -> dict[str, Any]:
     """The document; `model` is the tag that is served, `with_token` says whether callers need one."""
     score = {"label": NAME, "index": {"type": "integer", "minimum": 0}, "probability": PROBABILITY}
+    best = {**score, "known": {"type": "boolean"}}
     scores = {"type": "array", "items": _reference("Score"), "minItems": 1, "maxItems": 5}
     image_form = _object({"image": BYTES})
     batch_form = _object({"images": {"type": "array", "items": BYTES, "minItems": 1, "maxItems": BATCH_IMAGES}})
@@ -70,8 +71,8 @@ def describe(model: str, *, with_token: bool) -> dict[str, Any]:
         "components": {
             "schemas": {
                 "Score": _object(score),
-                "Prediction": _object({**score, "top": scores, "model": NAME}),
-                "Item": {"oneOf": [_object({**score, "top": scores}), _reference("Error")]},
+                "Prediction": _object({**best, "top": scores, "model": NAME}),
+                "Item": {"oneOf": [_object({**best, "top": scores}), _reference("Error")]},
                 "Predictions": _object({"model": NAME, "predictions": {"type": "array", "items": _reference("Item")}}),
                 "Model": _object(
                     {
@@ -85,6 +86,7 @@ def describe(model: str, *, with_token: bool) -> dict[str, Any]:
                                 "normalize": {"enum": ["none", "mnist"]},
                             }
                         ),
+                        "threshold": {"oneOf": [PROBABILITY, {"type": "null"}]},
                         "metrics": {"type": "object"},
                     }
                 ),

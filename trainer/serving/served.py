@@ -32,6 +32,7 @@ class Served:
     tag: str  # NAME:VERSION
     labels: tuple[str, ...]
     pixels: PixelSpec
+    threshold: float | None  # the probability from which on an answer is known; None: an old model has none
     metrics: Mapping[str, Any]  # as `fit` measured them
     runner: Runner | Lanes
     admission: Admission
@@ -63,4 +64,4 @@ def make_served(tag: str, artifact: Artifact, settings: Settings, on_batch: OnBa
     log.info("serving %s on %s with %d threads, %s", tag, settings.engine, threads, how)
     gain = runner.alone_cpu_s / runner.image_cpu_s
     admission = Admission(settings.deadline_ms / 1000, image_s=runner.alone_cpu_s, gain=gain)
-    return Served(tag, artifact.labels, pixels, artifact.metrics, runner, admission)
+    return Served(tag, artifact.labels, pixels, artifact.threshold, artifact.metrics, runner, admission)

@@ -118,14 +118,15 @@ class Estimator:
         return np.concatenate([self.predict_step(images).numpy() for images, _ in batches])
 
     def export(self, folder: Path) -> Exported:
-        """Freeze and quantise the network into `folder`, behind the gate; see `trainer.training.export`."""
+        """Calibrate, freeze and quantise the network into `folder`, behind the gate; see `trainer.training.export`."""
         return export(
             self.float32_model(),
-            self.dataset.val,
+            self.dataset,
             folder,
             self.config.quantize,
+            features=self.architecture.features,
+            confidence=self.config.confidence,
             clock=self.clock,
-            test_images=len(self.dataset.test),
         )
 
     def float32_model(self) -> Any:

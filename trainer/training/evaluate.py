@@ -6,7 +6,7 @@ import logging
 import shlex
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trainer import artifact
 from trainer.artifact import Artifact, store
-from trainer.artifact.engine import ENGINES, PROBABILITIES, Engine, load_engine
+from trainer.artifact.engine import ENGINES, PROBABILITIES, Engine, Outputs, load_engine
 from trainer.config import FitConfig, InputError, choose, flag, options
 from trainer.data import Split, load, load_undivided
 from trainer.data.division import TRAIN, VAL
@@ -85,12 +85,16 @@ def evaluate(
             f"{len(pictures)} images, or was chosen by them"
         )
     engine = load_engine(loaded, engine_name)
-    probabilities = predict_split(engine, unseen.pictures, "measuring")
+    outputs = predict_split(engine, unseen.pictures, "measuring")
+    probabilities = outputs[PROBABILITIES]
     test = metrics.evaluate(unseen.labels, probabilities)
     val_accuracy = None
     if len(val.pictures):
         answers = predict_split(engine, val.pictures, "measuring on its validation images")
-        val_accuracy = metrics.evaluate(val.labels, answers).accuracy
+        val_accuracy = metrics.evaluate(val.labels, answers[PROBABILITIES]).accuracy
+    trust = None
+    if loaded.temperature is not None and loaded.threshold is not None:
+        trust = metrics.judge_trust(unseen.labels, outputs, loaded.temperature, loaded.threshold)
     place = [f"--data-dir={data_dir}"] if data_dir else []
     command = ["trainer", "evaluate", stored.tag, f"--dataset={spec}", f"--engine={engine_name}", *place]
     facts = advice.Facts(
@@ -114,6 +118,7 @@ def evaluate(
         val_images=len(val.pictures),
         val_accuracy=val_accuracy,
         judgement=judgement,
+        trust=trust,
         asked={},
         settings={
             flag(name): str(value)
@@ -140,6 +145,7 @@ def evaluate(
         "test_images": test.images,
         "test_loss": test.loss,
         "calibration_error": test.calibration_error,
+        **(asdict(trust) if trust else dict.fromkeys(field.name for field in fields(metrics.Trust))),
         "seen_images": selected.seen if identity else None,
         "unknown_classes": selected.strangers,
         "unreadable_images": len(pictures.cache.rejected),
@@ -165,11 +171,12 @@ def _open_own(tag: str, spec: str, data_dir: Path | None) -> Source:
     return source
 
 
-def predict_split(engine: Engine, split: Split, what: str) -> NDArray[np.float32]:
-    """Probabilities float32 [len(split), K] of a serving engine, in order; `what` names the job where it takes long."""
+def predict_split(engine: Engine, split: Split, what: str) -> Outputs:
+    """A serving engine's outputs for the images of a split, in order; `what` names the job where it takes long."""
     height, width, _ = split.shape
     batches = track(split.batches(evaluation_batch(height, width)), len, total=len(split), what=what, bar=None)
-    return np.concatenate([engine.predict(images)[PROBABILITIES] for images in batches])
+    parts = [engine.predict(images) for images in batches]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def measure_answer(engine: Engine, split: Split) -> float:

@@ -1,4 +1,4 @@
-"""Export: freeze the trained network, quantise it, and let a gate decide which file is served."""
+"""Export: calibrate and freeze the trained network, quantise it, and let a gate decide which file is served."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ import os
 import shutil
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.artifact.engine import LiteRTEngine
+from trainer.artifact.engine import NOVELTY, PROBABILITIES, LiteRTEngine, Outputs
 from trainer.artifact.spec import MODEL_FILE, SAVED_MODEL
 from trainer.config import DivergedError, RunError
+from trainer.data import Split
 from trainer.data.progress import track
+from trainer.features.novelty import Novelty, choose_references, fit_novelty
 from trainer.machine import evaluation_batch
+from trainer.training.calibration import fit_temperature, fit_threshold
 from trainer.training.clock import REPORT_S, SAFETY, Clock
 from trainer.training.evaluate import predict_split
 
 if TYPE_CHECKING:
-    from trainer.data import Split
+    from trainer.data import Dataset
 
 log = logging.getLogger("trainer")
 
@@ -69,24 +72,34 @@ class Exported:
     quantization: str  # int8 | float32
     gate: Gate | None  # None: int8 was not compared, as it would not have been served
     val_accuracy: float  # of model.tflite
+    temperature: float
+    threshold: float
 
 
 def export(
-    model: Any, val: Split, folder: Path, quantize: str = "auto", *, clock: Clock | None = None, test_images: int = 0
+    model: Any,
+    dataset: Dataset,
+    folder: Path,
+    quantize: str = "auto",
+    *,
+    features: str | None = None,
+    confidence: float = 0.95,
+    clock: Clock | None = None,
 ) -> Exported:
     """Write `saved_model/` and `model.tflite` of a float32 `model` into `folder`, which is replaced.
 
-    Both take `images` uint8 [N,H,W,C] and give `probabilities` float32 [N,K]. With `quantize` auto, int8 is served
-    where it is faster here and as good as float32, and tried where the `clock` leaves time for it besides the
-    `test_images` and the report; `none` and `int8` decide by themselves.
+    Both take `images` uint8 [N,H,W,C] and give `probabilities` float32 [N,K], calibrated on validation, and with a
+    layer `features` their `novelty` float32 [N]. With `quantize` auto, int8 is served where it is faster here and as
+    good as float32, and tried where the `clock` leaves time for it besides the test and the report; `none` and `int8`
+    decide by themselves. `confidence` is the share of right answers from the threshold on.
     Raises RunError where any output of either is not finite, or LiteRT's float32 file answers differently.
     """
+    val = dataset.val
     log.info("export: freezing the network; %d validation images tell whether the files answer alike", len(val))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    frozen = freeze(model)
+    frozen, temperature, reference = _calibrate(model, dataset, features)
     save_frozen(frozen, folder / SAVED_MODEL)
-    reference = _finite(_run_frozen(frozen, val), "the frozen network")
     # It is part of reference cycles that hold several times the network's size: a conversion needs the memory.
     del frozen
     gc.collect()
@@ -95,7 +108,7 @@ def export(
     served, int8 = folder / MODEL_FILE, folder / "int8.tflite"
     served.write_bytes(convert(folder / SAVED_MODEL, quantize=False))
     converted = time.perf_counter()
-    answers = _finite(predict_split(LiteRTEngine(served), val, "export: float32 answers"), "the float32 LiteRT network")
+    answers = _answers(served, val, "float32")
     answered = time.perf_counter()
     float32 = compare(reference, answers, val.labels)
     # Of two answers that are all but equal, either may be the first.
@@ -104,10 +117,11 @@ def export(
             f"export: LiteRT's float32 network answers {float32.different} of {float32.images} images differently from "
             "TensorFlow's; nothing is published"
         )
-    plain = Exported("float32", None, float32.accuracy)
+    threshold = fit_threshold(answers, val.labels, confidence)
+    plain = Exported("float32", None, float32.accuracy, temperature, threshold)
     if quantize == "none":
         return plain
-    rest_s = REPORT_S + test_images * (answered - converted) / len(val)
+    rest_s = REPORT_S + len(dataset.test) * (answered - converted) / len(val)
     if quantize == "auto" and clock and clock.left_s < SAFETY * (answered - started + rest_s):
         log.info("float32 is served: --time-limit leaves no time to try int8")
         return plain
@@ -118,37 +132,85 @@ def export(
         log.info("float32 is served: int8 is %.1f times as fast here", speedup)
         int8.unlink()
         return plain
-    answers = _finite(predict_split(LiteRTEngine(int8), val, "export: int8 answers"), "the int8 network")
+    answers = _answers(int8, val, "int8")
     gate = compare(reference, answers, val.labels)
     words = f"{gate}, {speedup:.1f} times as fast"
     if quantize == "int8" or gate.good:
         log.info("int8 is served: %s", words)
         os.replace(int8, served)
-        return Exported("int8", gate, gate.accuracy)
+        return Exported("int8", gate, gate.accuracy, temperature, fit_threshold(answers, val.labels, confidence))
     log.info("float32 is served, not int8: %s", words)
     int8.unlink()
-    return Exported("float32", gate, float32.accuracy)
+    return replace(plain, gate=gate)
 
 
-def freeze(model: Any) -> Any:
-    """The network as a concrete function without variables: uint8 [N,H,W,C] → probabilities float32 [N,K]."""
+def _calibrate(model: Any, dataset: Dataset, features: str | None) -> tuple[Any, float, NDArray[np.float32]]:
+    """The frozen network, its temperature, and the probabilities float32 [V,K] of the validation images."""
+    from scipy.special import softmax
+
+    val, train = dataset.val, dataset.train
+    logits, *known = _ask(model, val, features, "export: the network's answers")
+    _finite({PROBABILITIES: logits}, "the network")
+    temperature = fit_temperature(logits, val.labels)
+    novelty = None
+    if known:
+        references = Split(train.cache, train.indices[choose_references(train.labels)])
+        _, learnt = _ask(model, references, features, "export: what it learnt from")
+        novelty = fit_novelty(learnt, known[0])
+    frozen = freeze(model, temperature, novelty, features)
+    return frozen, temperature, softmax(logits / np.float32(temperature), axis=1)
+
+
+def _ask(model: Any, split: Split, features: str | None, what: str) -> list[NDArray[np.float32]]:
+    """The logits [N,K] of a split's images and, where it names a layer, its output [N,F]."""
+    import tensorflow as tf
+
+    signature = tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8)
+    network = _with_features(model, features)
+    forward = tf.function(network, input_signature=[signature])
+    height, width, _ = split.shape
+    tracked = track(split.batches(evaluation_batch(height, width)), len, total=len(split), what=what, bar=None)
+    parts = [[one.numpy() for one in forward(tf.constant(images))] for images in tracked]
+    return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+
+def _with_features(model: Any, features: str | None) -> Any:
+    """uint8 [N,H,W,C] → the logits of `model` and, where it names a layer, that one's output."""
+    import keras
+
+    if not features:
+        return lambda images: (model(images, training=False),)
+    network = keras.Model(model.input, [model.output, model.get_layer(features).output])
+    return lambda images: network(images, training=False)
+
+
+def freeze(model: Any, temperature: float = 1.0, novelty: Novelty | None = None, features: str | None = None) -> Any:
+    """The network as a concrete function without variables: uint8 [N,H,W,C] → probabilities float32 [N,K], the logits
+    being divided by `temperature`, and with a `novelty`, which takes the layer `features`, that, float32 [N].
+    """
     import tensorflow as tf
 
     # Private, and used by everybody: TensorFlow has no public way to make constants of variables.
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+    network = _with_features(model, features if novelty else None)
+
+    def answer(images: Any) -> tuple[Any, ...]:
+        logits, *values = network(images)
+        return (tf.nn.softmax(logits / temperature), *([novelty(values[0])] if novelty else []))
+
     signature = tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8, name="images")
-    answer = tf.function(lambda images: tf.nn.softmax(model(images, training=False)))
-    return convert_variables_to_constants_v2(answer.get_concrete_function(signature))
+    return convert_variables_to_constants_v2(tf.function(answer).get_concrete_function(signature))
 
 
 def save_frozen(frozen: Any, folder: Path) -> None:
-    """A SavedModel without variables; signature `serving_default`: `images` → `probabilities`."""
+    """A SavedModel without variables; signature `serving_default`: `images` → `probabilities`, and `novelty` if any."""
     import tensorflow as tf
 
     spec = tf.TensorSpec(frozen.inputs[0].shape, tf.uint8, name="images")
     module = tf.Module()
-    module.answer = tf.function(lambda images: {"probabilities": frozen(images)[0]}, input_signature=[spec])
+    names = (PROBABILITIES, NOVELTY)
+    module.answer = tf.function(lambda images: dict(zip(names, frozen(images), strict=False)), input_signature=[spec])
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.answer})
 
 
@@ -200,16 +262,13 @@ def compare_speed(file: Path, reference: Path, split: Split) -> float:
     return min(ratios)
 
 
-def _run_frozen(frozen: Any, split: Split) -> NDArray[np.float32]:
-    import tensorflow as tf
-
-    height, width, _ = split.shape
-    batches = split.batches(evaluation_batch(height, width))
-    tracked = track(batches, len, total=len(split), what="export: the frozen network's answers", bar=None)
-    return np.concatenate([frozen(tf.constant(images))[0].numpy() for images in tracked])
+def _answers(file: Path, val: Split, quantization: str) -> NDArray[np.float32]:
+    """Probabilities float32 [V,K] of the validation images. Raises DivergedError where an output is not finite."""
+    outputs = predict_split(LiteRTEngine(file), val, f"export: {quantization} answers")
+    return _finite(outputs, f"the {quantization} LiteRT network")[PROBABILITIES]
 
 
-def _finite(probabilities: NDArray[np.float32], what: str) -> NDArray[np.float32]:
-    if not np.isfinite(probabilities).all():
+def _finite(outputs: Outputs, what: str) -> Outputs:
+    if not all(np.isfinite(values).all() for values in outputs.values()):
         raise DivergedError(f"export: {what} gives answers that are not finite; nothing is published")
-    return probabilities
+    return outputs

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from trainer import artifact
 from trainer.artifact import store
-from trainer.artifact.engine import LiteRTEngine
+from trainer.artifact.engine import PROBABILITIES, LiteRTEngine
 from trainer.config import DivergedError, FitConfig, InputError, Interrupted, RunError, flag, options, slug
 from trainer.console import close_with_next
 from trainer.data import Dataset, load
@@ -41,7 +41,7 @@ log = logging.getLogger("trainer")
 
 FEW_TRAINING_IMAGES = 30  # of a class
 # Settings that other entries of a run's identity stand for, then those that change nothing of how the network learns.
-NOT_OF_IDENTITY = ("image_size", "normalize", "timed_epochs", "time_limit", "quantize")
+NOT_OF_IDENTITY = ("image_size", "normalize", "timed_epochs", "time_limit", "quantize", "confidence")
 
 
 class Display(Protocol):
@@ -237,10 +237,12 @@ def _finish(
         exported = estimator.export(run.export)
     engine = LiteRTEngine(run.export / artifact.MODEL_FILE)
     with clock.part("test"):
-        probabilities = predict_split(engine, dataset.test, "testing")
+        outputs = predict_split(engine, dataset.test, "testing")
+    probabilities = outputs[PROBABILITIES]
     test = metrics.evaluate(dataset.test.labels, probabilities)
     if not math.isfinite(test.loss):
         raise DivergedError("export: the test answers are not finite; nothing is published")
+    trust = metrics.judge_trust(dataset.test.labels, outputs, exported.temperature, exported.threshold)
     mistakes = worst_mistakes(dataset.test, dataset.test.labels, probabilities)
     judgement = advice.judge(
         advice.Facts(
@@ -264,6 +266,7 @@ def _finish(
         val_images=len(dataset.val),
         val_accuracy=exported.val_accuracy,
         judgement=judgement,
+        trust=trust,
         asked={flag(option): text for option, text in estimator.config.changed().items()},
         settings=_settings(estimator),
         seconds=clock.spent_s | {"all": clock.elapsed_s},
@@ -284,6 +287,7 @@ def _finish(
         "guess_accuracy": test.guess_accuracy,
         "test_loss": test.loss,
         "calibration_error": test.calibration_error,
+        **asdict(trust),
         "int8_agreement": exported.gate.agreement if exported.gate else None,
         "quantization": exported.quantization,
     }
@@ -297,6 +301,8 @@ def _finish(
         | {"model": estimator.architecture.name, "data_dir": _data_dir(dataset.spec, estimator.config)},
         metrics=figures,
         quantization=exported.quantization,
+        temperature=exported.temperature,
+        threshold=exported.threshold,
         versions=library_versions(),
         git_revision=git_revision(),
     )

@@ -12,6 +12,7 @@ import numpy as np
 from trainer.config import DivergedError, Interrupted, RunError
 from trainer.data import augment_for, make_for_train
 from trainer.features.extract import Features
+from trainer.features.novelty import REFERENCES
 from trainer.training.checkpoints import Checkpoints, Progress
 from trainer.training.distribution import make_agreement
 from trainer.training.optimizers import averaged
@@ -137,7 +138,8 @@ class TrainingLoop:
             count,
             parameters=one.model.count_params(),
             val_images=len(one.dataset.val),
-            test_images=len(one.dataset.test),
+            # The export asks for the features of some training images, too.
+            test_images=len(one.dataset.test) + (REFERENCES if one.architecture.features else 0),
             plan=one.plan,
         )
 
