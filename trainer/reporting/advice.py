@@ -179,16 +179,18 @@ def in_100(share: float) -> int:
 
 
 def learned_nothing(facts: Facts) -> Advice | None:
-    """In no epoch was it better on its training images than guessing, and there were steps enough."""
+    """In the end it was no better on its training images than guessing, and there were steps enough.
+
+    Whatever it was before: while the learning rate still rose, it may have learned something, and lost it.
+    """
     run = facts.training
     if not run or not run.epochs or run.steps < LEAST_STEPS:
         return None
     guess = run.images.max() / run.images.sum()
-    accuracy = max(entry["accuracy"] for entry in run.epochs)
-    if accuracy_interval(accuracy, int(run.images.sum()))[0] > guess:
+    if accuracy_interval(run.epochs[-1]["accuracy"], int(run.images.sum()))[0] > guess:
         return None
     return Advice(
-        f"use a smaller learning rate than {run.learning_rate:g}: in {len(run.epochs)} epochs it was never better than "
+        f"use a smaller learning rate than {run.learning_rate:g}: after {len(run.epochs)} epochs it is no better than "
         "guessing, even on the images that it learned from",
         run.command(learning_rate=_smaller_rate(run)),
     )
