@@ -121,9 +121,7 @@ def test_in_no_epoch_better_than_guessing() -> None:
     confusion = [[10, 0, 0, 0]] * 4
     rate = 0.3
     run = training({"learning_rate": rate}, learning_rate=rate, history=guessed)
-    expected = (
-        "use a smaller learning rate than 0.3: after 3 epochs it is no better than guessing, even on the images "
-    )
+    expected = "use a smaller learning rate than 0.3: after 3 epochs it is no better than guessing, even on the images "
     assert advice(confusion, run) == [(f"{expected}that it learned from", "")]  # the network's own
     # Already the network's own: a tenth.
     assert [command for _, command in advice(confusion, training(history=guessed))] == [" --learning-rate=0.0001"]

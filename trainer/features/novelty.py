@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-REFERENCES = 512  # training images, or one of each class where there are more classes
+REFERENCES = 256  # training images, or one of each class where there are more classes; each costs a little time
 NEIGHBOURS = 5
 MOST_KNOWN = 1000  # validation images whose likeness is kept: a novelty is then told to a thousandth
 

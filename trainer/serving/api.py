@@ -56,6 +56,7 @@ class Api:
         self._memory = memory
         self._with_token = settings.token_file is not None
         self._page = PAGE.read_bytes()
+        self._warm = False
         self._decoders = ThreadPoolExecutor(available_cpus(), "decode")
         self.routes: Routes = {
             "/predict": ("POST", self._post_predict),
@@ -81,6 +82,7 @@ class Api:
 
             with contextlib.suppress(TimeoutError):  # a short deadline, and nothing is warm yet
                 await predict(Request({"type": "http", "headers": []}, receive, self._memory))
+        self._warm = True
         self._queue_watch = asyncio.create_task(self._watch_queue())
 
     @property
@@ -200,7 +202,7 @@ class Api:
         finally:
             served.admission.leave(computed=computed)
         answer = prediction(outputs, served.labels, served.threshold)
-        if not answer["known"]:
+        if self._warm and not answer["known"]:
             self._metrics.on_unknown()
         return answer
 
