@@ -219,6 +219,11 @@ class Classifier:
         """The picture that the model sees."""
         return await self.api.preview(image)
 
+    @bentoml.api
+    async def explain(self, image: bytes, /) -> Annotated[bytes, ContentType("image/png")]:
+        """The picture that the model sees, in gray under the heat of what spoke for the answer."""
+        return await self.api.explain(image)
+
     async def __is_ready__(self) -> bool:
         return self.api.ready and not self.draining and not (settings.drain_file and settings.drain_file.exists())
 

@@ -36,7 +36,7 @@ from trainer.models import build
 from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
 from trainer.reporting.metrics import evaluate, judge_trust
 from trainer.training.evaluate import predict_split
-from trainer.training.export import convert, freeze, save_frozen
+from trainer.training.freeze import convert, freeze, save_frozen
 
 MOST = 400  # images of a data set
 DRAWS = 100

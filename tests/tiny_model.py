@@ -48,7 +48,7 @@ def export_full_size_model(folder: Path, seed: int = 1) -> Path:
 
 
 def _export(model: Any, folder: Path) -> Path:
-    from trainer.training.export import convert, freeze, save_frozen
+    from trainer.training.freeze import convert, freeze, save_frozen
 
     frozen = freeze(model)
     folder.mkdir(parents=True)

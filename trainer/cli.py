@@ -7,10 +7,10 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
@@ -177,6 +177,15 @@ def predict(
     else:
         token = token_to_send(token_file, os.environ)
         results = predict_remote(url, [Path(path) for path in arguments], token)
+    _print_each(results, as_json, printing.print_prediction)
+    if not as_json and not token:  # which is not for a command line
+        printing.print_after_predict(arguments[0], url)
+
+
+def _print_each(
+    results: Iterable[dict[str, Any] | InputError], as_json: bool, print_one: Callable[[dict[str, Any]], None]
+) -> None:
+    """Print each result as it comes. Raises InputError with all that failed, in the end."""
     failures = []
     for result in results:
         if isinstance(result, InputError):
@@ -184,11 +193,25 @@ def predict(
         elif as_json:
             print_json(result)
         else:
-            printing.print_prediction(result)
+            print_one(result)
     if failures:
         raise InputError("; ".join(failures))
-    if not as_json and not token:  # which is not for a command line
-        printing.print_after_predict(arguments[0], url)
+
+
+@app.command(epilog="Example: [bold]trainer explain photos cat.jpg[/bold]")
+def explain(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's tag.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="A folder, or for one image a .png file.", show_default="IMAGE.explained.png, here"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what in an image spoke for its answer: a picture with a heat map for each image file."""
+    from trainer.artifact.predict import explain_local
+
+    _print_each(explain_local(model, images, output), as_json, printing.print_explanation)
 
 
 @app.command(epilog="Example: [bold]trainer serve photos[/bold]")

@@ -85,6 +85,12 @@ def print_prediction(answer: Mapping[str, Any]) -> None:
     typer.echo(f"{answer['path']}: {answer['label']} ({answer['probability']:.2%}{doubt})")
 
 
+def print_explanation(answer: Mapping[str, Any]) -> None:
+    """The class of one image file, and where the picture that explains it lies."""
+    print_prediction(answer)
+    typer.echo(f"  what spoke for it: {answer['explanation']}")
+
+
 def print_after_predict(first: str, url: str | None) -> None:
     """What to try after `predict`; `first` is its first argument: the model, or with `url` an image file."""
     if url is None:

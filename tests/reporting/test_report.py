@@ -19,6 +19,7 @@ HISTORY = [
     {"epoch": epoch, "loss": 1 / epoch, "accuracy": 0.5, "val_loss": 1.2 / epoch, "val_accuracy": 0.6}
     for epoch in (1, 2, 3)
 ]
+COLD = np.zeros((8, 8), np.float32)  # the heat of a mistake that nothing spoke for
 PICTURES = ("confusion", "per_class", "calibration", "mistakes", "learning_curves")
 
 
@@ -64,7 +65,14 @@ def test_pictures_are_written_and_show_something(tmp_path: Path, classes: int, c
     probabilities = generator.dirichlet(np.ones(classes), 300).astype(np.float32)
     names = ["naïve $x$ 日本 " * 3, "b_c\n\t", *(f"class {index}" for index in range(2, classes))]
     mistakes = [
-        metrics.Mistake("a/1.jpg", generator.integers(0, 256, (8, 8, channels), dtype=np.uint8), 0, 1, 0.9)
+        metrics.Mistake(
+            "a/1.jpg",
+            generator.integers(0, 256, (8, 8, channels), dtype=np.uint8),
+            0,
+            1,
+            0.9,
+            np.eye(8, dtype=np.float32),
+        )
         for _ in range(5)
     ]
     folder = tmp_path / "report"
@@ -102,7 +110,7 @@ def test_a_perfect_model_without_history(tmp_path: Path) -> None:
 
 def test_the_image_of_a_mistake_is_shown_as_it_is(tmp_path: Path) -> None:
     evaluation = metrics.evaluate(np.array([0, 1], np.int32), np.eye(2, dtype=np.float32))
-    mistakes = [metrics.Mistake("a/1.jpg", np.full((8, 8, 3), (200, 10, 30), np.uint8), 0, 1, 0.9)]
+    mistakes = [metrics.Mistake("a/1.jpg", np.full((8, 8, 3), (200, 10, 30), np.uint8), 0, 1, 0.9, COLD)]
     paths = report.write(tmp_path, subject(["a", "b"]), evaluation=evaluation, history=None, mistakes=mistakes)
     assert has_colour(pixels(paths["mistakes"]), "#c80a1e")
 
@@ -154,7 +162,7 @@ def page_file(tmp_path: Path) -> Path:
     """The page of a network that takes 2 of 4 `dog` for the other class, with 80 %, and is else right, with 60 %."""
     truth = np.array([0, 0, 0, 0, 1, 1, 1, 1], np.int32)
     probabilities = np.array([[0.6, 0.4]] * 4 + [[0.4, 0.6]] * 2 + [[0.8, 0.2]] * 2, np.float32)
-    mistakes = [metrics.Mistake("a/1.jpg", np.full((9, 8, 3), (200, 10, 30), np.uint8), 1, 0, 0.8)] * 2
+    mistakes = [metrics.Mistake("a/1.jpg", np.full((8, 8, 3), (200, 10, 30), np.uint8), 1, 0, 0.8, COLD)] * 2
     evaluation = metrics.evaluate(truth, probabilities)
     labels = subject([HOSTILE, "dog"])
     return report.write(tmp_path, labels, evaluation=evaluation, history=HISTORY, mistakes=mistakes)["page"]
@@ -181,15 +189,18 @@ def test_the_page_says_the_values_and_shows_the_pictures(page_file: Path) -> Non
     ):
         assert part in page.text, part
     names = ("learning_curves", "per_class", "calibration", "confusion")
-    assert [alt for alt, _ in page.images] == [*page.headings[1:5], "a picture of dog", "a picture of dog"]
+    assert [alt for alt, _ in page.images] == [
+        *page.headings[1:5],
+        *["a picture of dog", f"what spoke for {HOSTILE}"] * 2,
+    ]
     for name, (_, source) in zip(names, page.images, strict=False):
         np.testing.assert_array_equal(decoded(source), pixels(page_file.with_name(f"{name}.png")))
-    np.testing.assert_array_equal(decoded(page.images[-1][1]), np.full((9, 8, 3), (200, 10, 30)))
+    np.testing.assert_array_equal(decoded(page.images[-2][1]), np.full((8, 8, 3), (200, 10, 30)))
 
 
 def test_the_page_refers_to_nothing_outside(page_file: Path) -> None:
     page = read_page(page_file)
-    assert len(page.references) == 7  # the pictures, and an icon that is none
+    assert len(page.references) == 9  # the pictures, and an icon that is none
     assert all(reference.startswith("data:") for reference in page.references)
     assert not page.tags & {"script", "iframe", "object", "embed", "base", "form"}
     text = page_file.read_text(encoding="utf-8")

@@ -16,6 +16,8 @@ from trainer.models import build
 from trainer.training import export as export_module
 from trainer.training.clock import Clock
 from trainer.training.export import Gate, compare, export
+from trainer.training.freeze import convert as original
+from trainer.training.freeze import freeze, save_frozen
 
 
 @pytest.fixture
@@ -45,10 +47,9 @@ def test_all_three_forms_give_the_same_answers(tmp_path: Path, digits: Dataset) 
 def test_the_gate_falls_back_to_float32(
     tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    original = export_module.convert
     model = network()
     other = build("branched_cnn", input_shape=(8, 8, 1), classes=10, dropout=0.4, kernel_size=3)
-    export_module.save_frozen(export_module.freeze(other), tmp_path / "other")
+    save_frozen(freeze(other), tmp_path / "other")
     spoiled = original(tmp_path / "other", quantize=True)
 
     def convert(saved_model: Path, *, quantize: bool) -> bytes:

@@ -112,7 +112,7 @@ def test_an_offline_run_holds_config_history_summary_and_report(
     tracker.log(10, {"epoch": 1, "val_accuracy": 0.75})
     tracker.log(20, {"epoch": 2, "val_accuracy": 0.5})
     evaluation = metrics.evaluate(np.array([0, 1], np.int32), np.array([[0.9, 0.1], [0.8, 0.2]], np.float32))
-    mistakes = [metrics.Mistake("a/1.jpg", np.full((8, 8, 1), 7, np.uint8), 1, 0, 0.8)]
+    mistakes = [metrics.Mistake("a/1.jpg", np.full((8, 8, 1), 7, np.uint8), 1, 0, 0.8, np.eye(8, dtype=np.float32))]
     subject = report.Subject(
         "mnist",
         "tfds:mnist",

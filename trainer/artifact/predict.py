@@ -1,4 +1,4 @@
-"""`trainer predict`: image files through a stored model or a running server. Never imports TensorFlow."""
+"""`trainer predict` and `explain`: image files through a stored model or a running server. Never imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trainer import artifact
-from trainer.artifact import store
-from trainer.artifact.engine import load_engine
+from trainer.artifact import Artifact, store
+from trainer.artifact.engine import Engine, load_engine
+from trainer.artifact.explain import explain, load_activation_engine
 from trainer.artifact.prediction import prediction
 from trainer.config import InputError
 from trainer.images.decode import decode
-from trainer.images.pixels import ImageError
+from trainer.images.encode import encode_png
+from trainer.images.heat import overlay
+from trainer.images.pixels import ImageError, PixelSpec
 
 TIMEOUT_S = 30
 
@@ -28,16 +34,37 @@ def predict_local(model: str, paths: Sequence[Path]) -> Iterator[dict[str, Any] 
     stored = store.find(model)
     loaded = artifact.load(stored.path)
     engine = load_engine(loaded)
-    for path in paths:
+    for read in _read_images(paths, loaded.pixels):
+        yield read if isinstance(read, InputError) else _answer(stored.tag, loaded, engine, *read)
+
+
+def explain_local(model: str, paths: Sequence[Path], output: Path | None) -> Iterator[dict[str, Any] | InputError]:
+    """The same with `explanation`, the PNG that is written for each: the picture that the model sees, in gray under the
+    heat of what spoke for its answer.
+
+    It lies in the folder `output`, or the current one, as NAME.explained.png; of one image, `output` may name the file.
+    Raises InputError where it cannot be written.
+    """
+    to_file = output is not None and output.suffix == ".png" and not output.is_dir()
+    if to_file and len(paths) > 1:
+        raise InputError(f"--output: {output} is one file, and there are {len(paths)} images; name a folder")
+    stored = store.find(model)
+    loaded = artifact.load(stored.path)
+    engine, activation = load_engine(loaded), load_activation_engine(stored.path)
+    for read in _read_images(paths, loaded.pixels):
+        if isinstance(read, InputError):
+            yield read
+            continue
+        path, image = read
+        answer = _answer(stored.tag, loaded, engine, path, image)
+        heat = explain(image, answer["index"], engine, activation)
+        file = output if output and to_file else (output or Path()) / f"{path.stem}.explained.png"
         try:
-            image = decode(_read(path), loaded.pixels)
-        except ImageError as error:
-            yield InputError(f"{path}: {error}")
-        except InputError as error:
-            yield error
-        else:
-            output = {name: rows[0] for name, rows in engine.predict(image[None]).items()}
-            yield prediction(output, loaded.labels, loaded.threshold) | {"model": stored.tag, "path": str(path)}
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(encode_png(overlay(image, heat)))
+        except OSError as error:
+            raise InputError(f"--output: {file} cannot be written: {error.strerror}") from error
+        yield answer | {"explanation": str(file)}
 
 
 def predict_remote(url: str, paths: Sequence[Path], token: str = "") -> Iterator[dict[str, Any] | InputError]:
@@ -59,6 +86,22 @@ def predict_remote(url: str, paths: Sequence[Path], token: str = "") -> Iterator
             yield error
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise InputError(f"--url: no answer from {url}: {getattr(error, 'reason', error)}") from error
+
+
+def _read_images(paths: Sequence[Path], pixels: PixelSpec) -> Iterator[tuple[Path, NDArray[np.uint8]] | InputError]:
+    """Each file with its image uint8 [H,W,C], or what is wrong with it."""
+    for path in paths:
+        try:
+            yield path, decode(_read(path), pixels)
+        except ImageError as error:
+            yield InputError(f"{path}: {error}")
+        except InputError as error:
+            yield error
+
+
+def _answer(tag: str, loaded: Artifact, engine: Engine, path: Path, image: NDArray[np.uint8]) -> dict[str, Any]:
+    output = {name: rows[0] for name, rows in engine.predict(image[None]).items()}
+    return prediction(output, loaded.labels, loaded.threshold) | {"model": tag, "path": str(path)}
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:

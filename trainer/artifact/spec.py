@@ -2,6 +2,7 @@
 
 model.tflite       what is served by default: `images` uint8 [N,H,W,C] → `probabilities` float32 [N,K] and, where the
                    network has features, `novelty` float32 [N]
+explain.tflite     of a network that pools its features: `images` → what each place adds to the logits: [N,h,w,K]
 saved_model/       the same network for TensorFlow, signature `serving_default`
 report/            pictures, and report.html
 data_identity.npz  what the network learned from and what was held out, by hashes of the pictures
@@ -25,6 +26,7 @@ FORMAT = 2
 READ_FORMATS = (1, 2)
 SPEC_FILE = "spec.json"
 MODEL_FILE = "model.tflite"
+EXPLAIN_FILE = "explain.tflite"
 SAVED_MODEL = "saved_model"
 # What every spec has, as JSON; of the first format, what ADDED names was not there.
 KEYS: dict[str, type | tuple[type, ...]] = {
@@ -135,7 +137,8 @@ def read_spec(folder: Path) -> dict[str, Any]:
 def load(folder: Path) -> Artifact:
     """Read an artifact after checking the hash of each of its files that is there; `model.tflite` must be.
 
-    `saved_model/`, `report/` and `data_identity.npz` may be missing: they stay out of an image. Raises ArtifactError.
+    `explain.tflite` is there for some networks; `saved_model/`, `report/` and `data_identity.npz` stay out of an image.
+    Raises ArtifactError.
     """
     spec = read_spec(folder)
     try:

@@ -32,7 +32,7 @@ def build_application(
     choose("--model keras.applications", name, backbones)
     function = backbones[name]
     images = keras.Input(input_shape, dtype="uint8", name="images")
-    arguments = {"include_top": False, "weights": None, "input_shape": input_shape, "pooling": "avg"}
+    arguments = {"include_top": False, "weights": None, "input_shape": input_shape}
     if weights == "imagenet":
         x = _preprocessed(function, images)
         backbone = _fetch(name, lambda: function(**arguments | {"weights": "imagenet"}))
@@ -41,7 +41,7 @@ def build_application(
             arguments["include_preprocessing"] = False  # ours is below, the same for every backbone
         x = layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(images)
         backbone = function(**arguments)
-    x = backbone(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(backbone(x))
     x = layers.Dropout(dropout, name="dropout")(x)
     logits = layers.Dense(classes, dtype="float32", name="output")(x)
     return keras.Model(images, logits, name=name.lower())

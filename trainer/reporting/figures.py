@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from trainer.images.encode import encode_png
 from trainer.reporting.metrics import CALIBRATION_BINS, Evaluation, Mistake
 
 if TYPE_CHECKING:
@@ -50,15 +49,6 @@ def draw(
             canvas.draw()  # not `savefig`, which lays out and draws everything twice
             pictures[name] = encode_png(np.asarray(canvas.buffer_rgba())[:, :, :3])
     return pictures
-
-
-def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """A PNG file of an image [H,W,C], C being 1 or 3."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:

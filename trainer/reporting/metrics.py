@@ -74,13 +74,16 @@ class Trust:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong answer: how a person finds the image, its pixels uint8 [H,W,C], the classes, how sure it was (0..1)."""
+    """A wrong answer: how a person finds the image, its pixels uint8 [H,W,C], the classes, how sure it was (0..1), and
+    the heat float32 [H,W] of what spoke for it.
+    """
 
     name: str
     image: NDArray[np.uint8]
     true: int
     predicted: int
     probability: float
+    heat: NDArray[np.float32]
 
 
 def evaluate(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> Evaluation:

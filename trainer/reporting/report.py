@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from trainer.images.encode import encode_png
+from trainer.images.heat import overlay
 from trainer.reporting.advice import Judgement, in_100
-from trainer.reporting.figures import TELLING_ANSWERS, draw, encode_png
+from trainer.reporting.figures import TELLING_ANSWERS, draw
 from trainer.reporting.metrics import FEW_TEST_IMAGES, Evaluation, Mistake, Trust
 from trainer.reporting.templates import render
 
@@ -86,6 +88,7 @@ def _page(subject: Subject, evaluation: Evaluation, mistakes: Sequence[Mistake],
             (
                 mistake.name,
                 _data_uri(encode_png(mistake.image)),
+                _data_uri(encode_png(overlay(mistake.image, mistake.heat))),
                 labels[mistake.true],
                 labels[mistake.predicted],
                 mistake.probability,

@@ -7,7 +7,7 @@ import contextlib
 import io
 import math
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from starlette.types import Message
 
+from trainer.artifact.engine import Outputs
 from trainer.artifact.prediction import prediction
 from trainer.images.decode import EncodedImage, is_image
+from trainer.images.encode import encode_png
 from trainer.images.formats import format_of
+from trainer.images.heat import overlay
 from trainer.images.pixels import ImageError, PixelSpec
 from trainer.machine import available_cpus
 from trainer.serving.answers import Answer, ApiError, error_value, json_answer
@@ -43,6 +46,7 @@ CURL_FORM = "application/x-www-form-urlencoded"  # what `curl -d` and `--data-bi
 # It holds all that it needs, and asks nobody but this server.
 UI_POLICY = b"default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -62,6 +66,7 @@ class Api:
             "/predict": ("POST", self._post_predict),
             "/predict_batch": ("POST", self._post_predict_batch),
             "/preview": ("POST", self._post_preview),
+            "/explain": ("POST", self._post_explain),
             "/model": ("GET", self._get_model),
             PAGE_PATH: ("GET", self._get_page),
             "/metrics": ("GET", self._get_metrics),
@@ -108,11 +113,35 @@ class Api:
                 predictions += await self._classify_together(served, images[start : start + chunk])
         return {"model": served.tag, "predictions": predictions}
 
+    async def explain(self, data: bytes) -> bytes:
+        """The PNG of what the model sees of an encoded image, in gray under the heat of what spoke for its answer.
+
+        Raises ApiError, ImageError, and TimeoutError after the deadlines of as many batches as it takes.
+        """
+        served = self._served
+        chunk = served.runner.largest_batch
+        async with asyncio.timeout(self._deadline * (1 + math.ceil(served.explainer.images / chunk))):
+            pixels = await self._decode(data, served.pixels)
+
+            async def run(image: NDArray[np.uint8]) -> Outputs:
+                return await self._run(served, lambda: _ready(image))
+
+            outputs = await run(pixels)
+
+            async def run_together(images: NDArray[np.uint8]) -> list[Outputs]:
+                return await _together(run, images)
+
+            try:
+                heat = await served.explainer.explain(pixels, outputs, run_together, chunk, self._memory)
+            except MemoryError:
+                raise _overloaded() from None
+            return await asyncio.to_thread(lambda: encode_png(overlay(pixels, heat)))
+
     async def preview(self, data: bytes) -> bytes:
         """The PNG of what the model sees of an encoded image. Raises ApiError and ImageError."""
         async with asyncio.timeout(self._deadline):
             pixels = await self._decode(data, self._served.pixels)
-            return await asyncio.get_running_loop().run_in_executor(self._decoders, _png, pixels)
+            return await asyncio.get_running_loop().run_in_executor(self._decoders, encode_png, pixels)
 
     def describe_model(self) -> dict[str, Any]:
         """The answer of GET /model."""
@@ -141,9 +170,15 @@ class Api:
         return json_answer(await _while_connected(request, self.predict_batch(images)))
 
     async def _post_preview(self, request: Request) -> Answer:
+        return await self._picture(request, self.preview)
+
+    async def _post_explain(self, request: Request) -> Answer:
+        return await self._picture(request, self.explain)
+
+    async def _picture(self, request: Request, draw: Callable[[bytes], Coroutine[Any, Any, bytes]]) -> Answer:
         image = await self._image(request)
         with _hinting(request, image):
-            return Answer(200, await _while_connected(request, self.preview(image)), "image/png")
+            return Answer(200, await _while_connected(request, draw(image)), "image/png")
 
     async def _get_model(self, _: Request) -> Answer:
         return json_answer(self.describe_model())
@@ -166,15 +201,7 @@ class Api:
 
     async def _classify_together(self, served: Served, images: Sequence[bytes]) -> list[dict[str, Any]]:
         """A prediction, or an error, for each. Raises ApiError, and then the others are given up."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = []
-                for data in images:
-                    tasks.append(group.create_task(self._classify_item(served, data)))
-                    await asyncio.sleep(0)  # it is decoded; then other requests have their turn
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        return [task.result() for task in tasks]
+        return await _together(lambda data: self._classify_item(served, data), images)
 
     async def _classify_item(self, served: Served, data: bytes) -> dict[str, Any]:
         """A prediction without `model`, or `{"error": …}` where the image is at fault."""
@@ -187,6 +214,16 @@ class Api:
 
     async def _classify(self, served: Served, data: bytes) -> dict[str, Any]:
         """A prediction without `model`. Raises ApiError (`too_large`, `overloaded`) and ImageError."""
+        outputs = await self._run(served, lambda: self._decode(data, served.pixels))
+        answer = prediction(outputs, served.labels, served.threshold)
+        if self._warm and not answer["known"]:
+            self._metrics.on_unknown()
+        return answer
+
+    async def _run(self, served: Served, pixels: Callable[[], Awaitable[NDArray[np.uint8]]]) -> Outputs:
+        """The engine's outputs for an image, whose `pixels` are asked for once it is let in. Raises ApiError
+        `overloaded`, and what they raise.
+        """
         computed = False
         try:
             if served.runner.full:  # before the work of decoding
@@ -195,16 +232,13 @@ class Api:
         except asyncio.QueueFull:
             raise _overloaded() from None
         try:
-            outputs = await served.runner.predict(await self._decode(data, served.pixels))
+            outputs = await served.runner.predict(await pixels())
             computed = True
         except asyncio.QueueFull:
             raise _overloaded() from None
         finally:
             served.admission.leave(computed=computed)
-        answer = prediction(outputs, served.labels, served.threshold)
-        if self._warm and not answer["known"]:
-            self._metrics.on_unknown()
-        return answer
+        return outputs
 
     async def _decode(self, data: bytes, spec: PixelSpec) -> NDArray[np.uint8]:
         """uint8 [H,W,C]. Raises ApiError `too_large` and ImageError."""
@@ -281,11 +315,21 @@ def _hint(content_type: str, encoding: str, body: bytes) -> str:
     return "with curl: --data-binary @FILE; -d alters the bytes" if content_type == CURL_FORM else ""
 
 
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    """uint8 [H,W,C] as a file."""
-    file = io.BytesIO()
-    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(file, "PNG")
-    return file.getvalue()
+async def _together(run: Callable[[S], Coroutine[Any, Any, T]], images: Iterable[S]) -> list[T]:
+    """What `run` gives for each image, in order. Raises the first ApiError, and then the others are given up."""
+    started = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            for image in images:
+                started.append(group.create_task(run(image)))
+                await asyncio.sleep(0)  # its image is decoded; then other requests have their turn
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in started]
+
+
+async def _ready(value: T) -> T:
+    return value
 
 
 def _overloaded() -> ApiError:

@@ -60,6 +60,14 @@ def describe(model: str, *, with_token: bool) -> dict[str, Any]:
                     "The picture that the model sees", {"image/png": {"schema": BYTES}}, IMAGE_ERRORS, image_body
                 )
             },
+            "/explain": {
+                "post": _operation(
+                    "The same in gray, under the heat of what spoke for the answer",
+                    {"image/png": {"schema": BYTES}},
+                    IMAGE_ERRORS,
+                    image_body,
+                )
+            },
             "/model": {"get": _operation("The model that is served", _json("Model"), VIEW_ERRORS)},
             "/ui": {"get": _operation("The page", {"text/html": {"schema": NAME}}, VIEW_ERRORS)},
             "/metrics": {"get": _operation("Prometheus metrics", {"text/plain": {"schema": NAME}}, VIEW_ERRORS)},

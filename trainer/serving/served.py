@@ -12,6 +12,7 @@ from trainer.artifact.engine import load_engine
 from trainer.images.pixels import PixelSpec
 from trainer.machine import available_cpus
 from trainer.serving.admission import Admission
+from trainer.serving.explanation import Explainer
 from trainer.serving.lanes import Lanes
 from trainer.serving.runner import OnBatch, Runner
 from trainer.serving.settings import Settings
@@ -36,6 +37,7 @@ class Served:
     metrics: Mapping[str, Any]  # as `fit` measured them
     runner: Runner | Lanes
     admission: Admission
+    explainer: Explainer
 
 
 def make_served(tag: str, artifact: Artifact, settings: Settings, on_batch: OnBatch) -> Served:
@@ -64,4 +66,5 @@ def make_served(tag: str, artifact: Artifact, settings: Settings, on_batch: OnBa
     log.info("serving %s on %s with %d threads, %s", tag, settings.engine, threads, how)
     gain = runner.alone_cpu_s / runner.image_cpu_s
     admission = Admission(settings.deadline_ms / 1000, image_s=runner.alone_cpu_s, gain=gain)
-    return Served(tag, artifact.labels, pixels, artifact.threshold, artifact.metrics, runner, admission)
+    explainer = Explainer(artifact.path)
+    return Served(tag, artifact.labels, pixels, artifact.threshold, artifact.metrics, runner, admission, explainer)

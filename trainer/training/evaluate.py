@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from trainer import artifact
 from trainer.artifact import Artifact, store
 from trainer.artifact.engine import ENGINES, PROBABILITIES, Engine, Outputs, load_engine
+from trainer.artifact.explain import explain, load_activation_engine
 from trainer.config import FitConfig, InputError, choose, flag, options
 from trainer.data import Split, load, load_undivided
 from trainer.data.division import TRAIN, VAL
@@ -130,7 +131,7 @@ def evaluate(
         answer_s=measure_answer(engine, unseen.pictures),
     )
     folder = report_dir or Path("report") / stored.tag.replace(":", "-")
-    mistakes = worst_mistakes(unseen.pictures, unseen.labels, probabilities)
+    mistakes = worst_mistakes(unseen.pictures, unseen.labels, probabilities, engine, loaded.path)
     log.info("writing the report")
     report.write(folder, subject, evaluation=test, history=None, mistakes=mistakes)
     return {
@@ -192,20 +193,28 @@ def measure_answer(engine: Engine, split: Split) -> float:
 
 
 def worst_mistakes(
-    split: Split, labels: NDArray[np.int32], probabilities: NDArray[np.float32]
+    split: Split, labels: NDArray[np.int32], probabilities: NDArray[np.float32], engine: Engine, folder: Path
 ) -> list[metrics.Mistake]:
-    """The most confident mistakes with their images, for the report; `labels` [len(split)] are in the model's order."""
-    indices = metrics.worst(labels, probabilities, WORST)
-    return [
-        metrics.Mistake(
-            name=split.name(index),
-            image=split.read(np.array([index]))[0],
-            true=int(labels[index]),
-            predicted=int(probabilities[index].argmax()),
-            probability=float(probabilities[index].max()),
+    """The most confident mistakes with their images, for the report; `labels` [len(split)] are in the model's order.
+
+    `engine` and the artifact in `folder` say what spoke for the wrong answer.
+    """
+    activation = load_activation_engine(folder)
+    mistakes = []
+    for index in metrics.worst(labels, probabilities, WORST):
+        image = split.read(np.array([index]))[0]
+        predicted = int(probabilities[index].argmax())
+        mistakes.append(
+            metrics.Mistake(
+                name=split.name(index),
+                image=image,
+                true=int(labels[index]),
+                predicted=predicted,
+                probability=float(probabilities[index].max()),
+                heat=explain(image, predicted, engine, activation),
+            )
         )
-        for index in indices
-    ]
+    return mistakes
 
 
 def _labels(tag: str, loaded: Artifact, spec: str, pictures: Split) -> NDArray[np.int32]:

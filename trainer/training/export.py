@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.artifact.engine import NOVELTY, PROBABILITIES, LiteRTEngine, Outputs
-from trainer.artifact.spec import MODEL_FILE, SAVED_MODEL
+from trainer.artifact.engine import PROBABILITIES, LiteRTEngine, Outputs
+from trainer.artifact.spec import EXPLAIN_FILE, MODEL_FILE, SAVED_MODEL
 from trainer.config import DivergedError, RunError
 from trainer.data import Split
 from trainer.data.progress import track
-from trainer.features.novelty import Novelty, choose_references, fit_novelty
+from trainer.features.novelty import choose_references, fit_novelty
 from trainer.machine import evaluation_batch
 from trainer.training.calibration import fit_temperature, fit_threshold
 from trainer.training.clock import REPORT_S, SAFETY, Clock
 from trainer.training.evaluate import predict_split
+from trainer.training.freeze import convert, freeze, save_activation, save_frozen, with_features
 
 if TYPE_CHECKING:
     from trainer.data import Dataset
@@ -86,12 +87,13 @@ def export(
     confidence: float = 0.95,
     clock: Clock | None = None,
 ) -> Exported:
-    """Write `saved_model/` and `model.tflite` of a float32 `model` into `folder`, which is replaced.
+    """Write `saved_model/` and `model.tflite` of a float32 `model` into `folder`, which is replaced, and where it pools
+    its features `explain.tflite`.
 
-    Both take `images` uint8 [N,H,W,C] and give `probabilities` float32 [N,K], calibrated on validation, and with a
-    layer `features` their `novelty` float32 [N]. With `quantize` auto, int8 is served where it is faster here and as
-    good as float32, and tried where the `clock` leaves time for it besides the test and the report; `none` and `int8`
-    decide by themselves. `confidence` is the share of right answers from the threshold on.
+    The first two take `images` uint8 [N,H,W,C] and give `probabilities` float32 [N,K], calibrated on validation, and
+    with a layer `features` their `novelty` float32 [N]. With `quantize` auto, int8 is served where it is faster here
+    and as good as float32, and tried where the `clock` leaves time for it besides the test and the report; `none` and
+    `int8` decide by themselves. `confidence` is the share of right answers from the threshold on.
     Raises RunError where any output of either is not finite, or LiteRT's float32 file answers differently.
     """
     val = dataset.val
@@ -104,6 +106,7 @@ def export(
     del frozen
     gc.collect()
     log.info("export: converting")
+    save_activation(model, folder / EXPLAIN_FILE)
     started = time.perf_counter()
     served, int8 = folder / MODEL_FILE, folder / "int8.tflite"
     served.write_bytes(convert(folder / SAVED_MODEL, quantize=False))
@@ -166,66 +169,12 @@ def _ask(model: Any, split: Split, features: str | None, what: str) -> list[NDAr
     import tensorflow as tf
 
     signature = tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8)
-    network = _with_features(model, features)
+    network = with_features(model, features)
     forward = tf.function(network, input_signature=[signature])
     height, width, _ = split.shape
     tracked = track(split.batches(evaluation_batch(height, width)), len, total=len(split), what=what, bar=None)
     parts = [[one.numpy() for one in forward(tf.constant(images))] for images in tracked]
     return [np.concatenate(values) for values in zip(*parts, strict=True)]
-
-
-def _with_features(model: Any, features: str | None) -> Any:
-    """uint8 [N,H,W,C] → the logits of `model` and, where it names a layer, that one's output."""
-    import keras
-
-    if not features:
-        return lambda images: (model(images, training=False),)
-    network = keras.Model(model.input, [model.output, model.get_layer(features).output])
-    return lambda images: network(images, training=False)
-
-
-def freeze(model: Any, temperature: float = 1.0, novelty: Novelty | None = None, features: str | None = None) -> Any:
-    """The network as a concrete function without variables: uint8 [N,H,W,C] → probabilities float32 [N,K], the logits
-    being divided by `temperature`, and with a `novelty`, which takes the layer `features`, that, float32 [N].
-    """
-    import tensorflow as tf
-
-    # Private, and used by everybody: TensorFlow has no public way to make constants of variables.
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    network = _with_features(model, features if novelty else None)
-
-    def answer(images: Any) -> tuple[Any, ...]:
-        logits, *values = network(images)
-        return (tf.nn.softmax(logits / temperature), *([novelty(values[0])] if novelty else []))
-
-    signature = tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8, name="images")
-    return convert_variables_to_constants_v2(tf.function(answer).get_concrete_function(signature))
-
-
-def save_frozen(frozen: Any, folder: Path) -> None:
-    """A SavedModel without variables; signature `serving_default`: `images` → `probabilities`, and `novelty` if any."""
-    import tensorflow as tf
-
-    spec = tf.TensorSpec(frozen.inputs[0].shape, tf.uint8, name="images")
-    module = tf.Module()
-    names = (PROBABILITIES, NOVELTY)
-    module.answer = tf.function(lambda images: dict(zip(names, frozen(images), strict=False)), input_signature=[spec])
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.answer})
-
-
-def convert(saved_model: Path, *, quantize: bool) -> bytes:
-    """The LiteRT file of what `save_frozen` wrote; `quantize` stores the weights in int8 (dynamic range: activations
-    at run time). While it runs it takes about 16 times the memory of the float32 weights."""
-    import tensorflow as tf
-
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model), signature_keys=["serving_default"])
-    if quantize:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converted = bytes(converter.convert())
-    del converter
-    gc.collect()  # cycles again
-    return converted
 
 
 def compare(reference: NDArray[np.float32], quantized: NDArray[np.float32], labels: NDArray[np.int32]) -> Gate:

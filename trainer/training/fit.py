@@ -243,7 +243,7 @@ def _finish(
     if not math.isfinite(test.loss):
         raise DivergedError("export: the test answers are not finite; nothing is published")
     trust = metrics.judge_trust(dataset.test.labels, outputs, exported.temperature, exported.threshold)
-    mistakes = worst_mistakes(dataset.test, dataset.test.labels, probabilities)
+    mistakes = worst_mistakes(dataset.test, dataset.test.labels, probabilities, engine, run.export)
     judgement = advice.judge(
         advice.Facts(
             labels=dataset.labels,
