@@ -62,6 +62,17 @@ def test_fit_tells_of_each_epoch_as_it_ends(capsys: pytest.CaptureFixture[str]) 
     assert lines[2]["epochs"] == 2
 
 
+def check_explanation(digit: Path, predicted: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    code, (explained,), _ = call("explain", "digits", str(digit), "--json", capsys=capsys)
+    assert (code, explained) == (0, predicted | {"explanation": "a digit.explained.png"})
+    with Image.open(explained["explanation"]) as drawn:
+        assert (drawn.size, drawn.mode, drawn.format) == ((8, 8), "RGB", "PNG")
+    code, _, error = call("explain", "digits", str(digit), "none.jpg", "--output=seen", "--json", capsys=capsys)
+    assert code == 2
+    assert "none.jpg: No such file" in error
+    assert Path("seen/a digit.explained.png").is_file()
+
+
 def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, (fitted,), _ = call(*FIT, "--epochs", "8", "--wandb=offline", capsys=capsys)
     assert code == 0
@@ -92,6 +103,7 @@ def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.Capture
     assert list(predicted) == ["label", "index", "probability", "known", "top", "model", "path"]
     assert predicted["top"][0]["probability"] == predicted["probability"] > 0.5
     assert predicted["model"] == fitted["tag"]
+    check_explanation(tmp_path / "a digit.png", predicted, capsys)
 
     evaluations = {}
     for engine, data in (("litert", ["--dataset", "builtin:digits"]), ("tensorflow", [])):  # its own is the same

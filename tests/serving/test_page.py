@@ -114,6 +114,10 @@ def test_a_seven_is_drawn_and_read(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#top tr")).to_have_count(5)
     expect(page.locator("#latency")).to_contain_text("ms")
     assert page.locator("#preview").evaluate("image => image.decode().then(() => image.naturalWidth)") == 8
+    plain = page.locator("#preview").get_attribute("src")
+    page.locator("#why").check()
+    expect(page.locator("#preview")).not_to_have_attribute("src", plain or "")
+    assert page.locator("#preview").evaluate("image => image.decode().then(() => image.naturalWidth)") == 8
     for element in ("#model", "#canvas", "#drop", "#label", "#top", "#preview"):
         expect(page.locator(element)).to_be_visible()
     page.screenshot(path=tmp_path / "page.png")

@@ -102,7 +102,8 @@ def test_bad_images_are_refused_with_a_code(server: Server, body: bytes, status:
     item = server.ask("POST", "/predict_batch", *form(("images", body), ("images", encoded()))).value["predictions"]
     assert item[0]["error"]["code"] == code
     assert item[1]["label"] in LABELS
-    assert server.ask("POST", "/preview", body).code == code
+    for path in ("/preview", "/explain"):
+        assert server.ask("POST", path, body).code == code
 
 
 def test_what_curl_alters_says_how_to_send_it(server: Server) -> None:
@@ -113,7 +114,7 @@ def test_what_curl_alters_says_how_to_send_it(server: Server) -> None:
 
 
 def test_what_is_no_picture_says_how_to_send_one(server: Server) -> None:
-    for path in ("/predict", "/preview"):
+    for path in ("/predict", "/preview", "/explain"):
         for kind in ("application/json", "application/x-www-form-urlencoded"):  # `curl -d` says so
             reply = server.ask("POST", path, b'{"image": "aGVsbG8="}', kind)
             assert reply.status == 415
@@ -194,6 +195,29 @@ def test_preview_is_what_the_model_sees(server: Server) -> None:
     assert (reply.status, reply.headers["content-type"]) == (200, "image/png")
     seen = np.asarray(Image.open(io.BytesIO(reply.body)))
     np.testing.assert_array_equal(seen, decode(buffer.getvalue(), PIXELS)[:, :, 0])
+
+
+def test_explain_shows_where_the_answer_comes_from(server: Server) -> None:
+    picture = np.zeros((28, 28), np.uint8)
+    picture[16:26, 2:12] = np.random.default_rng(1).integers(60, 256, (10, 10))
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    replies = [
+        server.ask("POST", "/explain", buffer.getvalue()),
+        server.ask("POST", "/explain", *form(("image", buffer.getvalue()))),
+    ]
+    assert [(reply.status, reply.headers["content-type"]) for reply in replies] == [(200, "image/png")] * 2
+    drawn = np.asarray(Image.open(io.BytesIO(replies[0].body))).astype(int)
+    assert replies[1].body == replies[0].body
+    assert drawn.shape == (28, 28, 3)
+    coloured = np.ptp(drawn, axis=2) > 20
+    assert coloured[14:, :14].any()
+    assert not coloured[:10, 16:].any()
+    # It counts as nobody's answer.
+    before = server.ask("GET", "/metrics").body
+    server.ask("POST", "/explain", buffer.getvalue())
+    unknown = re.compile(rb"^trainer_unknown_total .*$", re.MULTILINE)
+    assert unknown.findall(server.ask("GET", "/metrics").body) == unknown.findall(before) != []
 
 
 def pictures_of_every_kind() -> dict[str, bytes]:
@@ -287,6 +311,7 @@ def test_bentoml_s_own_client(server: Server, tmp_path: Path) -> None:
         "    print(client.predict(path.read_bytes())['model'])\n"
         "    print(len(client.predict_batch(images=[path, path])['predictions']))\n"
         "    print(client.preview(path.read_bytes())[:4])\n"
+        "    print(client.explain(path.read_bytes())[:4])\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, server.url, str(tmp_path / "image.png")],
@@ -296,7 +321,7 @@ def test_bentoml_s_own_client(server: Server, tmp_path: Path) -> None:
         timeout=60,
         check=False,
     )
-    assert done.stdout.split("\n")[:3] == [server.tag, "2", r"b'\x89PNG'"], done.stderr
+    assert done.stdout.split("\n")[:4] == [server.tag, "2", *[r"b'\x89PNG'"] * 2], done.stderr
 
 
 def test_metrics_count_without_a_series_for_each_path(server: Server) -> None:
