@@ -95,6 +95,12 @@ def test_the_head_alone(tmp_path: Path, shapes: Dataset) -> None:
     # The network with the head says what the head said of the features.
     assert estimator.evaluate(shapes.val).accuracy == pytest.approx(watcher.epochs[0]["val_accuracy"], abs=0.13)
     assert estimator.evaluate(shapes.val).loss == pytest.approx(watcher.epochs[0]["val_loss"], rel=0.05)
+    # What more images would bring is known from the same features.
+    curve = estimator.learning_curve
+    assert curve
+    assert curve.images[-1] == len(shapes.train)
+    assert curve.right.shape == (4, 4, len(shapes.val))
+    assert curve.accuracy[-1] >= 0.8
 
 
 def test_fine_tuning_starts_from_the_head_and_goes_on_after_an_interruption(tmp_path: Path, shapes: Dataset) -> None:
@@ -152,6 +158,7 @@ def test_a_network_from_scratch_asks_the_pretrained_one(
     assert dataset.pixels.channels == channels
     estimator = train(tmp_path / "run", dataset, config(model="compact_resnet", epochs=1, batch_size=32), Watcher())
     assert estimator.flips == mirrored
+    assert estimator.learning_curve is None
     assert ("images are not mirrored in training" in caplog.text) != mirrored
 
 
@@ -169,3 +176,4 @@ def test_training_ends_when_its_time_does(tmp_path: Path, shapes: Dataset) -> No
     estimator.train_and_evaluate(Checkpoints(tmp_path / "run", estimator.checkpoint), watcher)
     assert 0 < watcher.epochs[-1]["epoch"] <= estimator.plan.epochs < 1000
     assert clock.left_s > 0  # for the export
+    assert clock.spent_s["what more images would bring"] < 3

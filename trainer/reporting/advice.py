@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.config import FitConfig
+from trainer.reporting.learning_curve import LearningCurve
 from trainer.reporting.metrics import CHANCE, FEW_TEST_IMAGES, Evaluation, accuracy_interval
 
 WIDE = 0.1  # half of the accuracy's interval, 0..1; 100 test images are enough for less
@@ -77,6 +78,7 @@ class Training:
     images: NDArray[np.int64]  # training images of each class, [K]
     limited: int  # training images that --limit left out
     unreadable: int  # files
+    curve: LearningCurve | None  # what more images would bring; None where it was not measured
 
     @property
     def epochs(self) -> Sequence[Mapping[str, float]]:
@@ -359,18 +361,33 @@ def few_images(facts: Facts) -> Advice | None:
     run = facts.training
     if not run or not _has_room(facts) or run.images.min() >= ENOUGH_IMAGES:
         return None
+    if run.curve and run.curve.flat and UNBALANCED * run.images.min() >= run.images.max():
+        return None  # it tells of all classes together: nothing of a rare one
     names, fewest = _listed(facts.labels, run.images < ENOUGH_IMAGES), int(run.images.argmin())
+    better = run.curve.in_words if run.curve and run.curve.rises else f"{ENOUGH_IMAGES} of a class are far better"
     return Advice(
-        f"add images of {names}: {facts.labels[fewest]} has {run.images[fewest]} to learn from, and {ENOUGH_IMAGES} of "
-        "a class are far better; then the same again",
+        f"add images of {names}: {facts.labels[fewest]} has {run.images[fewest]} to learn from, and {better}; then the "
+        "same again",
         run.command(),
     )
+
+
+def more_images(facts: Facts) -> Advice | None:
+    """There are enough of each class, and the measured curve still rises; or it does not."""
+    run = facts.training
+    if not run or not run.curve or not _has_room(facts) or few_images(facts):
+        return None
+    if run.curve.rises:
+        return Advice(f"add images: {run.curve.in_words}; then the same again", run.command())
+    if run.curve.flat:
+        return Advice(f"look at the mistakes rather than for more images: {run.curve.in_words}", facts.inspect)
+    return None
 
 
 def by_heart(facts: Facts) -> Advice | None:
     """It names its training images far better than the validation images."""
     run = facts.training
-    if not run or not facts.val or not _has_room(facts) or few_images(facts):
+    if not run or not facts.val or not _has_room(facts) or few_images(facts) or more_images(facts):
         return None
     learnt = Share.of(run.best["accuracy"], int(run.images.sum()))
     judged = Share.of(run.best["val_accuracy"], facts.val.images)
@@ -380,6 +397,8 @@ def by_heart(facts: Facts) -> Advice | None:
         f"add images, as it knows those that it learned from by heart: {in_100(learnt.share)} in 100 of them are named "
         f"right, and {in_100(judged.share)} of the validation images"
     )
+    if run.curve and run.curve.doubling:
+        text += f"; {run.curve.outlook}"
     if run.pretrained or run.config.augment == "strong":  # `auto` is strong for a pretrained network
         return Advice(f"{text}; then the same again", run.command())
     return Advice(f"{text}; without more, stronger changes to them may do a little", run.command(augment="strong"))
@@ -453,6 +472,7 @@ RULES: tuple[Rule, ...] = (
     test_below_validation,
     unbalanced,
     few_images,
+    more_images,
     by_heart,
     confused_classes,
     stopped_early,

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from trainer.reporting.learning_curve import LearningCurve
+
 BLUE, ORANGE, GRAY = "#0072B2", "#D55E00", "#999999"
 MAX_CELLS_WITH_NUMBERS = 20  # classes, up to which the confusion matrix has room for figures
 MAX_BARS = 40  # classes, above which only the weakest have bars
 MAX_LETTERS = 24  # of a class name
 DPI = 144  # sharp on a screen of a high resolution
 WIDTH = 5.5  # inches: so narrow that a telephone's screen leaves the letters legible
+NORMAL_95 = 1.96  # standard errors on either side hold 95 %
 TELLING_ANSWERS = 5  # in a bin of the calibration curve; the share of right ones among fewer says nothing
 
 
@@ -28,8 +31,9 @@ def draw(
     evaluation: Evaluation,
     history: Sequence[Mapping[str, float]] | None,
     mistakes: Sequence[Mistake],
+    curve: LearningCurve | None = None,
 ) -> dict[str, bytes]:
-    """Name → PNG file. Learning curves need a `history` of epochs."""
+    """Name → PNG file. Learning curves need a `history` of epochs, and what more images would bring a `curve`."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -44,6 +48,8 @@ def draw(
         }
         if history:
             figures["learning_curves"] = _learning_curves(history)
+        if curve:
+            figures["more_images"] = _more_images(curve)
         for name, figure in figures.items():
             canvas: Any = FigureCanvasAgg(figure)
             canvas.draw()  # not `savefig`, which lays out and draws everything twice
@@ -69,6 +75,31 @@ def _learning_curves(history: Sequence[Mapping[str, float]]) -> Figure:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
+    return figure
+
+
+def _more_images(curve: LearningCurve) -> Figure:
+    figure = _figure(WIDTH, 4.2)
+    axes = figure.subplots()
+    images, accuracy = np.array(curve.images), 100 * curve.accuracy
+    draws = 100 * curve.accuracies[:-1]
+    axes.plot(
+        np.repeat(images[:-1], draws.shape[1]),
+        draws.ravel(),
+        "o",
+        mfc="none",
+        color=GRAY,
+        zorder=3,
+        label="single draws",
+    )
+    axes.errorbar(images, accuracy, 100 * NORMAL_95 * curve.errors, fmt="o-", capsize=4, color=BLUE, label="mean")
+    if curve.doubling:
+        low, high = (accuracy[-1] + 100 * end for end in curve.doubling)
+        axes.plot([images[-1], 2 * images[-1]], [accuracy[-1], (low + high) / 2], "--", color=ORANGE)
+        axes.vlines(2 * images[-1], low, high, color=ORANGE, linewidth=6, label="likely with twice as many")
+    axes.set(xlabel="training images", ylabel="right on validation (%)", xlim=(0, None))
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 

@@ -14,6 +14,7 @@ from trainer.images.encode import encode_png
 from trainer.images.heat import overlay
 from trainer.reporting.advice import Judgement, in_100
 from trainer.reporting.figures import TELLING_ANSWERS, draw
+from trainer.reporting.learning_curve import LearningCurve
 from trainer.reporting.metrics import FEW_TEST_IMAGES, Evaluation, Mistake, Trust
 from trainer.reporting.templates import render
 
@@ -51,23 +52,30 @@ def write(
     evaluation: Evaluation,
     history: Sequence[Mapping[str, float]] | None,
     mistakes: Sequence[Mistake],
+    curve: LearningCurve | None = None,
 ) -> dict[str, Path]:
     """Write the pictures as PNG files into `folder`, and PAGE with all of them; name → path, the page as `page`.
 
-    Learning curves need a `history` of epochs.
+    Learning curves need a `history` of epochs, and what more images would bring a `curve`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = draw(subject.labels, evaluation, history, mistakes)
+    pictures = draw(subject.labels, evaluation, history, mistakes, curve)
     paths = {name: folder / f"{name}.png" for name in pictures}
     for name, picture in pictures.items():
         paths[name].write_bytes(picture)
-    page = _page(subject, evaluation, mistakes, pictures)
+    page = _page(subject, evaluation, mistakes, pictures, curve)
     paths["page"] = folder / PAGE
     paths["page"].write_text(page, encoding="utf-8")
     return paths
 
 
-def _page(subject: Subject, evaluation: Evaluation, mistakes: Sequence[Mistake], pictures: Mapping[str, bytes]) -> str:
+def _page(
+    subject: Subject,
+    evaluation: Evaluation,
+    mistakes: Sequence[Mistake],
+    pictures: Mapping[str, bytes],
+    curve: LearningCurve | None,
+) -> str:
     """HTML that needs nothing but itself. The mistakes are pictures of their own, which a narrow screen can wrap."""
     labels = subject.labels
     return render(
@@ -95,6 +103,7 @@ def _page(subject: Subject, evaluation: Evaluation, mistakes: Sequence[Mistake],
             )
             for mistake in mistakes
         ],
+        curve=curve.in_words if curve else "",
         telling_answers=TELLING_ANSWERS,
         duration=_spoken(subject.seconds["all"]) if subject.seconds else None,
         parts=_parts(subject.seconds),

@@ -19,6 +19,7 @@ from trainer.data.progress import track
 from trainer.machine import evaluation_batch, resolve_precision
 from trainer.models import build, choose_architecture
 from trainer.reporting import metrics
+from trainer.reporting.learning_curve import LearningCurve
 from trainer.training.checkpoints import Checkpoints, Progress
 from trainer.training.clock import Clock
 from trainer.training.distribution import is_chief, make_strategy
@@ -59,6 +60,7 @@ class Estimator:
         self.dataset = dataset
         self.clock = clock or Clock(config.time_limit)
         self.flips = config.flip != "off" and not dataset.digits  # auto finds out in training
+        self.learning_curve: LearningCurve | None = None  # training measures it, where the network has features
         self.strategy = strategy or make_strategy()
         self.chief = is_chief(self.strategy)
         self.plan = self.longest = make_plan(

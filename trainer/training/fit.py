@@ -275,7 +275,14 @@ def _finish(
     )
     log.info("writing the report")
     with clock.part("report"):
-        files = report.write(run.report, subject, evaluation=test, history=progress.history, mistakes=mistakes)
+        files = report.write(
+            run.report,
+            subject,
+            evaluation=test,
+            history=progress.history,
+            curve=estimator.learning_curve,
+            mistakes=mistakes,
+        )
     shutil.copytree(run.report, run.export / "report", dirs_exist_ok=True)
     tracker.log_report(files, mistakes, dataset.labels, test)
     DataIdentity.of(dataset, probabilities.argmax(1)).save(run.export)
@@ -331,6 +338,7 @@ def _training(estimator: Estimator, progress: Progress) -> advice.Training:
         images=dataset.train.counts,
         limited=len(cache) - sum(map(len, (dataset.train, dataset.val, dataset.test))),
         unreadable=len(dataset.rejected),
+        curve=estimator.learning_curve,
     )
 
 

@@ -18,7 +18,7 @@ from trainer.training.distribution import make_agreement
 from trainer.training.optimizers import averaged
 from trainer.training.pace import Pace, announce, measure_pace
 from trainer.training.train_steps import balanced_weights, make_train_steps
-from trainer.training.transfer import may_mirror, start_from_head
+from trainer.training.transfer import learning_curve, may_mirror, start_from_head
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -31,6 +31,8 @@ log = logging.getLogger("trainer")
 MAX_CALL_SECONDS = 5.0
 STEPS_PER_CALL = 20  # more gain nothing
 CHECKPOINT_EVERY_S = 180.0  # what is lost at most where a machine fails
+CURVE_S = 10.0  # at most, for what more images would bring
+CURVE_SHARE = 0.05  # of what a time limit leaves for training
 
 
 class Observer(Protocol):
@@ -64,7 +66,7 @@ class TrainingLoop:
         # Its head sees the training images twice, mirrored, too.
         images = 2 * len(one.dataset.train) + len(one.dataset.val)
         announce(pace, one.plan, pretrained_images=images if pretrained else 0)
-        progress = self._start(pretrained)
+        progress = self._start(pretrained, pace)
         balanced = one.config.class_weights == "balanced"
         train_steps = make_train_steps(
             one.strategy,
@@ -106,14 +108,19 @@ class TrainingLoop:
             one.optimizer.finalize_variable_values(one.model.trainable_variables)
         return progress
 
-    def _start(self, pretrained: bool) -> Progress:
+    def _start(self, pretrained: bool, pace: Pace) -> Progress:
         """Where training begins: at the newest checkpoint, else with the head of a pretrained network, or nothing."""
         one = self._estimator
         start = Progress()
         if pretrained:
             features = Features(one.architecture, one.float32_model(), self._observer.check_interrupted)
             with one.clock.part("features"):
-                start, one.flips = start_from_head(one.model, features, one.dataset, one.config)
+                head_start = start_from_head(one.model, features, one.dataset, one.config)
+            start, one.flips = head_start.progress, head_start.flips
+            if one.chief:
+                budget_s = min(CURVE_S, CURVE_SHARE * (one.clock.left_s - pace.closing_s))
+                with one.clock.part("what more images would bring"):
+                    one.learning_curve = learning_curve(head_start.plain, features, one.dataset, one.config, budget_s)
         elif one.flips and one.config.flip == "auto":
             with one.clock.part("features"):
                 one.flips = may_mirror(one.dataset, self._observer.check_interrupted)

@@ -9,6 +9,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,13 @@ from numpy.typing import NDArray
 
 from trainer.config import FitConfig
 from trainer.data import Dataset, Split
+from trainer.features.curve import measure_curve
 from trainer.features.extract import Features
 from trainer.features.head import Head, fit_head
 from trainer.models import build
 from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
 from trainer.reporting import metrics
+from trainer.reporting.learning_curve import LearningCurve
 from trainer.training.checkpoints import Progress
 
 log = logging.getLogger("trainer")
@@ -34,11 +37,17 @@ PROBE_SIDE = 128
 PROBE_IMAGES = 1000  # at most, of train and of validation each
 
 
-def start_from_head(model: Any, features: Features, dataset: Dataset, config: FitConfig) -> tuple[Progress, bool]:
-    """Give a pretrained `model` the best head on its frozen `features`.
+@dataclass(frozen=True)
+class HeadStart:
+    """A pretrained network with the best head on its frozen features."""
 
-    The progress has it as epoch 0, and the flag says whether pictures may be mirrored in training.
-    """
+    progress: Progress  # has it as epoch 0
+    flips: bool  # whether pictures may be mirrored in training
+    plain: Head  # of the pictures as they are, whether or not they may
+
+
+def start_from_head(model: Any, features: Features, dataset: Dataset, config: FitConfig) -> HeadStart:
+    """Give a pretrained `model` the best head on its frozen `features`."""
     start = time.perf_counter()
     train, val = features.of(dataset.train), features.of(dataset.val)
     best_head = functools.partial(
@@ -48,7 +57,7 @@ def start_from_head(model: Any, features: Features, dataset: Dataset, config: Fi
         balanced=config.class_weights == "balanced",
         check_interrupted=features.check_interrupted,
     )
-    head = best_head((train, dataset.train.labels))
+    head = plain = best_head((train, dataset.train.labels))
     flips = config.flip == "on"
     if config.flip == "auto" and not dataset.digits:
         flips = mirrored_alike(head, val, features.of(dataset.val, mirrored=True), dataset.val.labels)
@@ -71,7 +80,25 @@ def start_from_head(model: Any, features: Features, dataset: Dataset, config: Fi
         "seconds": seconds,
         "images_per_second": len(dataset.train) / seconds,
     }
-    return Progress(history=[entry], best_accuracy=judged.accuracy, best_loss=judged.loss), flips
+    progress = Progress(history=[entry], best_accuracy=judged.accuracy, best_loss=judged.loss)
+    return HeadStart(progress, flips, plain)
+
+
+def learning_curve(
+    head: Head, features: Features, dataset: Dataset, config: FitConfig, budget_s: float
+) -> LearningCurve | None:
+    """What more pictures would bring to `head`, which is fitted on all; None where that takes longer than `budget_s`.
+
+    See `trainer.features.curve`.
+    """
+    return measure_curve(
+        head,
+        (features.of(dataset.train), dataset.train.labels),
+        (features.of(dataset.val), dataset.val.labels),
+        balanced=config.class_weights == "balanced",
+        budget_s=budget_s,
+        check_interrupted=features.check_interrupted,
+    )
 
 
 def may_mirror(dataset: Dataset, check_interrupted: Callable[[], None]) -> bool:
