@@ -15,6 +15,7 @@ from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
 from trainer.training.checkpoints import Checkpoints
 from trainer.training.clock import Clock
 from trainer.training.estimator import Estimator
+from trainer.training.transfer import may_mirror, start_from_head
 
 SIDE = 64
 
@@ -95,6 +96,7 @@ def test_the_head_alone(tmp_path: Path, shapes: Dataset) -> None:
     # The network with the head says what the head said of the features.
     assert estimator.evaluate(shapes.val).accuracy == pytest.approx(watcher.epochs[0]["val_accuracy"], abs=0.13)
     assert estimator.evaluate(shapes.val).loss == pytest.approx(watcher.epochs[0]["val_loss"], rel=0.05)
+    assert estimator.flips
     # What more images would bring is known from the same features.
     curve = estimator.learning_curve
     assert curve
@@ -136,30 +138,36 @@ def test_classes_that_mirror_into_each_other_are_not_mirrored(
     tmp_path: Path, shapes: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "trainer")
-    assert train(tmp_path / "a", shapes, config(fine_tune="none"), Watcher()).flips
+    model = build("efficientnet_lite0", input_shape=(SIDE, SIDE, 3), classes=2, dropout=0, kernel_size=3)
+    features = Features(EFFICIENTNET_LITE0, model, Watcher().check_interrupted)
+
+    def flips(dataset: Dataset, **options: object) -> bool:
+        return start_from_head(model, features, dataset, config(**options)).flips
+
+    assert flips(shapes)
     folder = folder_of(tmp_path / "arrows", arrow, ("left", "right"), 40)
     arrows = load(str(folder), image_size=(SIDE, SIDE), wish=lambda _: EFFICIENTNET_LITE0.wish)
-    assert not train(tmp_path / "b", arrows, config(fine_tune="none"), Watcher()).flips
+    assert not flips(arrows)
     assert "images are not mirrored in training" in caplog.text
-    assert train(tmp_path / "c", arrows, config(fine_tune="none", flip="on"), Watcher()).flips
-    assert not train(tmp_path / "d", shapes, config(fine_tune="none", flip="off"), Watcher()).flips
+    assert flips(arrows, flip="on")
+    assert not flips(shapes, flip="off")
 
 
-@pytest.mark.parametrize(("make", "channels", "mirrored"), [(arrow, 1, False), (shape, 3, True)])
-def test_a_network_from_scratch_asks_the_pretrained_one(
-    make: object, channels: int, mirrored: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_network_from_scratch_asks_the_pretrained_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "trainer")
-    folder = folder_of(tmp_path / "pictures", make, ("first", "second"), 80)
-    if channels == 1:
-        for file in folder.rglob("*.png"):
-            Image.open(file).convert("L").save(file)
-    dataset = load(str(folder), image_size=(24, 24))
-    assert dataset.pixels.channels == channels
-    estimator = train(tmp_path / "run", dataset, config(model="compact_resnet", epochs=1, batch_size=32), Watcher())
-    assert estimator.flips == mirrored
+    alike = load(str(folder_of(tmp_path / "alike", shape, ("first", "second"), 80)), image_size=(24, 24))
+    assert alike.pixels.channels == 3
+    assert may_mirror(alike, Watcher().check_interrupted)
+    assert "images are not mirrored in training" not in caplog.text
+    folder = folder_of(tmp_path / "pictures", arrow, ("first", "second"), 80)
+    for file in folder.rglob("*.png"):
+        Image.open(file).convert("L").save(file)
+    gray = load(str(folder), image_size=(24, 24))
+    assert gray.pixels.channels == 1
+    estimator = train(tmp_path / "run", gray, config(model="compact_resnet", epochs=1, batch_size=32), Watcher())
+    assert not estimator.flips
     assert estimator.learning_curve is None
-    assert ("images are not mirrored in training" in caplog.text) != mirrored
+    assert "images are not mirrored in training" in caplog.text
 
 
 def test_a_time_that_is_too_short_is_refused_before_training(tmp_path: Path, shapes: Dataset) -> None:
@@ -170,9 +178,9 @@ def test_a_time_that_is_too_short_is_refused_before_training(tmp_path: Path, sha
 
 def test_training_ends_when_its_time_does(tmp_path: Path, shapes: Dataset) -> None:
     watcher = Watcher()
-    clock = Clock(60.0)
+    clock = Clock(45.0)
     # So many epochs take minutes anywhere.
-    estimator = Estimator(config(time_limit=60.0, batch_size=16, epochs=1000), shapes, clock=clock)
+    estimator = Estimator(config(time_limit=45.0, batch_size=16, epochs=1000), shapes, clock=clock)
     estimator.train_and_evaluate(Checkpoints(tmp_path / "run", estimator.checkpoint), watcher)
     assert 0 < watcher.epochs[-1]["epoch"] <= estimator.plan.epochs < 1000
     assert clock.left_s > 0  # for the export
