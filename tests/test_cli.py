@@ -67,10 +67,12 @@ def check_explanation(digit: Path, predicted: dict[str, Any], capsys: pytest.Cap
     assert (code, explained) == (0, predicted | {"explanation": "a digit.explained.png"})
     with Image.open(explained["explanation"]) as drawn:
         assert (drawn.size, drawn.mode, drawn.format) == ((8, 8), "RGB", "PNG")
-    code, _, error = call("explain", "digits", str(digit), "none.jpg", "--output=seen", "--json", capsys=capsys)
+    pictures = [str(digit), "none.jpg", str(digit)]
+    code, _, error = call("explain", "digits", *pictures, "--output=seen", "--json", capsys=capsys)
     assert code == 2
     assert "none.jpg: No such file" in error
-    assert Path("seen/a digit.explained.png").is_file()
+    names = sorted(path.name for path in Path("seen").iterdir())
+    assert names == ["a digit-2.explained.png", "a digit.explained.png"]
 
 
 def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

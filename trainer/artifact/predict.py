@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import http.client
 import ipaddress
 import json
@@ -42,7 +43,8 @@ def explain_local(model: str, paths: Sequence[Path], output: Path | None) -> Ite
     """The same with `explanation`, the PNG that is written for each: the picture that the model sees, in gray under the
     heat of what spoke for its answer.
 
-    It lies in the folder `output`, or the current one, as NAME.explained.png; of one image, `output` may name the file.
+    It lies in the folder `output`, or the current one, as NAME.explained.png, the next of that name with a number; of
+    one image, `output` may name the file.
     Raises InputError where it cannot be written.
     """
     to_file = output is not None and output.suffix == ".png" and not output.is_dir()
@@ -51,6 +53,9 @@ def explain_local(model: str, paths: Sequence[Path], output: Path | None) -> Ite
     stored = store.find(model)
     loaded = artifact.load(stored.path)
     engine, activation = load_engine(loaded), load_activation_engine(stored.path)
+    times: collections.Counter[str] = (
+        collections.Counter()
+    )  # that a name has been used: files of several folders may share it
     for read in _read_images(paths, loaded.pixels):
         if isinstance(read, InputError):
             yield read
@@ -58,7 +63,9 @@ def explain_local(model: str, paths: Sequence[Path], output: Path | None) -> Ite
         path, image = read
         answer = _answer(stored.tag, loaded, engine, path, image)
         heat = explain(image, answer["index"], engine, activation)
-        file = output if output and to_file else (output or Path()) / f"{path.stem}.explained.png"
+        times[path.stem] += 1
+        name = f"{path.stem}-{times[path.stem]}" if times[path.stem] > 1 else path.stem
+        file = output if output and to_file else (output or Path()) / f"{name}.explained.png"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(encode_png(overlay(image, heat)))

@@ -146,6 +146,9 @@ def _calibration_in_words(evaluation: Evaluation) -> str:
     if evaluation.calibration_error <= WELL_CALIBRATED:
         return "well calibrated: a probability can be taken at its word"
     promised = evaluation.bin_counts @ evaluation.bin_confidence / evaluation.bin_counts.sum()
+    low, high = evaluation.accuracy_interval
+    if low <= promised <= high:
+        return "as far as so many test images tell, a probability can be taken at its word"
     if promised > evaluation.accuracy:
         return "too sure of itself: right less often than its probabilities say"
     return "too modest: right more often than its probabilities say"
