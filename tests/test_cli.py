@@ -21,7 +21,9 @@ from sklearn.datasets import load_digits
 
 from trainer import artifact
 from trainer.artifact import store
+from trainer.artifact.engine import NOVELTY, load_engine
 from trainer.cli import app, run
+from trainer.images.decode import decode
 
 BIN = Path(sys.executable).parent
 FIT = ["fit", "--dataset", "builtin:digits", "--precision", "float32", "--json"]
@@ -638,7 +640,19 @@ def test_few_real_photos_with_the_defaults(
     assert code == 0, errors
     assert time.monotonic() - start < 180
     assert fitted["test_accuracy"] >= 0.72
-    photo = next((DATA / "clothing" / "test" / "shoes").iterdir())
-    code, (answer,), _ = call("predict", fitted["tag"], str(photo), "--json", capsys=capsys)
+    photos = sorted((DATA / "clothing" / "test" / "shoes").iterdir())[:8]
+    code, answers, _ = call("predict", fitted["tag"], *map(str, photos), "--json", capsys=capsys)
     assert code == 0
-    assert answer["label"] == "shoes"
+    assert [answer["label"] for answer in answers].count("shoes") >= 7
+    assert [answer["known"] for answer in answers].count(True) >= 6
+    strangers = []
+    for digit in range(8):
+        write_digit(Path(f"{digit}.png"), digit)
+        strangers.append(f"{digit}.png")
+    code, answers, _ = call("predict", fitted["tag"], *strangers, "--json", capsys=capsys)
+    assert [answer["known"] for answer in answers].count(False) >= 7
+    # Both engines tell the same of how new each is.
+    loaded = artifact.load(store.find(fitted["tag"]).path)
+    images = np.stack([decode(Path(file).read_bytes(), loaded.pixels) for file in [*map(str, photos), *strangers]])
+    litert, tensorflow = (load_engine(loaded, name).predict(images)[NOVELTY] for name in ("litert", "tensorflow"))
+    np.testing.assert_allclose(litert, tensorflow, atol=0.02)
