@@ -70,6 +70,12 @@ def test_too_few_validation_images_to_tell() -> None:
     assert fewer.in_words.endswith("%; what more would bring cannot be told from so few, or from a curve like this")
 
 
+def test_one_validation_image() -> None:
+    measured = LearningCurve(IMAGES, np.ones((4, 2, 1), np.bool_))
+    assert measured.errors.tolist() == [0, 0, 0, 0]
+    assert measured.doubling is None
+
+
 def test_a_curve_that_follows_no_law_is_not_continued() -> None:
     assert curve((0.5, 0.9, 0.5, 0.9)).doubling is None
     assert curve((0.5, 0.5, 0.5, 0.9)).doubling is None

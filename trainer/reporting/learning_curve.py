@@ -108,7 +108,7 @@ class LearningCurve:
         images = np.array(self.images)
         larger = np.maximum.outer(images, images) / images[-1]
         draws = self._draw_variance * (1 / larger - 1) / self.right.shape[1]
-        return np.cov(self.right.mean(1)) / self.right.shape[2] + draws
+        return np.cov(self.right.mean(1), bias=True) / self.right.shape[2] + draws
 
     @cached_property
     def _samples(self) -> NDArray[np.float64]:
