@@ -304,22 +304,23 @@ def a_picture_that_tells_apart(*images: BuiltImage) -> bytes:
     pytest.fail("the two networks agree on everything")
 
 
-def half_of_capacity(deployment: Deployment, request: bytes) -> float:
-    return rollout.capacity(deployment.port, request) / 2
+@pytest.fixture(scope="module")
+def half_of_capacity(deployment: Deployment) -> float:
+    """Requests a second."""
+    return rollout.capacity(deployment.port, request_bytes("/predict", encoded(), "image/png")) / 2
 
 
 def test_a_rolling_update_under_load_loses_nothing(
-    deployment: Deployment, image: BuiltImage, next_image: BuiltImage
+    deployment: Deployment, half_of_capacity: float, image: BuiltImage, next_image: BuiltImage
 ) -> None:
     picture = a_picture_that_tells_apart(image, next_image)
     right = Right(picture, image, next_image)
     request = request_bytes("/predict", picture, "image/png")
-    rate = half_of_capacity(deployment, request)
     loads: list[Load] = []
     while len(loads) < 3 or sum(load.sent for load in loads) < REQUESTS:
         new = (next_image, image)[len(loads) % 2]
         process = deployment.rollback() if len(loads) == 1 else deployment.rollout(new.name)
-        loads.append(rollout.during(process, deployment.port, request, rate, right))
+        loads.append(rollout.during(process, deployment.port, request, half_of_capacity, right))
         output, _ = process.communicate()
         assert process.returncode == 0, output
         assert deployment.tags() == {new.model}
@@ -327,9 +328,9 @@ def test_a_rolling_update_under_load_loses_nothing(
     assert right.seen == {image.model, next_image.model}
 
 
-def test_a_killed_replica_costs_what_it_had_in_flight(deployment: Deployment) -> None:
+def test_a_killed_replica_costs_what_it_had_in_flight(deployment: Deployment, half_of_capacity: float) -> None:
     request = request_bytes("/predict", encoded(), "image/png")
-    rate = half_of_capacity(deployment, request) / 2  # what the other replica can carry alone
+    rate = half_of_capacity / 2  # what the other replica can carry alone
     back_after = 0.0
 
     def kill_one() -> None:
@@ -347,7 +348,7 @@ def test_a_killed_replica_costs_what_it_had_in_flight(deployment: Deployment) ->
     assert load.sent > 1000
 
 
-def test_a_bad_version_cannot_take_over(deployment: Deployment, image: BuiltImage) -> None:
+def test_a_bad_version_cannot_take_over(deployment: Deployment, half_of_capacity: float, image: BuiltImage) -> None:
     """Its model is not the one that was saved."""
     before = deployment.tags()
     spoilt = f"FROM {image.name}\nUSER 0\nRUN for f in /app/models/*/*/model.tflite; do echo >> $f; done\nUSER 10001\n"
@@ -359,10 +360,9 @@ def test_a_bad_version_cannot_take_over(deployment: Deployment, image: BuiltImag
         check=True,
     )
     request = request_bytes("/predict", encoded(), "image/png")
-    rate = half_of_capacity(deployment, request)
     try:
         process = deployment.rollout("trainer-test:bad")
-        load = rollout.during(process, deployment.port, request, rate, lambda body: True)
+        load = rollout.during(process, deployment.port, request, half_of_capacity, lambda body: True)
         output, _ = process.communicate()
         assert process.returncode != 0
         assert "trainer-test:bad did not become healthy, trainer-test:" in output
