@@ -39,7 +39,8 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 def shortened(folder: Path, **values: str) -> Path:
     """The project's grid with fewer points and other values, for a test's time."""
-    text = GRID.read_text().replace("[0.0005, 0.001, 0.002, 0.004]", "[0.001, 0.002]").replace("[0.2, 0.4]", "[0.4]")
+    rates = values.get("rates", "[0.001, 0.002]")
+    text = GRID.read_text().replace("[0.0005, 0.001, 0.002, 0.004]", rates).replace("[0.2, 0.4]", "[0.4]")
     text = text.replace("value: 5", f"value: {values.get('epochs', '1')}")
     file = folder / "grid.yaml"
     file.write_text(text)
@@ -76,7 +77,7 @@ def test_an_agent_runs_every_point(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_killed_run_that_is_queued_again_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with wandb_server(requeues=True) as (server, variables):
-        create_sweep(server, variables, shortened(tmp_path, epochs="8"))
+        create_sweep(server, variables, shortened(tmp_path, epochs="8", rates="[0.001]"))
         agent = wandb(variables, *AGENT)
         deadline = time.monotonic() + 120
         while not list(Path("runs").glob("run00000/checkpoints/step-*")):
@@ -93,8 +94,7 @@ def test_a_killed_run_that_is_queued_again_resumes(tmp_path: Path, monkeypatch: 
 
 def test_an_agent_whose_runs_fail_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    file = shortened(tmp_path, epochs="1")
-    file.write_text(file.read_text().replace("[0.001, 0.002]", "[100, 200, 300, 400, 500, 600]"))
+    file = shortened(tmp_path, rates="[100, 200, 300, 400, 500, 600]")
     with wandb_server() as (server, variables):
         create_sweep(server, variables, file)
         agent = wandb(variables, *AGENT)
