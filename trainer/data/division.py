@@ -66,6 +66,12 @@ def look_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.concatenate([np.packbits(mixed, axis=1), facts], axis=1).view(np.uint64)
 
 
+def tints(looks: NDArray[np.uint64]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """Looks [n,5] → mean red, green and blue [n,3], and contrast [n], of 255."""
+    facts = _facts(looks)
+    return facts[:, :3], facts[:, 3]
+
+
 def find_twins(contents: NDArray[np.uint64], looks: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Content hashes [N] and looks [N,5] → the group of each picture, int64 [N].
 
