@@ -359,15 +359,39 @@ def data_inspect(
     sheet: Annotated[
         Path | None, typer.Option(help="Where the contact sheet goes (default: contact-sheet-NAME.png).")
     ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write a page with the pictures in question, on which you choose what to do.")
+    ] = None,
+    fix: Annotated[
+        Path | None, typer.Option(help="Write a table (csv:FILE) as --choices has it; no picture is changed.")
+    ] = None,
+    choices: Annotated[Path | None, typer.Option(help="With --fix: the file that the page has saved.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show classes, counts, sizes and rejected files, and draw a contact sheet."""
+    """Show classes, counts, sizes, rejected files and what may be wrong with the images, and draw a contact sheet."""
     from trainer.data import load
     from trainer.data.inspect import contact_sheet, summarize
+    from trainer.data.spec import open_source
+    from trainer.doctor import fix as fixing
+    from trainer.doctor.examine import examine
+    from trainer.doctor.page import write_page
+    from trainer.doctor.words import to_dict
     from trainer.models import suggest
 
     spec = require(FitConfig, "dataset", either("--dataset", first_dataset, dataset))
+    if (fix is None) != (choices is None):
+        raise InputError("--fix and --choices go together: --page FILE writes a page that saves your choices")
+    source = open_source(spec, data_dir)
+    if fix and choices:
+        root = fixing.check(fix, source.spec)
     loaded = load(spec, data_dir=data_dir, wish=lambda sizes: suggest(sizes, "none").wish)
+    if fix and choices:
+        written = fixing.apply(fix, root, loaded, choices)
+        if as_json:
+            print_json(asdict(written))
+        else:
+            printing.print_fixed(written)
+        return
     summary = summarize(loaded)
     sheet = sheet or Path(f"contact-sheet-{loaded.name}.png")
     drawn: Path | None = sheet
@@ -376,11 +400,19 @@ def data_inspect(
     except OSError as error:
         drawn = None
         log.warning("the contact sheet %s cannot be written: %s; --sheet names another place", sheet, error.strerror)
+    findings = examine(loaded, source)
+    if page:
+        try:
+            write_page(findings, page, name=loaded.name, spec=spec, data_dir=data_dir, source=source)
+        except OSError as error:
+            raise InputError(f"--page: {page} cannot be written: {error.strerror}") from error
     if as_json:
-        print_json({**asdict(summary), "contact_sheet": str(drawn) if drawn else None})
+        shown = {"contact_sheet": str(drawn) if drawn else None, "page": str(page) if page else None}
+        print_json({**asdict(summary), **shown, "findings": to_dict(findings)})
         return
     printing.print_dataset(summary, drawn)
-    printing.print_after_inspect(spec, data_dir)
+    printing.print_findings(findings, page)
+    printing.print_after_inspect(spec, data_dir, look=page is None and findings.any)
 
 
 @cache_app.command("prune", epilog="Example: [bold]trainer cache prune[/bold]")

@@ -15,6 +15,8 @@ from trainer.console import masked, print_next, print_saved, print_table, serve_
 
 if TYPE_CHECKING:
     from trainer.data.inspect import Summary
+    from trainer.doctor.examine import Findings
+    from trainer.doctor.fix import Written
     from trainer.training.runs import Run
 
 FIRST = ("trainer", "fit", "--dataset", "builtin:digits")  # works without any data or network
@@ -223,9 +225,32 @@ def print_dataset(summary: Summary, sheet: Path | None) -> None:
         typer.echo(f"  {file.path}: {file.reason}")
 
 
-def print_after_inspect(spec: str, data_dir: Path | None) -> None:
-    """The command that trains on what was looked at."""
-    print_next("trainer", "fit", "--dataset", spec, *(("--data-dir", data_dir) if data_dir else ()))
+def print_findings(findings: Findings, page: Path | None) -> None:
+    """What the data doctor has found, and where it is shown."""
+    from trainer.doctor.words import sentences
+
+    for line in sentences(findings):
+        typer.echo(line)
+    if page:
+        typer.echo(f"the pictures in question, and what to do with each: open {page} in a browser")
+
+
+def print_fixed(written: Written) -> None:
+    """What a new table leaves out and changes, and the command that learns from it."""
+    typer.echo(
+        f"{written.table}: {written.images:,} images, {written.left_out:,} left out, {written.relabelled:,} with "
+        "another label; no image was deleted or changed"
+    )
+    print_next("trainer", "fit", f"csv:{written.table}")
+
+
+def print_after_inspect(spec: str, data_dir: Path | None, *, look: bool) -> None:
+    """The command that shows what was found, where there is something to `look` at; else the one that trains."""
+    place = ("--data-dir", data_dir) if data_dir else ()
+    if look:
+        print_next("trainer", "data", "inspect", spec, *place, "--page", "page.html")
+    else:
+        print_next("trainer", "fit", "--dataset", spec, *place)
 
 
 def _short(spec: str) -> str:

@@ -20,7 +20,7 @@ CHUNK = 512  # pairs at once
 
 
 def likeness(fine: NDArray[np.float32], pairs: NDArray[np.int64]) -> NDArray[np.float32]:
-    """How alike the fine structure is in each of `pairs` [P,2] of grays [n,FINE_SIDE,FINE_SIDE]: float32 [P], at most 1."""
+    """How alike the structure is in each of `pairs` [P,2] of grays [n,FINE_SIDE,FINE_SIDE], float32 [P]: 1 is most."""
     small, structure = shrunk(fine, SIDE), _fine_structure(fine)
     found = [np.empty(0, np.float32)]
     for start in range(0, len(pairs), CHUNK):
@@ -39,8 +39,8 @@ def shrunk(gray: NDArray[np.float32], side: int) -> NDArray[np.float32]:
     down, across = _shares(height, side), _shares(width, side)
     # Two large products are several times as fast as two for each picture.
     narrow = (gray.reshape(-1, width) @ across.T).reshape(count, height, side)
-    small: NDArray[np.float32] = (narrow.swapaxes(1, 2).reshape(-1, height) @ down.T).reshape(count, side, side)
-    return small.swapaxes(1, 2)
+    small = (narrow.swapaxes(1, 2).reshape(-1, height) @ down.T).reshape(count, side, side)
+    return small.swapaxes(1, 2).astype(np.float32, copy=False)
 
 
 def _shares(length: int, side: int) -> NDArray[np.float32]:
@@ -114,12 +114,11 @@ def _at(images: NDArray[np.float32], place: NDArray[np.float32], places: NDArray
     rows, columns = (
         _between(((place[:, [axis]] * places + place[:, [axis + 1]] + 1) * side - 1) / 2, side) for axis in (0, 2)
     )
-    taken: NDArray[np.float32] = rows @ images @ columns.swapaxes(1, 2)
-    return taken
+    return (rows @ images @ columns.swapaxes(1, 2)).astype(np.float32, copy=False)
 
 
 def _between(positions: NDArray[np.float32], side: int) -> NDArray[np.float32]:
     """Positions in pixels [P,n] → the weight of each pixel there [P,n,side]."""
     inside = np.clip(positions, 0, side - 1)
-    weights: NDArray[np.float32] = np.maximum(0, 1 - np.abs(inside[:, :, None] - np.arange(side, dtype=np.float32)))
-    return weights
+    distance = np.abs(inside[:, :, None] - np.arange(side, dtype=np.float32))
+    return np.maximum(0, 1 - distance).astype(np.float32)

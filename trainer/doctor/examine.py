@@ -20,13 +20,15 @@ from trainer.doctor.duplicates import find_copies, find_duplicates, sure_twins
 from trainer.doctor.labels import can_judge, find_wrong_labels
 from trainer.doctor.out_of_fold import out_of_fold
 from trainer.doctor.pictures import Pictures
-from trainer.doctor.quality import Poor, find_blurred, find_empty, find_odd_sizes, sharpness
+from trainer.doctor.quality import SMALLEST_BLURRED, Poor, find_blurred, find_empty, find_odd_sizes, sharpness
 from trainer.images.decode import EncodedImage
 from trainer.machine import start_tensorflow
 
 log = logging.getLogger("trainer")
 
 BATCH = 64
+NO_POSITIONS = np.empty(0, np.int64)
+NO_GROUPS: list[NDArray[np.int64]] = []
 NO_PAIRS = np.empty((0, 2), np.int64)
 LEAST_OF_A_CLASS = 5  # pictures on average: of fewer, nothing is learned that could contradict a label
 
@@ -52,6 +54,11 @@ class Findings:
     poor: list[Poor]
     alike: list[AlikeClasses]
 
+    @property
+    def any(self) -> bool:
+        """Whether there are pictures to show."""
+        return bool(self.wrong_labels or self.duplicates or self.poor)
+
 
 def examine(dataset: Dataset, source: Source, check_interrupted: Callable[[], None] = lambda: None) -> Findings:
     """Look at every picture of `dataset`, which comes from `source`. Raises what `check_interrupted` raises.
@@ -71,7 +78,8 @@ def examine(dataset: Dataset, source: Source, check_interrupted: Callable[[], No
     judged = judge_labels(features, pictures, examined, duplicates)
     empty = find_empty(pictures.looks)
     known = {one.position for one in empty}
-    blurred = [Poor(one, "blurred") for one in examined[find_blurred(look.sharpness)].tolist() if one not in known]
+    blurred_ones = find_blurred(look.sharpness) if min(pictures.all.shape[:2]) >= SMALLEST_BLURRED else NO_POSITIONS
+    blurred = [Poor(one, "blurred") for one in examined[blurred_ones].tolist() if one not in known]
     return Findings(
         pictures=pictures,
         examined=examined,

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import InputError, did_you_mean
-from trainer.data.csv_source import COLUMNS, CsvSource
+from trainer.data import Dataset
+from trainer.data.csv_source import COLUMNS, CsvSource, parse_csv_spec
 from trainer.data.source import SPLITS
 from trainer.doctor.pictures import Pictures
 
@@ -65,17 +66,30 @@ class Choices:
                 )
 
 
-def check(file: Path, spec: str) -> Path:
-    """The folder that the pictures of `spec` (a canonical one) lie in.
+@dataclass(frozen=True)
+class Written:
+    """What a new table has."""
 
-    Raises InputError where a table at `file` cannot list them; nothing has been read yet.
-    """
+    table: str
+    images: int
+    left_out: int
+    relabelled: int
+
+
+def folder_of(spec: str) -> Path | None:
+    """The folder that the pictures of a source with this `spec` lie in; None where they are no files."""
     kind, _, rest = spec.partition(":")
-    if kind not in ("folder", "csv"):
+    if kind == "csv":
+        return parse_csv_spec(rest).file.parent
+    return Path(rest) if kind == "folder" else None
+
+
+def check(file: Path, spec: str) -> Path:
+    """The `folder_of` a source. Raises InputError where a table at `file` cannot list its pictures."""
+    root = folder_of(spec)
+    if root is None:
         raise InputError(f"{OPTION}: {spec} has no files that a table could list; a folder or csv:FILE is expected")
-    root = Path(rest) if kind == "folder" else Path(rest.partition("?")[0] if not os.path.exists(rest) else rest).parent
-    place = file.absolute().parent.resolve()
-    if not root.is_relative_to(place):
+    if not root.is_relative_to(_place(file)):
         raise InputError(
             f"{OPTION}: {file} is expected in {root}, or in a folder above it: a table names files beside it"
         )
@@ -84,12 +98,22 @@ def check(file: Path, spec: str) -> Path:
     return root
 
 
-def write_table(file: Path, root: Path, pictures: Pictures, choices: Choices) -> tuple[int, int]:
-    """Write `file`, which `check` has let pass → how many pictures are left out and have another label.
+def apply(file: Path, root: Path, dataset: Dataset, choices_file: Path) -> Written:
+    """Write `file` as the choices have it; `root` comes from `check`. Raises InputError, and then writes nothing."""
+    pictures = Pictures.of(dataset)
+    choices = Choices.read(choices_file, pictures)
+    _write_table(file, root, pictures, choices)
+    left_out = len(choices.leave_out)
+    return Written(
+        table=str(file),
+        images=len(pictures) - left_out,
+        left_out=left_out,
+        relabelled=sum(name not in choices.leave_out for name in choices.relabel),
+    )
 
-    Raises InputError where nothing could be learned from what is left, or a name cannot be written.
-    """
-    prefix = root.relative_to(file.absolute().parent.resolve())
+
+def _write_table(file: Path, root: Path, pictures: Pictures, choices: Choices) -> None:
+    prefix = root.relative_to(_place(file))
     partial = file.with_name(f"{file.name}.partial")
     rows = zip(pictures.names, pictures.labels.tolist(), pictures.splits.tolist(), strict=True)
     try:
@@ -109,5 +133,7 @@ def write_table(file: Path, root: Path, pictures: Pictures, choices: Choices) ->
         raise InputError(f"{OPTION}: {file} cannot be written: {error.strerror}") from error
     finally:
         partial.unlink(missing_ok=True)
-    left_out = choices.leave_out
-    return len(left_out), sum(name not in left_out for name in choices.relabel)
+
+
+def _place(file: Path) -> Path:
+    return file.absolute().parent.resolve()

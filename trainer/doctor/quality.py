@@ -24,6 +24,7 @@ KINDS: dict[Kind, str] = {  # → what such pictures are
 BLANK_CONTRAST = 1  # of 255, and less
 DARK = 40  # of 255: where even the bright parts are darker, little can be seen
 SPREADS = 4  # times the usual distance from the median (1.4826 times the median distance, as of a normal distribution)
+SMALLEST_BLURRED = 64  # pixels a side: smaller ones have no fine structure
 BLURRED = 0.5  # at least as much less fine structure than the median has
 SMALL_SHARE = 0.25  # of the model's side, and of the usual side
 ODD_STRETCH = 2.5  # times as long or as wide as usual
@@ -48,8 +49,9 @@ def find_empty(looks: NDArray[np.uint64]) -> list[Poor]:
 def sharpness(gray: NDArray[np.float32]) -> NDArray[np.float32]:
     """float32 [n,H,W] → how steep the steepest edge of each is for its contrast, float32 [n].
 
-    The Laplacian is the usual measure of focus (Pech-Pacheco et al., "Diatom Autofocusing", 2000). Of its largest value,
-    as plain cloth before a plain wall has one sharp edge only; and of a picture blurred by a pixel, as noise has edges.
+    The Laplacian is the usual measure of focus (Pech-Pacheco et al., "Diatom Autofocusing", 2000). Its largest value
+    counts, as plain cloth before a plain wall has one sharp edge only; and of a picture blurred by a pixel, as noise
+    has edges.
     """
     smooth = _blurred(gray)
     laplacian = smooth[:, :-2, 1:-1] + smooth[:, 2:, 1:-1] + smooth[:, 1:-1, :-2] + smooth[:, 1:-1, 2:]

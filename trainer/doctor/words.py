@@ -30,7 +30,7 @@ def sentences(findings: Findings) -> list[str]:
         lines.append(
             f"looked at in full: {examined:,} of {count:,} images, drawn at random; the others by hashes alone"
         )
-    return lines or ["nothing found: no duplicates, no likely wrong labels, no blank, dark, blurred or odd images"]
+    return lines or ["nothing found: no duplicates, no labels that look wrong, no blank, dark, blurred or odd images"]
 
 
 def to_dict(findings: Findings) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _wrong_labels(findings: Findings) -> list[str]:
     examples = [
         f"{pictures.names[one.position]} looks like {pictures.class_names[one.suggested]}" for one in found[:EXAMPLES]
     ]
-    return [f"labels: {_images(len(found))} likely wrong, the likeliest first: {', '.join(examples)}"]
+    return [f"labels: {_images(len(found))} may have a wrong label, the likeliest first: {', '.join(examples)}"]
 
 
 def _poor(findings: Findings) -> list[str]:

@@ -79,6 +79,7 @@ class Training:
     limited: int  # training images that --limit left out
     unreadable: int  # files
     curve: LearningCurve | None  # what more images would bring; None where it was not measured
+    wrong_labels: Share | None = None  # of the training and validation images, by a linear head; None: nobody looked
 
     @property
     def epochs(self) -> Sequence[Mapping[str, float]]:
@@ -286,7 +287,15 @@ def limited(facts: Facts) -> Advice | None:
 
 
 def wrong_labels(facts: Facts) -> Advice | None:
-    """Many mistakes look like wrong labels, and the model is good enough to tell."""
+    """Many training images look like another class; or many mistakes do, and the model is good enough to tell."""
+    run = facts.training
+    found = run.wrong_labels if run else None
+    if found and found.count >= max(WRONG_LABELS, ROOM * found.images):
+        return Advice(
+            f"look for wrong labels: {found.count} of {found.images} training and validation images look like another "
+            "class; the page shows them, and makes a table without them",
+            f"{facts.inspect} --page page.html",
+        )
     test, count = facts.test, facts.mislabelled
     mistakes = test.images - int(np.trace(test.confusion))
     if count < max(WRONG_LABELS, ROOM * test.images) or mistakes - count > OWN_MISTAKES * test.images:

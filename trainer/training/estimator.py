@@ -61,6 +61,7 @@ class Estimator:
         self.clock = clock or Clock(config.time_limit)
         self.flips = config.flip != "off" and not dataset.digits  # auto finds out in training
         self.learning_curve: LearningCurve | None = None  # training measures it, where the network has features
+        self.wrong_labels: tuple[int, int] | None = None  # so many of so many, where training has looked
         self.strategy = strategy or make_strategy()
         self.chief = is_chief(self.strategy)
         self.plan = self.longest = make_plan(

@@ -23,6 +23,7 @@ from trainer.data import Dataset, load
 from trainer.data.identity import DataIdentity
 from trainer.data.spec import check_spec
 from trainer.data.tfds_source import data_root
+from trainer.doctor.brief import log_empty
 from trainer.machine import quiet_stderr
 from trainer.models import AUTO, check_name, choose_architecture, find, suggest
 from trainer.reporting import advice, metrics, report
@@ -88,6 +89,7 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
             limit=config.limit,
         )
     log_counts(dataset)
+    log_empty(dataset)
     name = config.name or slug(dataset.name)
     estimator = Estimator(config, dataset, strategy, clock)
     if chief and config.model == AUTO:
@@ -339,6 +341,7 @@ def _training(estimator: Estimator, progress: Progress) -> advice.Training:
         limited=len(cache) - sum(map(len, (dataset.train, dataset.val, dataset.test))),
         unreadable=len(dataset.rejected),
         curve=estimator.learning_curve,
+        wrong_labels=advice.Share(*estimator.wrong_labels) if estimator.wrong_labels else None,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from trainer.config import DivergedError, Interrupted, RunError
 from trainer.data import augment_for, make_for_train
+from trainer.doctor import brief
 from trainer.features.extract import Features
 from trainer.features.novelty import REFERENCES
 from trainer.training.checkpoints import Checkpoints, Progress
@@ -121,6 +122,10 @@ class TrainingLoop:
                 budget_s = min(CURVE_S, CURVE_SHARE * (one.clock.left_s - pace.closing_s))
                 with one.clock.part("what more images would bring"):
                     one.learning_curve = learning_curve(head_start.plain, features, one.dataset, one.config, budget_s)
+            if one.chief and brief.can_afford(one.dataset, one.clock.left_s):
+                with one.clock.part("features"):
+                    seen = (features.of(split) for split in (one.dataset.train, one.dataset.val))
+                    one.wrong_labels = brief.count_wrong_labels(one.dataset, *seen)
         elif one.flips and one.config.flip == "auto":
             with one.clock.part("features"):
                 one.flips = may_mirror(one.dataset, self._observer.check_interrupted)
