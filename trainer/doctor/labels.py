@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 # Of all pictures: those whose answers are surest, by which wrong labels are counted. Where there are fewer among the
 # very surest, they were mistakes of the head after all.
 SUREST = (0.1, 0.25)
-LEAST_SURE = 50  # pictures
+LEAST_SURE = 100  # pictures: of fewer the share is chance
 
 
 @dataclass(frozen=True, eq=False)

@@ -89,7 +89,6 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
             limit=config.limit,
         )
     log_counts(dataset)
-    log_empty(dataset)
     name = config.name or slug(dataset.name)
     estimator = Estimator(config, dataset, strategy, clock)
     if chief and config.model == AUTO:
@@ -181,7 +180,7 @@ def identity(config: FitConfig, estimator: Estimator) -> dict[str, Any]:
 
 
 def log_counts(dataset: Dataset) -> None:
-    """Say what is trained on, and warn of few images and of classes that are far from balanced."""
+    """Say what is trained on, and warn of few images, of empty ones, and of classes that are far from balanced."""
     pixels = dataset.pixels
     log.info(
         "%s: %d classes, %d train + %d validation + %d test images, %dx%dx%d",
@@ -213,6 +212,7 @@ def log_counts(dataset: Dataset) -> None:
             "the largest class has %.1f times the images of the smallest",
             counts.max() / max(1, counts.min()),
         )
+    log_empty(dataset)
 
 
 class _Observer:
