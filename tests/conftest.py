@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import spoiled
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +45,12 @@ def infinite_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_model import export_tiny_model
 
     return export_tiny_model(tmp_path_factory.mktemp("infinite") / "export", pixel_scale=1, logit_scale=1e38)
+
+
+@pytest.fixture(scope="session")
+def spoiled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of pictures with every fault that the data doctor knows. Read only."""
+    root = tmp_path_factory.mktemp("spoiled") / "digits"
+    spoiled.drawn(root)
+    spoiled.spoil(root)
+    return root
