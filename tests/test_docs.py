@@ -49,6 +49,10 @@ PRINTED = {
     "bentoml build": r"Successfully built Bento",
     "curl": r'^{"label":"\w+","index":\d',
 }
+# What a reader changes in a file that is copied to be changed; the example runs all of it.
+COPIED = "mine.yaml"
+COPY = f"cp sweeps/photos.yaml {COPIED}"
+CHANGES = (("[0.0001, 0.0003, 0.001]", "[0.0003]"), ("value: 3\n", "value: 1\n"))
 INTERRUPTED = "# Ctrl-C"  # the comment of a command that is stopped after its first epoch; the next one goes on
 
 
@@ -105,9 +109,18 @@ class Reader:
         printed = self.run(["bash", "-euo", "pipefail", "-c", command])
         (expected,) = (PRINTED[start] for start in PRINTED if command.startswith(start))
         assert re.search(expected, printed, re.MULTILINE), f"{command}\n{printed}"
+        if command.startswith(COPY):
+            self.change(self.folder / COPIED)
         if command.startswith("curl"):
             self.answer = json.loads(printed)
             assert self.answer["label"] in self.labels()
+
+    def change(self, file: Path) -> None:
+        text = file.read_text()
+        for old, new in CHANGES:
+            assert old in text
+            text = text.replace(old, new)
+        file.write_text(text)
 
     def run(self, command: list[str]) -> str:
         """What it prints to stdout."""
