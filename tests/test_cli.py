@@ -275,9 +275,10 @@ def test_class_names_survive_to_the_prediction(tmp_path: Path, capsys: pytest.Ca
         (folder / label).mkdir(parents=True)
         for copy in range(12):
             Image.new("RGB", (12, 12), (index * 100, copy, 200 - index * 90)).save(folder / label / f"{copy}.png")
-    command = ["fit", "--dataset", str(folder), "--epochs=6", "--wandb=disabled", "--json", "--augment=none"]
+    command = ["fit", "--dataset", str(folder), "--epochs=1", "--wandb=disabled", "--json", "--augment=none"]
     code, (fitted,), _ = call(*command, capsys=capsys)
     assert (code, fitted["tag"].split(":")[0]) == (0, "meine-bilder")
+    assert Path(fitted["run_dir"], "report", "more_images.png").is_file()  # its network has features
     pictures = [str(folder / label / "3.png") for label in labels]
     code, predictions, _ = call("predict", fitted["tag"], *pictures, "--json", capsys=capsys)
     assert code == 0
