@@ -213,6 +213,12 @@ def test_labels_that_are_likely_wrong() -> None:
     assert advice(MIXED, mislabelled=6) == []  # 34 mistakes of its own: it cannot tell
 
 
+def test_training_labels_that_look_wrong() -> None:
+    run = training(wrong_labels=Share(40, 900))
+    only("look for wrong labels: 40 of 900 training and validation", f"{INSPECT} --page page.html", EVEN, run)
+    assert advice(EVEN, training(wrong_labels=Share(10, 900))) == []  # some are in every collection
+
+
 def test_validation_still_rising() -> None:
     said = "train longer: the last epoch was the best, and the validation loss was still falling (0.60 in epoch 3, 0.50"
     history = falling(0.9, 0.7, 0.6, 0.5)
