@@ -28,7 +28,6 @@ log = logging.getLogger("trainer")
 
 BATCH = 64
 NO_POSITIONS = np.empty(0, np.int64)
-NO_GROUPS: list[NDArray[np.int64]] = []
 NO_PAIRS = np.empty((0, 2), np.int64)
 LEAST_OF_A_CLASS = 5  # pictures on average: of fewer, nothing is learned that could contradict a label
 
