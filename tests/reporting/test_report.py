@@ -43,7 +43,9 @@ def subject(labels: Sequence[str]) -> report.Subject:
             "right 75 times in 100, but <little> is known",
             [Advice("add images of dog", f"trainer fit --dataset=folder:{'a/very/long/path/' * 8}")],
         ),
-        trust=metrics.Trust(uncalibrated_error=0.123, threshold=0.6789, known_share=0.88, known_accuracy=0.954),
+        trust=metrics.Trust(
+            uncalibrated_error=0.123, threshold=0.6789, known_share=0.88, known_accuracy=0.954, knows_novelty=False
+        ),
         asked={"--dataset": "folder:pets", "--epochs": "12"},
         settings={"--optimizer": "adamw"},
         seconds={"reading": 6.0, "training": 90.0, "all": 120.0},
@@ -194,6 +196,7 @@ def test_the_page_says_the_values_and_shows_the_pictures(page_file: Path) -> Non
         f"dog , taken for {HOSTILE} (80.0 % sure) a/1.jpg",
         "by trainer evaluate pets Doubtful Right 75 times in 100, but <little> is known. What to try,",
         "Add images of dog trainer fit --dataset=folder:a/very/long/path/",
+        "It is sure from a probability of 67.9 % on; this network cannot tell a picture of something else",
         "3.5 MB is the file that is served; one image takes 2.3 ms on this machine. It was made in 2 min 0 s",
         "What was asked for: --dataset folder:pets --epochs 12 All other settings --optimizer adamw",
         "With 50 of the 100 training images 60.0 % of the validation images are named right, with all of them 75.0 %;",

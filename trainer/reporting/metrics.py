@@ -70,6 +70,7 @@ class Trust:
     threshold: float  # the probability from which on an answer is known, 0..1
     known_share: float  # of all images, 0..1
     known_accuracy: float | None  # of the known answers, 0..1; None: there are none
+    knows_novelty: bool  # whether an image unlike what was learnt from is not known, either
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ def judge_trust(labels: NDArray[np.int32], outputs: Outputs, temperature: float,
         threshold=threshold,
         known_share=float(sure.mean()),
         known_accuracy=float(right[sure].mean()) if sure.any() else None,
+        knows_novelty=NOVELTY in outputs,
     )
 
 
