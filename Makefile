@@ -65,6 +65,7 @@ LOCK := $(BIN)/uv pip compile --quiet $(LOCK_ARGS) --universal --python-version 
 lock: $(DEVELOP)  ## resolve what pyproject.toml asks for; versions stay but with LOCK_ARGS=--upgrade
 	$(LOCK) pyproject.toml -o requirements.lock
 	# Every other lock has the versions of the first.
-	$(LOCK) pyproject.toml --group pyproject.toml:dev --constraints requirements.lock -o requirements-dev.lock
+	$(LOCK) pyproject.toml --extra cluster --group pyproject.toml:dev --constraints requirements.lock -o requirements-dev.lock
+	$(LOCK) pyproject.toml --extra cluster --constraints requirements.lock -o requirements-cluster.lock
 	$(LOCK) pyproject.toml --extra gpu --constraints requirements.lock -o requirements-gpu.lock
 	$(LOCK) --group pyproject.toml:serve --constraints requirements.lock -o requirements-serve.lock
