@@ -108,11 +108,12 @@ def fit(
     events: Annotated[
         bool, typer.Option("--events", help="With --json: also one JSON object for each epoch, before the result's.")
     ] = False,
+    end_with_stdin: Annotated[bool, typer.Option("--end-with-stdin", hidden=True)] = False,
 ) -> None:
     """Train a classifier and publish it to the model store."""
     from trainer.training.fit import fit as run_fit
 
-    with TrainingDisplay(json_events=as_json and events) as display:
+    with TrainingDisplay(json_events=as_json and events, end_with_stdin=end_with_stdin) as display:
         result = run_fit(config, display)
     if as_json:
         print_json(result)
@@ -328,9 +329,29 @@ def sweep(
             help="Total, with earlier ones; 0 runs none (default: the file's run_cap, else the whole grid, or 20).",
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Trainings at once; each has its share of the machine.")] = 1,
-    storage: Annotated[
-        str | None, typer.Option(metavar="URL", help="An Optuna storage that machines share (default: a journal file).")
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trainings at once (default: 1; with --cluster: as many as there is room for)."),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Run them on the machines of a Ray cluster: auto, HOST:PORT or ray://HOST:PORT."
+        ),
+    ] = None,
+    trial_cpus: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --cluster: CPUs of a training (default: 2, or what the smallest machine has)."),
+    ] = None,
+    trial_gpus: Annotated[
+        int | None, typer.Option(min=0, help="With --cluster: GPUs of a training (default: 1 where there are any).")
+    ] = None,
+    run_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --cluster: a folder that all machines reach; a lost machine's trainings go on from their "
+            "checkpoints there (default: each machine's own cache)."
+        ),
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run the points that failed once more.")] = False,
     save_best: Annotated[
@@ -338,14 +359,17 @@ def sweep(
     ] = False,
 ) -> None:
     """Search hyper-parameters with a W&B sweep file, without W&B. Stop it at any time; the same command goes on."""
-    from trainer.sweep.sweep import run_sweep
+    from trainer.sweep.sweep import Cluster, run_sweep
 
+    of_cluster = {"--trial-cpus": trial_cpus, "--trial-gpus": trial_gpus, "--run-root": run_root}
+    if cluster is None and (given := [name for name, value in of_cluster.items() if value is not None]):
+        raise InputError(f"{given[0]}: is for the machines of a cluster; --cluster names it")
     run_sweep(
         file,
         searchable(FitConfig),
         trials=trials,
         workers=workers,
-        storage=storage,
+        cluster=None if cluster is None else Cluster(cluster, trial_cpus, trial_gpus, run_root),
         retry_failed=retry_failed,
         save_best=save_best,
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,9 +30,13 @@ class TrainingDisplay:
     signal that is more than an echo of the first.
     """
 
-    def __init__(self, *, json_events: bool = False) -> None:
-        """`json_events`: each epoch is also a JSON object on stdout, for a program that follows the training."""
+    def __init__(self, *, json_events: bool = False, end_with_stdin: bool = False) -> None:
+        """`json_events`: each epoch is also a JSON object on stdout, for a program that follows the training.
+
+        `end_with_stdin`: the end of stdin is as SIGTERM: it comes when the program that holds the other end dies.
+        """
         self._json_events = json_events
+        self._end_with_stdin = end_with_stdin
         self._received: int | None = None
         self._echoes = Echoes()
         self._deferred = False
@@ -42,6 +48,8 @@ class TrainingDisplay:
     def __enter__(self) -> TrainingDisplay:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._on_signal)
+        if self._end_with_stdin:
+            threading.Thread(target=_end_with_stdin, name="end with stdin", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -131,6 +139,12 @@ class TrainingDisplay:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def _end_with_stdin() -> None:
+    while os.read(0, 1024):  # not by `sys.stdin`, whose lock this thread would hold at the end of the process
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _interrupted(number: int) -> Interrupted:

@@ -1,79 +1,43 @@
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from trainer import machine
-from trainer.machine import available_cpus, memory_budget
-from trainer.sweep.executor import LocalTrial, share_of_machine
-
-OWN = ["GPU-aa", "GPU-bb", "GPU-cc", "GPU-dd"]
+from trainer.sweep.executor import FitProcess
 
 
-@pytest.fixture
-def cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7, 9})
-
-
-@pytest.mark.usefixtures("cores")
-@pytest.mark.parametrize(
-    ("workers", "expected"),
-    [
-        (1, [({3, 5, 7, 9}, None, None)]),
-        (2, [({3, 5}, "GPU-aa,GPU-bb", None), ({7, 9}, "GPU-cc,GPU-dd", None)]),
-        (5, [({one}, gpu, "true") for one, gpu in zip((3, 5, 7, 9, 3), (*OWN, "GPU-aa"), strict=True)]),
-    ],
-)
-def test_each_worker_has_its_share_of_cores_and_gpus(
-    workers: int,
-    expected: list[tuple[set[int], str | None, str | None]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(f"#!/bin/sh\nprintf '%s\\n' {' '.join(OWN)}\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    shares = [share_of_machine(index, workers) for index in range(workers)]
-    assert [
-        (set(one.cores), one.variables.get("CUDA_VISIBLE_DEVICES"), one.variables.get("TF_FORCE_GPU_ALLOW_GROWTH"))
-        for one in shares
-    ] == expected
-
-
-@pytest.mark.usefixtures("cores")
-def test_the_gpus_that_this_process_was_given_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    assert [share_of_machine(index, 2).variables["CUDA_VISIBLE_DEVICES"] for index in range(2)] == ["2", "3"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert "CUDA_VISIBLE_DEVICES" not in share_of_machine(0, 2).variables
-
-
-def test_a_trial_counts_on_its_share_of_memory_and_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "cpu.max").write_text("200000 100000\n")
-    (tmp_path / "membership").write_text("0::/\n")
-    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
-    monkeypatch.setattr(machine, "MEMBERSHIP", tmp_path / "membership")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    alone = memory_budget()
-    assert available_cpus() == 2
-    for name, value in share_of_machine(1, 2).variables.items():
-        monkeypatch.setenv(name, value)
-    assert available_cpus() == 1
-    assert memory_budget() == alone // 2
+def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A shell script in the place of Python with `trainer fit`."""
+    program = folder / "python"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
 
 
 def test_a_killed_training_is_told_by_its_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = tmp_path / "python"
-    script.write_text("#!/bin/sh\necho epoch 3/5 >&2\nkill -KILL $$\n")
-    script.chmod(0o755)
-    share = share_of_machine(0, 1)
-    monkeypatch.setattr(sys, "executable", str(script))
-    trial = LocalTrial([], tmp_path, share)
-    assert list(trial.events()) == []
-    assert trial.exit_code == -9
-    assert trial.reason().startswith("killed by SIGKILL: the machine ran out of memory, most likely; fewer --workers")
+    stand_in(tmp_path, monkeypatch, "echo epoch 3/5 >&2; kill -KILL $$")
+    process = FitProcess([], tmp_path, {})
+    assert list(process.events()) == []
+    assert process.outcome.result is None
+    assert process.outcome.reason.startswith("killed by SIGKILL: the machine ran out of memory, most likely; fewer --w")
+
+
+def test_epochs_and_the_result_are_told_and_what_was_said_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ['{"event": "epoch", "epoch": 1, "val_accuracy": 0.5}', '{"val_accuracy": 0.6}']
+    stand_in(tmp_path, monkeypatch, f"echo $TOLD >&2; printf '%s\\n' '{lines[0]}' '{lines[1]}'")
+    process = FitProcess([], tmp_path / "trial", {"TOLD": "hello"})
+    assert [event["epoch"] for event in process.events()] == [1]
+    assert process.outcome.result == {"val_accuracy": 0.6}
+    assert (tmp_path / "trial" / "fit.log").read_text() == "hello\n"
+
+
+def test_wrong_input_is_told_apart_by_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(tmp_path, monkeypatch, "echo error: --epochs: 0 is out of range >&2; echo next: … >&2; exit 2")
+    process = FitProcess([], tmp_path, {})
+    assert list(process.events()) == []
+    assert process.outcome.is_input
+    assert process.outcome.reason == "--epochs: 0 is out of range"

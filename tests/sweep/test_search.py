@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import itertools
+import os
+import re
 import statistics
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
 
 from trainer.config import InputError
 from trainer.sweep.optuna_space import grid
@@ -30,16 +30,22 @@ def run_all(search: Search, most: int | None = None) -> list[dict[str, Any]]:
     return points
 
 
+def run_anew(folder: Path, one: SweepSpec, most: int | None = None) -> list[dict[str, Any]]:
+    """As another process does after the one before it."""
+    with Search(one, folder) as search:
+        return run_all(search, most)
+
+
 def test_a_grid_is_run_once_and_its_first_trials_are_spread_over_it(tmp_path: Path) -> None:
-    points = run_all(Search(spec(), tmp_path), most=3)
+    points = run_anew(tmp_path, spec(), most=3)
     assert points == [
         {"dropout": 0.1, "optimizer": "sgd"},
         {"dropout": 0.3, "optimizer": "adam"},
         {"dropout": 0.2, "optimizer": "sgd"},
     ]
-    points += run_all(Search(spec(), tmp_path))
+    points += run_anew(tmp_path, spec())
     assert len(points) == len({str(point) for point in points}) == 6
-    assert run_all(Search(spec(), tmp_path)) == []  # the journal remembers
+    assert run_anew(tmp_path, spec()) == []  # the journal remembers
 
 
 @pytest.mark.parametrize("counts", [(1,), (2, 2), (3, 1, 2), (4, 6, 3), (2, 9, 5)])
@@ -58,52 +64,71 @@ def test_a_grid_too_large_for_memory_begins_spread() -> None:
     assert [round(point / ends, 2) for point in points] == [0, 0.62, 0.24]  # type: ignore[operator]
 
 
-def test_several_processes_share_a_grid(tmp_path: Path) -> None:
-    points: list[dict[str, Any]] = []
-
-    def work() -> None:
-        points.extend(run_all(Search(spec(), tmp_path)))
-
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(points) == 6
-    assert len({str(point) for point in points}) == 6
+def test_the_same_sweep_is_refused_twice_with_the_process_that_runs_it(tmp_path: Path) -> None:
+    with (
+        Search(spec(), tmp_path) as search,
+        pytest.raises(InputError, match=f"this sweep is running already, as process {os.getpid()}$"),
+    ):
+        Search(spec(), tmp_path)
+    assert run_all(search, most=1)
+    Search(spec(), tmp_path).close()
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
 def test_a_small_space_is_never_run_twice(tmp_path: Path, method: str) -> None:
-    points = run_all(Search(spec(method), tmp_path), most=100)
+    points = run_anew(tmp_path, spec(method), most=100)
     assert sorted(str(point) for point in points) == sorted({str(point) for point in points})
     assert len(points) == 6
 
 
 def test_most_counts_earlier_trials(tmp_path: Path) -> None:
-    assert len(run_all(Search(spec(), tmp_path), most=2)) == 2
-    assert len(run_all(Search(spec(), tmp_path), most=3)) == 1
-    assert run_all(Search(spec(), tmp_path), most=0) == []
+    assert len(run_anew(tmp_path, spec(), most=2)) == 2
+    assert len(run_anew(tmp_path, spec(), most=3)) == 1
+    assert run_anew(tmp_path, spec(), most=0) == []
 
 
-def test_a_killed_trial_is_continued_in_its_folder(tmp_path: Path) -> None:
-    killed = Search(spec(), tmp_path).claim(None)
-    assert killed
-    other = Search(spec(), tmp_path)
-    beside = other.claim(None)
-    assert beside
-    assert beside.number != killed.number  # its lock is held: somebody is at it
-    killed.lock.release()  # as the end of its process does
-    again = other.claim(None)
-    assert again
-    assert (again.number, again.point, again.folder) == (killed.number, killed.point, killed.folder)
+def test_a_killed_trial_is_continued_in_its_folder_once_it_has_ended(tmp_path: Path) -> None:
+    with Search(spec(), tmp_path) as search:
+        killed = search.claim(None)
+        assert killed
+        assert search.interrupted() == []  # it is at it
+    with Search(spec(), tmp_path) as search:
+        assert search.interrupted() == [killed]
+        beside = search.claim(None, busy={killed.number})
+        assert beside
+        assert beside.number != killed.number
+        assert search.claim(None) == killed
+        assert search.interrupted() == []
+
+
+@pytest.mark.parametrize("method", ["grid", "random"])
+def test_a_journal_that_ends_at_any_byte_loses_no_point_and_runs_none_twice(tmp_path: Path, method: str) -> None:
+    with Search(spec(method), tmp_path / "whole") as search:
+        for _ in range(3):
+            trial = search.claim(None)
+            assert trial
+            search.report(trial, 1, 0.5)
+            search.finish(trial, 0.5)
+        search.claim(None)
+    journal = (tmp_path / "whole" / "journal.log").read_bytes()
+    for end in (*range(0, len(journal), 31), *(match.end() for match in re.finditer(rb"\n", journal))):
+        folder = tmp_path / str(end)
+        folder.mkdir()
+        (folder / "journal.log").write_bytes(journal[:end])
+        with Search(spec(method), folder) as search:
+            finished = len(search.leaders())
+            whole_records = journal[: journal.rfind(b"\n", 0, end) + 1]
+            assert finished == whole_records.count(b'"state":1,"values":[0.5]')
+            points = run_all(search)
+            assert len(points) == 6 - finished
+            assert len({str(trial.user_attrs[POINT]) for trial in search.leaders()}) == 6
 
 
 @pytest.mark.parametrize("torn", [b'{"op_code":6,"trial_id":1,"sta', b"\0" * 300, b'{"op_code":\n'])
 def test_a_torn_record_is_cut_and_the_study_goes_on(
     tmp_path: Path, torn: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = run_all(Search(spec(), tmp_path), most=2)
+    first = run_anew(tmp_path, spec(), most=2)
     with (tmp_path / "journal.log").open("ab") as journal:
         journal.write(torn)
     search = Search(spec(), tmp_path)
@@ -112,6 +137,7 @@ def test_a_torn_record_is_cut_and_the_study_goes_on(
         f"{tmp_path / 'journal.log'}: {len(torn)} bytes at its end are no whole record and are cut off"
     ]
     assert len(run_all(search)) == 4
+    search.close()
     assert len(Search(spec(), tmp_path).leaders()) == 6
 
 
@@ -190,14 +216,7 @@ def _random_bests(trials: int) -> list[float]:
     return bests
 
 
-def test_a_storage_that_cannot_be_used_is_wrong_input(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--storage"):
-        Search(spec(), tmp_path, "sqlite:////nowhere/at/all.db")
-
-
-def test_another_storage_holds_the_study(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'study.db'}"
-    assert len(run_all(Search(spec(), tmp_path / "one", url), most=2)) == 2
-    states = [trial.state for trial in Search(spec(), tmp_path / "two", url).trials()]
-    assert states == [TrialState.COMPLETE] * 2
-    assert POINT in Search(spec(), tmp_path / "two", url).trials()[0].user_attrs
+def test_a_folder_that_cannot_be_used_is_wrong_input(tmp_path: Path) -> None:
+    (tmp_path / "journal.log").mkdir()
+    with pytest.raises(InputError, match=f"{tmp_path}: cannot be used"):
+        Search(spec(), tmp_path)

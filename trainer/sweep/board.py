@@ -14,7 +14,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from trainer.artifact.spec import ArtifactError, read_spec
-from trainer.sweep.agents import Agents
+from trainer.sweep.driver import Driver
 from trainer.sweep.search import POINT, REASON, RUN, Search
 from trainer.sweep.space import METRIC, SweepSpec, Value
 
@@ -27,9 +27,9 @@ ROWS = 20  # of the live table
 class Board:
     """Follows the trials of a sweep: a table that is redrawn on a terminal, a line for each trial in a log."""
 
-    def __init__(self, search: Search, agents: Agents, most: int | None) -> None:
+    def __init__(self, search: Search, driver: Driver, most: int | None) -> None:
         self._search = search
-        self._agents = agents
+        self._driver = driver
         self._most = most if most is not None else search.spec.points()
         self._started: set[int] = set()
         self._told = {trial.number for trial in search.trials() if trial.state.is_finished()}
@@ -62,10 +62,10 @@ class Board:
                     outcome(trial),
                     self._time_left(trials),
                 )
-        for running in list(self._agents.running.values()):
-            if running.number not in self._started:
-                self._started.add(running.number)
-                log.info("trial %d: %s: started", running.number, described(self._search.spec, running.point))
+        for number, running in self._driver.running.items():
+            if number not in self._started:
+                self._started.add(number)
+                log.info("trial %d: %s: started", number, described(self._search.spec, running.trial.point))
 
     def _table(self, trials: list[FrozenTrial]) -> Any:
         from rich.table import Table
@@ -76,7 +76,7 @@ class Board:
         best: float | None = None
         rows = []
         for trial in trials:
-            running = self._agents.running.get(trial.number)
+            running = self._driver.running.get(trial.number)
             if trial.state == TrialState.COMPLETE and trial.value is not None:
                 best = trial.value if best is None else max(best, trial.value)
             epoch = str(running.epoch) if running else ""
@@ -99,7 +99,7 @@ class Board:
         left = (self._most or 0) - len([trial for trial in trials if trial.state.is_finished()])
         if not done or left <= 0:
             return ""
-        seconds = statistics.mean(done) * left / min(left, self._agents.workers)
+        seconds = statistics.mean(done) * left / max(1, min(left, self._driver.room))
         return f", about {time.strftime('%H:%M:%S', time.gmtime(seconds))} left"
 
 

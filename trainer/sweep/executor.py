@@ -1,7 +1,6 @@
-"""A trial under way: `trainer fit` in a process of its own, started, followed and stopped.
+"""How trials are run: what an executor offers, and a trial under way as a `trainer fit` in a process of its own.
 
-What a search needs to know comes as events, one for each epoch that has ended; no file is polled. Another way to run
-trials (on other machines, say) offers the same three: start, events, stop.
+`trainer.sweep.local` runs trials on this machine, `trainer.sweep.cluster` on those of a Ray cluster.
 """
 
 from __future__ import annotations
@@ -11,114 +10,119 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
+from trainer.config import InputError
 from trainer.console import NEXT
-from trainer.machine import SHARED_BY
+from trainer.sweep.search import Trial
 
+FIT = ("-m", "trainer", "fit")
 LOG = "fit.log"  # of a trial: what `trainer fit` said
-
-Item = TypeVar("Item")
+# Of another run: W&B would take a trial's for the same.
+OTHER_RUN = ("WANDB_RUN_ID", "WANDB_SWEEP_ID")
 
 
 @dataclass(frozen=True)
-class Share:
-    """The part of this machine that a training may use."""
+class Outcome:
+    """How a training ended."""
 
-    cores: frozenset[int]
-    variables: Mapping[str, str]  # of its environment: the GPUs, and the memory
+    result: dict[str, Any] | None = None  # what `trainer fit` told at its end; None: it did not come to it
+    reason: str = ""  # why not, in a line
+    is_input: bool = False  # the reason lies in what was asked for
+    lost: bool = False  # its machine went away, or cannot run trials: it is to be run again, elsewhere
 
 
-class LocalTrial:
-    """One training on this machine, started with `options` of `trainer fit`, on its `share` of it.
+class Training(Protocol):
+    """A trial under way."""
 
-    It runs in `folder`, and in a process group of its own: Ctrl-C in a terminal reaches the sweep alone, which then
-    stops it.
-    """
+    @property
+    def place(self) -> str:
+        """What it runs on, once it does: a part of this machine, or a node."""
 
-    def __init__(self, options: Sequence[str], folder: Path, share: Share) -> None:
-        # Offline, and `wandb sync` later, unless the sweep file's command says otherwise: its options come after.
-        command = [sys.executable, "-m", "trainer", "fit", "--wandb=offline", *options]
-        self._log = folder / LOG
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*command, f"--run-dir={folder}", "--json", "--events"],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**_environment(), **share.variables},
-                process_group=0,
-            )
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(self._process.pid, share.cores)
-        self.result: dict[str, Any] | None = None  # once the events have ended, of a training that came to its end
+    @property
+    def outcome(self) -> Outcome:
+        """Once the events have ended; the trial's files are in its folder then."""
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """The entry of each epoch as it ends (`epoch`, `val_accuracy`, …), until the process has ended."""
+        """The entry of each epoch as it ends (`epoch`, `val_accuracy`, …), until the training has ended."""
+
+    def stop(self) -> None:
+        """Ask it to write a checkpoint and end; the events end after it has."""
+
+
+class Executor(Protocol):
+    """What runs trials."""
+
+    def room(self) -> int:
+        """How many trials may run at once, at the moment."""
+
+    def start(self, trial: Trial, options: Sequence[str]) -> Training:
+        """Run `trainer fit` for a trial, with these options."""
+
+    def busy(self, trials: Iterable[Trial]) -> set[int]:
+        """Which of these are still being trained, by a process whose sweep was killed; their numbers."""
+
+    def give_up(self, place: str) -> None:
+        """Start nothing more there."""
+
+
+class FitProcess:
+    """`trainer fit` with `options` in a process of its own, in `folder`; `variables` are added to its environment.
+
+    It is in a process group of its own: Ctrl-C in a terminal reaches the sweep alone, which then stops it. Where the
+    process that started it dies, it writes a checkpoint and ends.
+    """
+
+    def __init__(self, options: Sequence[str], folder: Path, variables: Mapping[str, str]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._log = folder / LOG
+        # Offline, and `wandb sync` later, unless the sweep file's command says otherwise: its options come after.
+        command = [sys.executable, *FIT, "--wandb=offline", *options, f"--run-dir={folder}"]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, "--json", "--events", "--end-with-stdin"],
+                stdin=subprocess.PIPE,  # closed by the system when this process dies
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={name: value for name, value in os.environ.items() if name not in OTHER_RUN} | variables,
+                process_group=0,
+            )
+        self.pid = self._process.pid
+        self._result: dict[str, Any] | None = None
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """See `Training.events`."""
         assert self._process.stdout
-        with self._process.stdout as lines:
+        assert self._process.stdin
+        with self._process.stdout as lines, self._process.stdin:
             for line in lines:
                 event = json.loads(line)
                 if "event" in event:
                     yield event
                 else:
-                    self.result = event
-        if self._process.wait() != 0:
-            self.result = None
+                    self._result = event
+            self._process.wait()
 
     def stop(self) -> None:
-        """Ask it to write a checkpoint and end; the events end after it has."""
+        """See `Training.stop`."""
         self._process.send_signal(signal.SIGTERM)
 
     @property
-    def exit_code(self) -> int | None:
-        """None while it runs."""
-        return self._process.poll()
+    def outcome(self) -> Outcome:
+        """See `Training.outcome`."""
+        code = self._process.returncode
+        if code == 0:
+            return Outcome(self._result)
+        return Outcome(reason=self._reason(code), is_input=code == InputError.exit_code)
 
-    def reason(self) -> str:
-        """Why it failed, in a line."""
-        if self.exit_code is not None and self.exit_code < 0:
+    def _reason(self, code: int) -> str:
+        if code < 0:
             hint = ": the machine ran out of memory, most likely; fewer --workers or a smaller --batch-size need less"
-            number = signal.Signals(-self.exit_code)
+            number = signal.Signals(-code)
             return f"killed by {number.name}{hint if number == signal.SIGKILL else ''}"
         said = self._log.read_text(errors="replace").strip().splitlines()
         lines = [line for line in said if not line.startswith(NEXT)]
-        return lines[-1].removeprefix("error: ") if lines else f"`trainer fit` ended with {self.exit_code}"
-
-
-def share_of_machine(index: int, workers: int) -> Share:
-    """What one of several workers may use."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    variables = {SHARED_BY: str(workers)}
-    gpus = _gpus()
-    if gpus and workers > 1:
-        variables["CUDA_VISIBLE_DEVICES"] = ",".join(_part(gpus, index, workers))
-        if len(gpus) < workers:  # else each takes all of the GPU's memory at its start
-            variables["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
-    return Share(frozenset(_part(cores, index, workers)), variables)
-
-
-def _part(items: Sequence[Item], index: int, workers: int) -> Sequence[Item]:
-    """The items of one worker: its own where there are enough, else one that it shares."""
-    each = len(items) // workers
-    return items[index * each : (index + 1) * each] if each else [items[index % len(items)]]
-
-
-def _gpus() -> list[str]:
-    """The names that CUDA_VISIBLE_DEVICES has for the GPUs that this process may use."""
-    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in visible.split(",") if name]
-    try:
-        listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"], capture_output=True, text=True, check=False
-        )
-    except OSError:  # no driver of NVIDIA's
-        return []
-    return listed.stdout.split() if listed.returncode == 0 else []
-
-
-def _environment() -> dict[str, str]:
-    """Without W&B's id of another run, which would name the run folder's run."""
-    return {key: value for key, value in os.environ.items() if key not in ("WANDB_RUN_ID", "WANDB_SWEEP_ID")}
+        return lines[-1].removeprefix("error: ") if lines else f"`trainer fit` ended with {code}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -13,9 +14,12 @@ import typer
 
 from trainer.config import InputError, Interrupted, RunError
 from trainer.console import Echoes, print_next, print_saved, print_table
+from trainer.data.source import Source
 from trainer.data.spec import open_source
-from trainer.sweep.agents import Agents
 from trainer.sweep.board import Board, best_metrics, caution, in_a_line, leaderboard, outcome
+from trainer.sweep.driver import Driver
+from trainer.sweep.executor import Executor
+from trainer.sweep.local import LocalExecutor
 from trainer.sweep.page import write_page
 from trainer.sweep.search import RUN, Search
 from trainer.sweep.space import METRIC, SweepSpec
@@ -30,31 +34,87 @@ FAILURES = 5  # whose reasons are shown at the end
 PICTURES = "sweep.html"
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """The Ray cluster that trials run on."""
+
+    address: str  # auto | HOST:PORT | ray://HOST:PORT
+    trial_cpus: int | None = None  # None: two, or what the smallest node has
+    trial_gpus: int | None = None  # None: one, where there are GPUs
+    run_root: Path | None = None  # where the nodes keep the run folders; None: in each one's cache
+
+
 def run_sweep(
     file: Path,
     options: Sequence[str],
     *,
     trials: int | None,
-    workers: int,
-    storage: str | None,
+    workers: int | None,
+    cluster: Cluster | None,
     retry_failed: bool,
     save_best: bool,
 ) -> None:
     """Run the trials of a sweep file, show the best, and publish its model.
 
-    `options` are those of `trainer fit` that may be searched. Raises InputError for what is wrong in the file or given
-    to the trials, RunError where all of them fail, and Interrupted after a signal.
+    `options` are those of `trainer fit` that may be searched. `workers` None: one, or what the cluster has room for.
+    Raises InputError for what is wrong in the file or given to the trials, RunError where all of them fail, and
+    Interrupted after a signal.
     """
-    spec = with_data(read_spec(file, options))
-    search = Search(spec, RUNS / f"sweep-{spec.name}", storage)
-    most = trials if trials is not None else spec.run_cap
-    if most is None and spec.method != "grid":
-        most = DEFAULT_TRIALS
-    fixed = {name: one.choices[0] for name, one in spec.parameters.items() if name not in spec.varied}
-    count = most if most is not None else spec.points()
-    log.info("sweep in %s: %s, %s trials; %s", search.folder, spec.method, count, in_a_line(fixed) or "nothing fixed")
-    agents = Agents(search, workers=workers, most=most, retry_failed=retry_failed)
-    board = Board(search, agents, most)
+    spec = read_spec(file, options)
+    sources = open_sources(spec)
+    spec = with_data(spec, sources)
+    with Search(spec, RUNS / f"sweep-{spec.name}") as search:
+        most = trials if trials is not None else spec.run_cap
+        if most is None and spec.method != "grid":
+            most = DEFAULT_TRIALS
+        fixed = {name: one.choices[0] for name, one in spec.parameters.items() if name not in spec.varied}
+        count = most if most is not None else spec.points()
+        log.info(
+            "sweep in %s: %s, %s trials; %s", search.folder, spec.method, count, in_a_line(fixed) or "nothing fixed"
+        )
+        try:
+            with _stoppable(), _executor(search, sources, workers, cluster) as executor:
+                driver = Driver(search, executor, most=most, retry_failed=retry_failed)
+                with Board(search, driver, most).shown() as board:
+                    driver.run(board.refresh)
+        finally:
+            _show(search)
+        _tell_failures(search)
+        if save_best:
+            _save_best(search)
+        elif search.leaders():
+            print_next("trainer", "sweep", file, "--trials", "0", "--save-best")
+        else:
+            print_next("trainer", "sweep", file)
+
+
+def open_sources(spec: SweepSpec) -> list[Source]:
+    """The data sets of a sweep. Raises InputError for one that cannot be used, for which each trial would fail."""
+    folders = spec.given("data_dir")
+    return [open_source(dataset, Path(folders[0]) if folders else None) for dataset in spec.given("dataset")]
+
+
+def with_data(spec: SweepSpec, sources: Sequence[Source]) -> SweepSpec:
+    """The sweep of the data as it is now: other pictures in the same folder make another sweep."""
+    return replace(spec, data=tuple(source.fingerprint for source in sources))
+
+
+@contextmanager
+def _executor(
+    search: Search, sources: Sequence[Source], workers: int | None, cluster: Cluster | None
+) -> Iterator[Executor]:
+    if cluster is None:
+        yield LocalExecutor(workers or 1)
+        return
+    from trainer.sweep.cluster import connected
+
+    with connected(cluster, search, sources, workers) as executor:
+        yield executor
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """While it lasts, SIGINT and SIGTERM raise Interrupted."""
     echoes = Echoes()
 
     def interrupt(number: int, _: FrameType | None) -> None:
@@ -64,37 +124,10 @@ def run_sweep(
 
     previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with board.shown():
-            agents.run(board.refresh)
-            board.refresh()
+        yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        _show(search)
-    shared = ("--storage", storage) if storage else ()
-    failures = search.open_failures()
-    for trial in failures[:FAILURES]:
-        log.warning("trial %d %s", trial.number, outcome(trial))
-    if failures:
-        log.warning("trials that failed and are left out: %d; --retry-failed runs them once more", len(failures))
-    if failures and not search.leaders():
-        raise RunError(f"no trial has finished; `fit.log` in {search.folder}/trial-* says more than the reasons above")
-    if save_best:
-        _save_best(search)
-    elif search.leaders():
-        print_next("trainer", "sweep", file, *shared, "--trials", "0", "--save-best")
-    else:
-        print_next("trainer", "sweep", file, *shared)
-
-
-def with_data(spec: SweepSpec) -> SweepSpec:
-    """The sweep of the data as it is now: other pictures in the same folder make another sweep.
-
-    Raises InputError for data that cannot be used, for which each trial would fail.
-    """
-    folders = spec.given("data_dir")
-    sources = [open_source(dataset, Path(folders[0]) if folders else None) for dataset in spec.given("dataset")]
-    return replace(spec, data=tuple(source.fingerprint for source in sources))
 
 
 def _show(search: Search) -> None:
@@ -105,6 +138,17 @@ def _show(search: Search) -> None:
         typer.echo(words)
     if write_page(search, search.folder / PICTURES):
         typer.echo(f"pictures in {search.folder / PICTURES}")
+
+
+def _tell_failures(search: Search) -> None:
+    """Raises RunError where there is nothing else."""
+    failures = search.open_failures()
+    for trial in failures[:FAILURES]:
+        log.warning("trial %d %s", trial.number, outcome(trial))
+    if failures:
+        log.warning("trials that failed and are left out: %d; --retry-failed runs them once more", len(failures))
+    if failures and not search.leaders():
+        raise RunError(f"no trial has finished; `fit.log` in {search.folder}/trial-* says more than the reasons above")
 
 
 def _save_best(search: Search) -> None:

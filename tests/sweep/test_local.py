@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from trainer import machine
+from trainer.machine import available_cpus, memory_budget
+from trainer.sweep.local import share_of_machine
+
+OWN = ["GPU-aa", "GPU-bb", "GPU-cc", "GPU-dd"]
+
+
+@pytest.fixture
+def cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7, 9})
+
+
+@pytest.mark.usefixtures("cores")
+@pytest.mark.parametrize(
+    ("workers", "expected"),
+    [
+        (1, [({3, 5, 7, 9}, None, None)]),
+        (2, [({3, 5}, "GPU-aa,GPU-bb", None), ({7, 9}, "GPU-cc,GPU-dd", None)]),
+        (5, [({one}, gpu, "true") for one, gpu in zip((3, 5, 7, 9, 3), (*OWN, "GPU-aa"), strict=True)]),
+    ],
+)
+def test_each_worker_has_its_share_of_cores_and_gpus(
+    workers: int,
+    expected: list[tuple[set[int], str | None, str | None]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\nprintf '%s\\n' {' '.join(OWN)}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    shares = [share_of_machine(index, workers) for index in range(workers)]
+    assert [
+        (set(one.cores), one.variables.get("CUDA_VISIBLE_DEVICES"), one.variables.get("TF_FORCE_GPU_ALLOW_GROWTH"))
+        for one in shares
+    ] == expected
+
+
+@pytest.mark.usefixtures("cores")
+def test_the_gpus_that_this_process_was_given_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert [share_of_machine(index, 2).variables["CUDA_VISIBLE_DEVICES"] for index in range(2)] == ["2", "3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "CUDA_VISIBLE_DEVICES" not in share_of_machine(0, 2).variables
+
+
+def test_a_trial_counts_on_its_share_of_memory_and_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cpu.max").write_text("200000 100000\n")
+    (tmp_path / "membership").write_text("0::/\n")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "MEMBERSHIP", tmp_path / "membership")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    alone = memory_budget()
+    assert available_cpus() == 2
+    for name, value in share_of_machine(1, 2).variables.items():
+        monkeypatch.setenv(name, value)
+    assert available_cpus() == 1
+    assert memory_budget() == alone // 2
