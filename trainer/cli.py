@@ -359,7 +359,8 @@ def sweep(
     ] = False,
 ) -> None:
     """Search hyper-parameters with a W&B sweep file, without W&B. Stop it at any time; the same command goes on."""
-    from trainer.sweep.sweep import Cluster, run_sweep
+    from trainer.sweep.cluster import Cluster
+    from trainer.sweep.sweep import run_sweep
 
     of_cluster = {"--trial-cpus": trial_cpus, "--trial-gpus": trial_gpus, "--run-root": run_root}
     if cluster is None and (given := [name for name, value in of_cluster.items() if value is not None]):

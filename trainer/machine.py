@@ -10,12 +10,17 @@ from pathlib import Path
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 SHARED_BY = "TRAINER_SHARED_BY"  # how many processes like this one share the machine: a sweep tells its trials
+CPUS = "TRAINER_CPUS"  # how many CPUs a scheduler has granted: a cluster tells its trials
 MEMORY_SHARE = 4  # a quarter of the memory may be filled with images
 
 
 def available_cpus() -> int:
-    """How many CPUs this process may use, at least 1: the lesser of its affinity and its share of its cgroup's."""
+    """How many CPUs this process may use, at least 1.
+
+    The least of its affinity, its share of its cgroup's, and what a scheduler has granted.
+    """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = min(allowed, int(os.environ.get(CPUS, allowed)))
     try:
         membership = MEMBERSHIP.read_text()
     except OSError:

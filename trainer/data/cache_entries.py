@@ -27,6 +27,7 @@ log = logging.getLogger("trainer")
 
 PARTIAL = ".tmp"
 ARRAY = "array.npy"
+KEY = "key.json"  # what an array was made from
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -72,7 +73,12 @@ def load_array(key: Mapping[str, Any], make: Callable[[], NDArray[Any]]) -> NDAr
         if (found := _open_array(folder)) is not None:
             return found
         array = make()
-        write_entry(folder, lambda partial: np.save(partial / ARRAY, array, allow_pickle=False))
+
+        def write(partial: Path) -> None:
+            np.save(partial / ARRAY, array, allow_pickle=False)
+            (partial / KEY).write_text(json.dumps(key))
+
+        write_entry(folder, write)
         return array
 
 

@@ -111,12 +111,17 @@ def open_or_build(source: Source, request: Request, progress: bool | None = None
     files are no usable images, a class is left without any, or the cache directory cannot be written.
     """
     request.resolve(set())  # says at once what cannot be
-    place = place_of([source.fingerprint, FORMAT, PIL.__version__])
+    place = place_of_source(source)
     if cache := _find(place, request):
         return cache
     with locked(place):
         # Another process may have made it in the meantime.
         return _find(place, request) or _build(place, source, request, progress)
+
+
+def place_of_source(source: Source) -> Path:
+    """Where the entries of its decoded images stand; their names begin with this one."""
+    return place_of([source.fingerprint, FORMAT, PIL.__version__])
 
 
 def _find(place: Path, request: Request) -> ImageCache | None:

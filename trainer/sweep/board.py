@@ -17,6 +17,7 @@ from trainer.artifact.spec import ArtifactError, read_spec
 from trainer.sweep.driver import Driver
 from trainer.sweep.search import POINT, REASON, RUN, Search
 from trainer.sweep.space import METRIC, SweepSpec, Value
+from trainer.training.pace import spoken
 
 log = logging.getLogger("trainer")
 
@@ -96,11 +97,14 @@ class Board:
 
     def _time_left(self, trials: list[FrozenTrial]) -> str:
         done = [one.duration.total_seconds() for one in trials if one.duration and one.state == TrialState.COMPLETE]
-        left = (self._most or 0) - len([trial for trial in trials if trial.state.is_finished()])
+        left = (self._most or 0) - sum(trial.state.is_finished() for trial in trials)
         if not done or left <= 0:
             return ""
-        seconds = statistics.mean(done) * left / max(1, min(left, self._driver.room))
-        return f", about {time.strftime('%H:%M:%S', time.gmtime(seconds))} left"
+        each = statistics.mean(done)
+        now = time.monotonic()
+        running = [max(0.0, each - (now - one.started)) for one in self._driver.running.values()]
+        seconds = (sum(running) + each * max(0, left - len(running))) / max(1, min(left, self._driver.room))
+        return f", about {spoken(seconds)} left"
 
 
 def leaderboard(search: Search) -> list[tuple[str, str, str]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import shutil
 import threading
 import time
 from collections import Counter
@@ -19,7 +18,6 @@ from trainer.config import InputError, RunError, TrainerError
 from trainer.sweep.executor import Executor, Outcome, Training
 from trainer.sweep.search import Search, Trial
 from trainer.sweep.space import METRIC
-from trainer.training.run_folder import CHECKPOINTS
 
 log = logging.getLogger("trainer")
 
@@ -131,7 +129,7 @@ class Driver:
             running.epoch, running.value = int(told["epoch"]), told[METRIC]
             if self._search.report(running.trial, running.epoch, told[METRIC]) and not running.pruned:
                 running.pruned = True
-                running.training.stop()
+                running.training.stop(for_good=True)
             return
         del self.running[running.trial.number]
         if isinstance(told, BaseException):
@@ -157,8 +155,6 @@ class Driver:
             self._search.finish(running.trial, outcome.result[METRIC])
         elif running.pruned:
             self._search.finish(running.trial, None, pruned=True)
-            # It will not go on; one that finishes deletes its own.
-            shutil.rmtree(running.trial.folder / CHECKPOINTS, ignore_errors=True)
         elif self._is_stopping:  # it stays marked as running: the next sweep continues it
             return
         else:

@@ -49,8 +49,11 @@ class Training(Protocol):
     def events(self) -> Iterator[dict[str, Any]]:
         """The entry of each epoch as it ends (`epoch`, `val_accuracy`, …), until the training has ended."""
 
-    def stop(self) -> None:
-        """Ask it to write a checkpoint and end; the events end after it has."""
+    def stop(self, *, for_good: bool = False) -> None:
+        """Ask it to write a checkpoint and end; the events end after it has.
+
+        `for_good`: it is not to be continued, and its checkpoints are deleted.
+        """
 
 
 class Executor(Protocol):
@@ -67,6 +70,11 @@ class Executor(Protocol):
 
     def give_up(self, place: str) -> None:
         """Start nothing more there."""
+
+
+def group_of(trial: Trial) -> dict[str, str]:
+    """The variable by which W&B shows the runs of a sweep together."""
+    return {"WANDB_RUN_GROUP": os.environ.get("WANDB_RUN_GROUP", trial.folder.parent.name)}
 
 
 class FitProcess:
@@ -87,7 +95,7 @@ class FitProcess:
                 stdin=subprocess.PIPE,  # closed by the system when this process dies
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={name: value for name, value in os.environ.items() if name not in OTHER_RUN} | variables,
+                env={name: value for name, value in os.environ.items() if name not in OTHER_RUN} | dict(variables),
                 process_group=0,
             )
         self.pid = self._process.pid

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from trainer.machine import SHARED_BY
-from trainer.sweep.executor import FitProcess, Outcome
+from trainer.sweep.executor import FitProcess, Outcome, group_of
 from trainer.sweep.search import Trial
-from trainer.training.run_folder import is_in_use
+from trainer.training.run_folder import CHECKPOINTS, is_in_use
 
 Item = TypeVar("Item")
 
@@ -54,7 +55,9 @@ class LocalTraining:
     ) -> None:
         self.place = place
         self._give_back = give_back
-        self._process = FitProcess(options, trial.folder, share.variables)
+        self._checkpoints = trial.folder / CHECKPOINTS
+        self._is_for_good = False
+        self._process = FitProcess(options, trial.folder, {**share.variables, **group_of(trial)})
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(self._process.pid, share.cores)
 
@@ -66,9 +69,12 @@ class LocalTraining:
         try:
             yield from self._process.events()
         finally:
+            if self._is_for_good:
+                shutil.rmtree(self._checkpoints, ignore_errors=True)
             self._give_back()
 
-    def stop(self) -> None:
+    def stop(self, *, for_good: bool = False) -> None:
+        self._is_for_good = for_good
         self._process.stop()
 
 

@@ -6,7 +6,7 @@ import logging
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -17,6 +17,7 @@ from trainer.console import Echoes, print_next, print_saved, print_table
 from trainer.data.source import Source
 from trainer.data.spec import open_source
 from trainer.sweep.board import Board, best_metrics, caution, in_a_line, leaderboard, outcome
+from trainer.sweep.cluster import Cluster, connected
 from trainer.sweep.driver import Driver
 from trainer.sweep.executor import Executor
 from trainer.sweep.local import LocalExecutor
@@ -32,16 +33,6 @@ log = logging.getLogger("trainer")
 DEFAULT_TRIALS = 20
 FAILURES = 5  # whose reasons are shown at the end
 PICTURES = "sweep.html"
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """The Ray cluster that trials run on."""
-
-    address: str  # auto | HOST:PORT | ray://HOST:PORT
-    trial_cpus: int | None = None  # None: two, or what the smallest node has
-    trial_gpus: int | None = None  # None: one, where there are GPUs
-    run_root: Path | None = None  # where the nodes keep the run folders; None: in each one's cache
 
 
 def run_sweep(
@@ -62,7 +53,7 @@ def run_sweep(
     """
     spec = read_spec(file, options)
     sources = open_sources(spec)
-    spec = with_data(spec, sources)
+    spec = replace(spec, data=tuple(source.fingerprint for source in sources))  # other pictures make another sweep
     with Search(spec, RUNS / f"sweep-{spec.name}") as search:
         most = trials if trials is not None else spec.run_cap
         if most is None and spec.method != "grid":
@@ -73,7 +64,8 @@ def run_sweep(
             "sweep in %s: %s, %s trials; %s", search.folder, spec.method, count, in_a_line(fixed) or "nothing fixed"
         )
         try:
-            with _stoppable(), _executor(search, sources, workers, cluster) as executor:
+            # Ray takes the signals when it starts.
+            with _executor(search, sources, workers, cluster) as executor, _stoppable():
                 driver = Driver(search, executor, most=most, retry_failed=retry_failed)
                 with Board(search, driver, most).shown() as board:
                     driver.run(board.refresh)
@@ -94,11 +86,6 @@ def open_sources(spec: SweepSpec) -> list[Source]:
     return [open_source(dataset, Path(folders[0]) if folders else None) for dataset in spec.given("dataset")]
 
 
-def with_data(spec: SweepSpec, sources: Sequence[Source]) -> SweepSpec:
-    """The sweep of the data as it is now: other pictures in the same folder make another sweep."""
-    return replace(spec, data=tuple(source.fingerprint for source in sources))
-
-
 @contextmanager
 def _executor(
     search: Search, sources: Sequence[Source], workers: int | None, cluster: Cluster | None
@@ -106,8 +93,6 @@ def _executor(
     if cluster is None:
         yield LocalExecutor(workers or 1)
         return
-    from trainer.sweep.cluster import connected
-
     with connected(cluster, search, sources, workers) as executor:
         yield executor
 

@@ -1,0 +1,160 @@
+"""A node of a cluster: whether it can run a sweep's trials, and a trial there. Nothing here knows what carries it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import queue
+import shutil
+import tarfile
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import trainer
+from trainer.config import InputError
+from trainer.data.cache_entries import cache_dir
+from trainer.data.cache_transfer import Entry, unpack
+from trainer.data.source import Source
+from trainer.data.spec import open_source
+from trainer.machine import CPUS, SHARED_BY
+from trainer.sweep.executor import FitProcess, Outcome
+from trainer.training.run_folder import CHECKPOINTS, LOCK, is_in_use
+
+
+@dataclass(frozen=True)
+class DataNeed:
+    """A data set that a node must have, at the same place."""
+
+    spec: str
+    data_dir: Path | None
+    images: int
+    contents: str  # a digest of the class names, and of the files' names and sizes where they are files
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a node must have, so that its trials are like those of any other."""
+
+    versions: Mapping[str, str]
+    data: tuple[DataNeed, ...]
+
+
+def needs_of(sources: Iterable[Source], data_dir: Path | None) -> Needs:
+    """What this machine has."""
+    return Needs(_versions(), tuple(DataNeed(one.spec, data_dir, len(one), _contents(one)) for one in sources))
+
+
+def prepare(needs: Needs, entries: Mapping[str, Sequence[Entry]]) -> str:
+    """What this node lacks, in a line; empty where it lacks nothing, and then its cache has `entries`, by data set."""
+    for package, expected in needs.versions.items():
+        found = _versions()[package]
+        if found != expected:
+            return f"has {package} {found}, and the sweep runs with {expected}"
+    for need in needs.data:
+        try:
+            source = open_source(need.spec, need.data_dir)
+        except InputError as error:
+            return str(error).removeprefix("--dataset: ")
+        if len(source) != need.images:
+            return f"has {len(source)} images of {need.spec}, and the sweep's has {need.images}"
+        if _contents(source) != need.contents:
+            return f"has other images or classes in {need.spec}"
+        unpack(source, entries.get(need.spec, ()))
+    return ""
+
+
+def root_of(run_root: Path | None) -> Path:
+    """Where the run folders of trials lie on a node."""
+    return run_root or cache_dir() / "sweeps"
+
+
+def busy(folders: Iterable[Path], run_root: Path | None) -> list[bool]:
+    """Whether trainings are under way in these, which are given as within the root."""
+    return [is_in_use(root_of(run_root) / folder) for folder in folders]
+
+
+class NodeTrial:
+    """A trial on this node: `trainer fit` in a process of its own. The methods are called from elsewhere."""
+
+    def start(
+        self, options: Sequence[str], folder: Path, run_root: Path | None, cpus: int, variables: Mapping[str, str]
+    ) -> None:
+        """Run it in `folder` within the root, with so many `cpus`; `variables` are added to its environment."""
+        self._folder = root_of(run_root) / folder
+        threads = {CPUS: cpus, "TF_NUM_INTRAOP_THREADS": cpus, SHARED_BY: max(1, (os.cpu_count() or 1) // cpus)}
+        self._process = FitProcess(
+            options, self._folder, {name: str(value) for name, value in threads.items()} | dict(variables)
+        )
+        self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def poll(self, seconds: float) -> list[dict[str, Any] | None]:
+        """The epochs that have ended since, after `seconds` at most; None at the end of the training."""
+        told = []
+        try:
+            told.append(self._events.get(timeout=seconds))
+            while True:
+                told.append(self._events.get_nowait())
+        except queue.Empty:
+            return told
+
+    def stop(self) -> None:
+        """Have it write a checkpoint and end."""
+        self._process.stop()
+
+    def outcome(self) -> Outcome:
+        """Once it has ended."""
+        return self._process.outcome
+
+    def files(self) -> bytes:
+        """The run folder without checkpoints: a tar."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            tar.add(self._folder, "", filter=_to_send)
+        return buffer.getvalue()
+
+    def delete(self) -> None:
+        """Delete the run folder."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _follow(self) -> None:
+        try:
+            for event in self._process.events():
+                self._events.put(event)
+        finally:
+            self._events.put(None)
+
+
+def receive(files: bytes, folder: Path) -> None:
+    """Put what `NodeTrial.files` has sent into a folder."""
+    with tarfile.open(fileobj=io.BytesIO(files)) as tar:
+        tar.extractall(folder, filter="data")
+
+
+def _to_send(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if member.name in (CHECKPOINTS, LOCK) else member
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Of what decides the result of a trial; our own code is told by what is in its files."""
+    digest = hashlib.sha256()
+    package = Path(trainer.__file__).parent
+    for file in sorted(package.rglob("*.py")):
+        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return {"trainer": f"{version('trainer')} ({digest.hexdigest()[:8]})", "tensorflow": version("tensorflow")}
+
+
+def _contents(source: Source) -> str:
+    digest = hashlib.sha256("\0".join(source.labels).encode())
+    for example in source.examples():
+        if not isinstance(example.data, str):  # each would have to be read
+            break
+        digest.update(f"\0{example.split}\0{example.name}\0{example.size_bytes}".encode())
+    return digest.hexdigest()
