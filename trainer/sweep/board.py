@@ -104,7 +104,7 @@ class Board:
         now = time.monotonic()
         running = [max(0.0, each - (now - one.started)) for one in self._driver.running.values()]
         seconds = (sum(running) + each * max(0, left - len(running))) / max(1, min(left, self._driver.room))
-        return f", about {spoken(seconds)} left"
+        return f", about {spoken(seconds)} left" if seconds >= 1 else ""
 
 
 def leaderboard(search: Search) -> list[tuple[str, str, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -30,6 +31,7 @@ USUAL_CPUS = 2
 LOOK_S = 2.0  # between two looks at the nodes
 FIRST_LOOK_S = 120.0  # a node may have to start TensorFlow to read its data
 WAIT_S = 1.0
+CONNECT_S = 10.0
 POLL_S = 10.0
 PATIENCE_S = 60.0  # a node that does not answer for so long is lost
 
@@ -78,7 +80,10 @@ def _import() -> Any:
 
 
 def _connect(ray: Any, address: str) -> None:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
+        if host:  # Ray itself would try for ever
+            socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     except Exception as error:  # of many types, by address
         first = str(error).strip().partition("\n")[0]

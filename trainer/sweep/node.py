@@ -9,6 +9,7 @@ import queue
 import shutil
 import tarfile
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +26,8 @@ from trainer.data.spec import open_source
 from trainer.machine import CPUS, SHARED_BY
 from trainer.sweep.executor import FitProcess, Outcome
 from trainer.training.run_folder import CHECKPOINTS, LOCK, is_in_use
+
+PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,10 @@ class NodeTrial:
     ) -> None:
         """Run it in `folder` within the root, with so many `cpus`; `variables` are added to its environment."""
         self._folder = root_of(run_root) / folder
+        # Where all nodes reach the root: the lost one's training may live a little longer than its node.
+        deadline = time.monotonic() + PATIENCE_S
+        while is_in_use(self._folder) and time.monotonic() < deadline:
+            time.sleep(0.5)
         threads = {CPUS: cpus, "TF_NUM_INTRAOP_THREADS": cpus, SHARED_BY: max(1, (os.cpu_count() or 1) // cpus)}
         self._process = FitProcess(
             options, self._folder, {name: str(value) for name, value in threads.items()} | dict(variables)
@@ -138,7 +145,8 @@ def receive(files: bytes, folder: Path) -> None:
 
 
 def _to_send(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return None if member.name in (CHECKPOINTS, LOCK) else member
+    is_left_out = member.issym() or member.name in (CHECKPOINTS, LOCK)  # W&B links to its own log
+    return None if is_left_out else member
 
 
 @cache

@@ -1,0 +1,245 @@
+"""Sweeps on two nodes of a Ray cluster on this machine, as their user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer.artifact import store
+from trainer.config import FitConfig, searchable
+from trainer.sweep.search import POINT, Search
+from trainer.sweep.sweep import open_sources
+from trainer.sweep.sweep_file import read_spec
+
+pytestmark = pytest.mark.cluster
+
+ROOT = Path(__file__).parents[2]
+STAND_IN = Path(__file__).parent / "stand_in"
+GRID = ROOT / "sweeps" / "grid.yaml"
+POINTS = 8  # of the grid
+
+
+class Cluster:
+    """A head and a second node with one CPU each; their trials are the stand-in's."""
+
+    def __init__(self, folder: Path, environment: pytest.MonkeyPatch) -> None:
+        self.log = folder / "log"
+        self.log.mkdir()
+        self._environment = environment
+        environment.chdir(folder)
+        environment.setenv("STAND_IN", str(STAND_IN / "stand_in_fit.py"))
+        environment.setenv("STAND_IN_LOG", str(self.log))
+        environment.setenv("STAND_IN_EPOCH_S", "0.2")
+        environment.delenv("WANDB_DIR")  # W&B's files go to the run folders
+        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        environment.setenv("PYTHONPATH", os.pathsep.join((str(STAND_IN), *sys.path)))
+        from ray.cluster_utils import Cluster as RayCluster
+
+        self._ray = RayCluster()
+        self.address = ""
+
+    def add(self, **environment: str) -> Any:
+        """A node, with these variables; the first one is the head."""
+        with self._environment.context() as own:
+            for name, value in environment.items():
+                own.setenv(name, value)
+            node = self._ray.add_node(num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20)
+        self.address = self._ray.address
+        return node
+
+    def remove(self, node: Any) -> None:
+        """As when its power fails."""
+        self._ray.remove_node(node, allow_graceful=False)
+
+    def command(self, *arguments: object) -> list[str]:
+        words = ["sweep", *map(str, arguments), "--cluster", self.address]
+        return [str(Path(sys.executable)), "-m", "trainer", *words]
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(self.command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def sweep(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=90, check=False)
+
+    def told(self) -> list[dict[str, Any]]:
+        """What the trials have left, in the order of time."""
+        lines = [json.loads(line) for file in self.log.iterdir() for line in file.read_text().splitlines()]
+        return sorted(lines, key=lambda line: line["at"])
+
+    def wait_for(self, what: str, count: int) -> None:
+        deadline = time.monotonic() + 60
+        while sum(line["what"] == what for line in self.told()) < count:
+            assert time.monotonic() < deadline, self.told()
+            time.sleep(0.1)
+
+    def close(self) -> None:
+        self._ray.shutdown()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    started = Cluster(tmp_path, monkeypatch)
+    with ExitStack() as stack:
+        stack.callback(started.close)
+        yield started
+
+
+def search_of(file: Path) -> Search:
+    """The search of the one sweep under `runs`, once it is not running."""
+    (folder,) = Path("runs").glob("sweep-*")
+    spec = read_spec(file, searchable(FitConfig))
+    return Search(replace(spec, data=tuple(one.fingerprint for one in open_sources(spec))), folder)
+
+
+def points_of(search: Search) -> list[str]:
+    return [str(trial.user_attrs[POINT]) for trial in search.trials()]
+
+
+def never_twice_at_a_time(told: list[dict[str, Any]]) -> bool:
+    """Whether each process of a trial began after the last sign of life of the one before."""
+    process: dict[str, int] = {}
+    return all(
+        line["what"] == "started" or process[line["trial"]] == line["pid"]
+        for line in told
+        if line["what"] != "started" or process.update({line["trial"]: line["pid"]}) is None
+    )
+
+
+def test_a_grid_has_the_same_points_as_on_one_machine_each_once(cluster: Cluster) -> None:
+    cluster.add()
+    cluster.add()
+    done = cluster.sweep(GRID)
+    assert done.returncode == 0, done.stderr
+    assert "2 nodes with room for 2 trials of 1 CPUs at once" in done.stderr
+    assert [line["what"] for line in cluster.told()].count("finished") == POINTS
+    with search_of(GRID) as search:
+        assert len(search.leaders()) == POINTS
+        assert all((search.folder / f"trial-{number:04d}" / "export" / "model").exists() for number in range(POINTS))
+        on_cluster = points_of(search)
+    assert not list(Path(os.environ["TRAINER_CACHE_DIR"]).glob("sweeps/*/*"))  # the nodes keep nothing
+    shutil.rmtree("runs")
+    locally = [word for word in cluster.command(GRID) if word not in ("--cluster", cluster.address)]
+    subprocess.run([*locally, "--workers=2"], check=True, capture_output=True, timeout=100)
+    with search_of(GRID) as search:
+        assert points_of(search) == on_cluster
+        assert len(set(on_cluster)) == POINTS
+
+
+def test_a_node_that_is_lost_costs_no_trial(cluster: Cluster) -> None:
+    cluster.add()
+    second = cluster.add(STAND_IN_EPOCH_S="2")
+    shared = Path("shared").absolute()
+    sweep = cluster.start(GRID, "--run-root", shared)
+    cluster.wait_for("finished", 2)
+    while not any(file.read_text() == "1" for file in shared.glob("*/*/checkpoints/epoch")):
+        time.sleep(0.05)
+    cluster.remove(second)
+    _, errors = sweep.communicate(timeout=120)
+    assert sweep.returncode == 0, errors
+    assert " was lost; it is run again" in errors
+    told = cluster.told()
+    assert any(line["what"] == "started" and line["epoch"] > 0 for line in told)  # from its checkpoint
+    assert never_twice_at_a_time(told)
+    assert sorted(line["trial"] for line in told if line["what"] == "finished") == [
+        f"trial-{number:04d}" for number in range(POINTS)
+    ]
+    with search_of(GRID) as search:
+        assert len(set(points_of(search))) == len(search.leaders()) == POINTS
+
+
+def test_a_driver_that_was_killed_goes_on_where_it_was(cluster: Cluster) -> None:
+    cluster.add(STAND_IN_EPOCH_S="1")
+    cluster.add(STAND_IN_EPOCH_S="1")
+    first = cluster.start(GRID)
+    cluster.wait_for("started", 4)
+    first.kill()
+    first.communicate()
+    done = cluster.sweep(GRID)
+    assert done.returncode == 0, done.stderr
+    told = cluster.told()
+    assert never_twice_at_a_time(told)
+    finished = [line["trial"] for line in told if line["what"] == "finished"]
+    assert set(finished) == {f"trial-{number:04d}" for number in range(POINTS)}
+    assert len(finished) <= POINTS + 2  # those that had ended when it was killed, and it did not know yet
+    with search_of(GRID) as search:
+        assert len(set(points_of(search))) == len(search.leaders()) == POINTS
+
+
+def test_a_signal_stops_all_with_checkpoints_and_the_local_executor_goes_on(cluster: Cluster) -> None:
+    cluster.add(STAND_IN_EPOCH_S="1")
+    sweep = cluster.start(GRID)
+    cluster.wait_for("started", 2)
+    sweep.send_signal(signal.SIGTERM)
+    _, errors = sweep.communicate(timeout=60)
+    assert sweep.returncode == 143, errors
+    assert [line["what"] for line in cluster.told()][-1] == "stopped"
+    locally = [word for word in cluster.command(GRID) if word not in ("--cluster", cluster.address)]
+    subprocess.run(locally, check=True, capture_output=True, timeout=100)
+    with search_of(GRID) as search:
+        assert len(set(points_of(search))) == len(search.leaders()) == POINTS
+
+
+def test_a_sick_node_and_one_with_other_code_are_named_and_get_no_more(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.add()
+    cluster.add(STAND_IN_FAILS="1")
+    other = tmp_path / "other"
+    shutil.copytree(ROOT / "trainer", other / "trainer", ignore=shutil.ignore_patterns("__pycache__"))
+    with (other / "trainer" / "__init__.py").open("a") as file:
+        file.write("# changed\n")
+    cluster.add(PYTHONPATH=os.pathsep.join((str(other), os.environ["PYTHONPATH"])))
+    done = cluster.sweep(GRID)
+    assert done.returncode == 0, done.stderr
+    assert "2 nodes with room for 2 trials" in done.stderr
+    (unfit,) = [line for line in done.stderr.splitlines() if "it gets no trials" in line]
+    assert ": has trainer 0.1.0 (" in unfit
+    assert ", and the sweep runs with 0.1.0 (" in unfit
+    assert "3 trials in a row have failed there; it gets no more" in done.stderr
+    assert [line["what"] for line in cluster.told()].count("failed") == 3
+    assert "trials that failed and are left out: 3; --retry-failed runs them once more" in done.stderr
+    with search_of(GRID) as search:
+        assert len(search.leaders()) == POINTS - 3
+
+
+def test_what_cannot_work_is_said_before_the_first_trial(cluster: Cluster) -> None:
+    cluster.add()
+    done = cluster.sweep(GRID, "--trial-cpus", "64")
+    assert done.returncode == 2
+    assert done.stderr.endswith("error: --cluster: no node has the 64 CPUs and 0 GPUs that a trial is given\n")
+    cluster.address = "127.0.0.1:9"
+    done = cluster.sweep(GRID)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: --cluster 127.0.0.1:9: no Ray cluster answers (")
+    assert cluster.told() == []
+
+
+def test_a_real_training_comes_home_and_is_published(cluster: Cluster) -> None:
+    os.environ["STAND_IN"] = ""  # until the fixture's end
+    cluster.add()
+    file = Path("two.yaml")
+    file.write_text(
+        "method: grid\nmetric: {name: val_accuracy, goal: maximize}\nparameters:\n"
+        "  dataset: {value: 'builtin:digits'}\n  epochs: {value: 2}\n  limit: {value: 320}\n"
+        "  learning_rate: {values: [0.001, 0.002]}\n"
+    )
+    done = cluster.sweep(file, "--save-best")
+    assert done.returncode == 0, done.stderr
+    assert store.find("digits").tag in done.stdout
+    with search_of(file) as search:
+        for trial in search.leaders():
+            folder = search.folder / f"trial-{trial.number:04d}"
+            assert set(trial.intermediate_values) == {1, 2}
+            assert (folder / "report" / "report.html").exists()
+            assert "epoch 2/2" in (folder / "fit.log").read_text()
+            assert list(folder.glob("wandb/offline-run-*"))
