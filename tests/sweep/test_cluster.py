@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ import pytest
 from trainer.artifact import store
 from trainer.config import FitConfig, searchable
 from trainer.sweep.search import POINT, Search
-from trainer.sweep.sweep import open_sources
-from trainer.sweep.sweep_file import read_spec
+from trainer.sweep.sweep import read_sweep
 
 pytestmark = pytest.mark.cluster
 
@@ -99,8 +97,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 def search_of(file: Path) -> Search:
     """The search of the one sweep under `runs`, once it is not running."""
     (folder,) = Path("runs").glob("sweep-*")
-    spec = read_spec(file, searchable(FitConfig))
-    return Search(replace(spec, data=tuple(one.fingerprint for one in open_sources(spec))), folder)
+    return Search(read_sweep(file, searchable(FitConfig))[0], folder)
 
 
 def points_of(search: Search) -> list[str]:

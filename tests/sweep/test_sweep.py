@@ -15,8 +15,7 @@ from PIL import Image
 
 from trainer.artifact import store
 from trainer.sweep.search import POINT, RUN, Search
-from trainer.sweep.sweep import with_data
-from trainer.sweep.sweep_file import read_spec
+from trainer.sweep.sweep import read_sweep
 
 OPTIONS = ("dataset", "epochs", "learning_rate", "dropout", "limit", "model")
 GRID = """\
@@ -52,8 +51,10 @@ def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def trials_of(file: Path) -> Search:
+    """To be read, while another process may go on with it."""
     (folder,) = Path("runs").glob("sweep-*")
-    return Search(with_data(read_spec(file, OPTIONS)), folder)
+    with Search(read_sweep(file, OPTIONS)[0], folder) as search:
+        return search
 
 
 def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
@@ -96,21 +97,18 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
     assert shown.stderr.splitlines()[-1] == "next: trainer sweep grid.yaml --trials 0 --save-best"
 
 
-def test_a_sweep_without_trials_names_itself_and_its_storage() -> None:
-    done = sweep(str(write(GRID.replace("EPOCHS", "1"))), "--trials", "0", "--storage", "sqlite:///trials.db")
+def test_a_sweep_without_trials_names_itself() -> None:
+    done = sweep(str(write(GRID.replace("EPOCHS", "1"))), "--trials", "0")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[-1] == "next: trainer sweep grid.yaml --storage sqlite:///trials.db"
+    assert done.stderr.splitlines()[-1] == "next: trainer sweep grid.yaml"
 
 
-def test_the_password_of_a_storage_is_shown_nowhere() -> None:
-    file = str(write(GRID.replace("EPOCHS", "1")))
-    done = sweep(file, "--trials", "0", "--storage", "sqlite:///trials.db?password=s3cret")
-    assert done.stderr.splitlines()[-1].endswith("'sqlite:///trials.db?password=***'"), done.stderr
-    for url in ("nosuch://me:s3cret@db/x", "me:s3cret@db", "postgresql://me:s3cret@127.0.0.1:1/x"):
-        for debug in ((), ("--debug",)):
-            done = sweep(file, "--trials", "0", "--storage", url, *debug)
-            assert done.returncode == 2
-            assert "s3cret" not in done.stdout + done.stderr
+def test_options_of_a_cluster_without_one_are_refused() -> None:
+    for option in ("--trial-cpus=2", "--trial-gpus=0", "--run-root=shared"):
+        done = sweep(str(write(GRID)), option)
+        assert done.returncode == 2
+        name = option.partition("=")[0]
+        assert done.stderr == f"error: {name}: is for the machines of a cluster; --cluster names it\n"
 
 
 def test_failures_in_a_row_stop_the_workers_with_the_reason() -> None:
@@ -141,16 +139,16 @@ def test_other_pictures_in_the_folder_make_another_sweep() -> None:
         Path("photos", name).mkdir(parents=True)
         Image.new("RGB", (8, 8), "red" if name == "cat" else "blue").save(Path("photos", name, "1.png"))
     file = write(GRID.replace("EPOCHS", "1").replace("builtin:digits", "folder:photos"))
-    first = with_data(read_spec(file, OPTIONS))
-    assert with_data(read_spec(file, OPTIONS)).name == first.name
+    first = read_sweep(file, OPTIONS)[0]
+    assert read_sweep(file, OPTIONS)[0].name == first.name
     picture = next(Path("photos", "cat").iterdir())
     picture.write_bytes(next(Path("photos", "dog").iterdir()).read_bytes())
-    by_parameter = with_data(read_spec(file, OPTIONS))
+    by_parameter = read_sweep(file, OPTIONS)[0]
     assert by_parameter.name != first.name
     command = file.read_text().replace('  dataset: {value: "folder:photos"}\n', "")
     for words in ('"--dataset=folder:photos"', '"--dataset", "folder:photos"'):
         file.write_text(command.replace('"--no-save"', words))
-        assert with_data(read_spec(file, OPTIONS)).data == by_parameter.data
+        assert read_sweep(file, OPTIONS)[0].data == by_parameter.data
 
 
 @pytest.mark.slow
@@ -171,15 +169,19 @@ def test_a_sweep_that_was_killed_is_completed() -> None:
 
 
 @pytest.mark.slow
-def test_two_sweeps_share_one_journal_and_a_signal_loses_nothing() -> None:
+def test_a_second_sweep_is_refused_and_a_signal_loses_nothing() -> None:
     file = write(GRID.replace("EPOCHS", "6"))
-    processes = [subprocess.Popen(command(str(file)), stderr=subprocess.DEVNULL) for _ in range(2)]
+    process = subprocess.Popen(command(str(file)), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list(Path("runs").glob("sweep-*/trial-0001/checkpoints/step-*")):
         assert time.monotonic() < deadline
         time.sleep(0.5)
-    processes[0].send_signal(signal.SIGTERM)
-    assert processes[0].wait(60) == 143
-    assert processes[1].wait(300) == 0
+    second = sweep(str(file))
+    assert second.returncode == 2
+    assert second.stderr.splitlines()[-1].endswith(f": this sweep is running already, as process {process.pid}")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert sweep(str(file)).returncode == 0
     search = trials_of(file)
     assert [trial.state.name for trial in search.trials()] == ["COMPLETE"] * 4
+    assert "continuing at step" in (search.folder / "trial-0001" / "fit.log").read_text()

@@ -51,9 +51,7 @@ def run_sweep(
     Raises InputError for what is wrong in the file or given to the trials, RunError where all of them fail, and
     Interrupted after a signal.
     """
-    spec = read_spec(file, options)
-    sources = open_sources(spec)
-    spec = replace(spec, data=tuple(source.fingerprint for source in sources))  # other pictures make another sweep
+    spec, sources = read_sweep(file, options)
     with Search(spec, RUNS / f"sweep-{spec.name}") as search:
         most = trials if trials is not None else spec.run_cap
         if most is None and spec.method != "grid":
@@ -77,13 +75,18 @@ def run_sweep(
         elif search.leaders():
             print_next("trainer", "sweep", file, "--trials", "0", "--save-best")
         else:
-            print_next("trainer", "sweep", file)
+            print_next("trainer", "sweep", file, *(("--cluster", cluster.address) if cluster else ()))
 
 
-def open_sources(spec: SweepSpec) -> list[Source]:
-    """The data sets of a sweep. Raises InputError for one that cannot be used, for which each trial would fail."""
+def read_sweep(file: Path, options: Sequence[str]) -> tuple[SweepSpec, list[Source]]:
+    """A sweep file, and its data as it is now: other pictures in the same folder make another sweep.
+
+    Raises InputError for what is wrong in the file, and for data that cannot be used, for which each trial would fail.
+    """
+    spec = read_spec(file, options)
     folders = spec.given("data_dir")
-    return [open_source(dataset, Path(folders[0]) if folders else None) for dataset in spec.given("dataset")]
+    sources = [open_source(dataset, Path(folders[0]) if folders else None) for dataset in spec.given("dataset")]
+    return replace(spec, data=tuple(source.fingerprint for source in sources)), sources
 
 
 @contextmanager

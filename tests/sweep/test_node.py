@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from test_executor import stand_in
+
+from trainer.data.source import Source
+from trainer.data.spec import open_source
+from trainer.machine import available_cpus
+from trainer.sweep.node import NodeTrial, busy, needs_of, prepare, receive, root_of
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), "red" if name == "cat" else "blue").save(tmp_path / "photos" / name / "1.png")
+    return open_source(f"folder:{tmp_path / 'photos'}")
+
+
+def test_a_node_with_the_same_data_and_code_lacks_nothing(source: Source) -> None:
+    assert prepare(needs_of([source], None), {}) == ""
+
+
+def test_what_a_node_lacks_is_said_in_a_line(source: Source, tmp_path: Path) -> None:
+    needs, photos = needs_of([source], None), tmp_path / "photos"
+    other = replace(needs, versions={**needs.versions, "tensorflow": "1.0"})
+    assert prepare(other, {}).endswith("and the sweep runs with 1.0")
+    shutil.copy(photos / "cat" / "1.png", photos / "cat" / "2.png")
+    assert prepare(needs, {}) == f"has 3 images of folder:{photos}, and the sweep's has 2"
+    (photos / "cat" / "1.png").unlink()
+    assert prepare(needs, {}) == f"has other images or classes in folder:{photos}"
+    shutil.rmtree(photos)
+    assert prepare(needs, {}) == f"{photos} does not exist; a folder is expected"
+
+
+def test_a_trial_is_run_followed_sent_home_and_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = '{"event": "epoch", "epoch": 1, "val_accuracy": 0.5}'
+    script = (
+        f"for word; do case $word in --run-dir=*) folder=${{word#*=}};; esac; done; echo '{told}'\n"
+        "mkdir $folder/checkpoints; touch $folder/checkpoints/big; ln -s /nowhere/else $folder/link\n"
+        "echo $TRAINER_CPUS $TF_NUM_INTRAOP_THREADS > $folder/cpus; echo '{\"val_accuracy\": 0.6}'"
+    )
+    stand_in(tmp_path, monkeypatch, script)
+    trial, folder = NodeTrial(), Path("grid-1/trial-0000")
+    trial.start([], folder, tmp_path / "root", 3, {})
+    told_all = []
+    while None not in told_all:
+        told_all += trial.poll(10)
+    assert [event["epoch"] for event in told_all if event] == [1]
+    assert trial.outcome().result == {"val_accuracy": 0.6}
+    assert busy([folder], tmp_path / "root") == [False]
+    receive(trial.files(), tmp_path / "home")
+    assert sorted(file.name for file in (tmp_path / "home").iterdir()) == ["cpus", "fit.log"]
+    assert (tmp_path / "home" / "cpus").read_text() == "3 3\n"
+    trial.delete()
+    assert not (root_of(tmp_path / "root") / folder).exists()
+
+
+def test_a_trial_counts_on_the_cpus_that_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINER_CPUS", "1")
+    assert available_cpus() == 1
