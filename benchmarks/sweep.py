@@ -1,41 +1,53 @@
-"""What a sweep costs over its trainings: 8 short trials with two workers beside the same trainings one by one.
+"""What a sweep costs over its trainings: on this machine, and on two nodes of a Ray cluster on this machine.
 
-    python benchmarks/sweep.py
+    python benchmarks/sweep.py                 8 short trials with two workers beside the same trainings one by one,
+                                               then on two nodes that are there already
+    python benchmarks/sweep.py heads FOLDER    30 trials of the head alone, on features that the cache has
+    python benchmarks/sweep.py thousand        1,000 trials of a stand-in on two nodes, three of which are lost with
+                                               their node
 
-The trainings one by one have one core each; the sweep has two workers with one core each, so that half of their sum is
-what it would take at best.
+The trainings one by one have one core each; two workers have one core each, too, so that half of their sum is what a
+sweep would take at best.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import resource
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hardware import hardware
 
+ROOT = Path(__file__).parents[1]
+STAND_IN = ROOT / "tests" / "sweep" / "stand_in"
 RATES = (0.0005, 0.0007, 0.001, 0.0014, 0.002, 0.0028, 0.004, 0.0056)
 FIT = ("--dataset=builtin:digits", "--epochs=3")
-SWEEP = f"""\
+HEADS = 30
+TRIALS = 1000
+LOST = (200, 500, 800)  # the trials at which a node is lost
+SWEEP = """\
 method: grid
 metric: {{name: val_accuracy, goal: maximize}}
 parameters:
-  learning_rate: {{values: {list(RATES)}}}
-command: ["${{env}}", "trainer", "fit", "--no-save", {", ".join(FIT)}, "${{args}}"]
+  {parameters}
+command: ["${{env}}", "trainer", "fit", "--no-save", {options}, "${{args}}"]
 """
 
 
-def timed(command: list[str], folder: str, cores: set[int]) -> float:
+def timed(command: list[str], cores: set[int]) -> float:
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "trainer", *command],
-        cwd=folder,
-        env=os.environ | {"TRAINER_CACHE_DIR": f"{folder}/cache"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", "trainer", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     os.sched_setaffinity(process.pid, cores)
     if process.wait():
@@ -43,19 +55,124 @@ def timed(command: list[str], folder: str, cores: set[int]) -> float:
     return time.perf_counter() - start
 
 
+def write_sweep(name: str, parameters: str, options: tuple[str, ...]) -> str:
+    Path(name).write_text(SWEEP.format(parameters=parameters, options=", ".join(options)))
+    return name
+
+
+@contextmanager
+def nodes(cpus: int = 1) -> Iterator[Any]:
+    """A cluster of two nodes on this machine."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster()
+    try:
+        for _ in range(2):
+            add_node(cluster, cpus)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def add_node(cluster: Any, cpus: int = 1) -> Any:
+    return cluster.add_node(num_cpus=cpus, include_dashboard=False, object_store_memory=200 * 2**20)
+
+
+def measure_overhead(cores: set[int]) -> None:
+    fit = ["fit", *FIT, "--no-save", "--wandb=offline"]
+    timed([*fit, "--run-dir=warm"], cores)  # fills the cache of decoded images
+    alone = [timed([*fit, f"--learning-rate={rate}", f"--run-dir=r{rate}"], {min(cores)}) for rate in RATES]
+    file = write_sweep("sweep.yaml", f"learning_rate: {{values: {list(RATES)}}}", FIT)
+    together = timed(["sweep", file, "--workers=2"], cores)
+    half = sum(alone) / 2
+    print(f"one by one {sum(alone):.0f} s, half of it {half:.0f} s", flush=True)
+    print(f"two workers {together:.0f} s, ratio {together / half:.2f}", flush=True)
+    Path("runs").rename("local-runs")
+    with nodes() as cluster:
+        together = timed(["sweep", file, f"--cluster={cluster.address}"], cores)
+    print(f"two nodes {together:.0f} s, ratio {together / half:.2f}")
+
+
+def measure_heads(folder: Path, cores: set[int]) -> None:
+    options = (f"--dataset=folder:{folder}", "--fine-tune=none")
+    timed(["fit", *options, "--no-save", "--wandb=offline", "--run-dir=warm"], cores)
+    parameters = "flip: {values: ['on', 'off', auto]}\n  class_weights: {values: [none, balanced]}\n"
+    seeds = f"  seed: {{values: {list(range(HEADS // 6))}}}"
+    seconds = timed(["sweep", write_sweep("heads.yaml", parameters + seeds, options), "--workers=2"], cores)
+    print(f"{HEADS} heads in {seconds:.0f} s: {seconds / HEADS:.2f} s a trial")
+
+
+def measure_thousand() -> None:
+    """The driver runs in this process, so that its own time can be told: that of its main thread."""
+    from trainer.sweep.cluster import Cluster, connected
+    from trainer.sweep.driver import Driver
+    from trainer.sweep.search import Search
+    from trainer.sweep.sweep import read_sweep
+
+    log = Path("log")
+    log.mkdir()
+    os.environ |= {
+        "PYTHONPATH": os.pathsep.join((str(STAND_IN), os.environ.get("PYTHONPATH", ""))),
+        "STAND_IN": str(STAND_IN / "stand_in_fit.py"),
+        "STAND_IN_LOG": str(log.absolute()),
+        "STAND_IN_EPOCH_S": "0.01",
+    }
+    file = write_sweep("thousand.yaml", f"seed: {{min: 0, max: {TRIALS - 1}}}", ("--dataset=builtin:digits",))
+    spec, sources = read_sweep(Path(file), ["seed", "dataset"])
+    marks: dict[int, tuple[float, int]] = {}  # finished trials → the driver's CPU seconds, and its memory
+    with nodes(cpus=4) as cluster, Search(spec, Path("runs/thousand")) as search:
+        second = [next(iter(cluster.worker_nodes))]
+
+        def lose_a_node() -> None:
+            cluster.remove_node(second.pop(), allow_graceful=False)
+            second.append(add_node(cluster, 4))
+
+        with connected(Cluster(cluster.address, trial_cpus=1), search, sources, None) as executor:
+            driver = Driver(search, executor, most=None, retry_failed=False)
+            to_lose = list(LOST)
+
+            def refresh() -> None:
+                finished = len(search.leaders())
+                marks[finished] = (time.thread_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+                if to_lose and finished >= to_lose[0]:
+                    del to_lose[0]
+                    threading.Thread(target=lose_a_node).start()
+
+            start = time.perf_counter()
+            driver.run(refresh)
+            seconds = time.perf_counter() - start
+        points = {json.dumps(trial.user_attrs["point"]) for trial in search.leaders()}
+        told = [json.loads(line) for one in log.iterdir() for line in one.read_text().splitlines()]
+        started = sum(line["what"] == "started" for line in told)
+        print(
+            f"{len(points)} distinct points in {seconds:.0f} s, {started} starts, {len(search.open_failures())} failed"
+        )
+    for first, last in ((50, 150), (450, 550), (TRIALS - 100, TRIALS)):
+        inside = [(finished, *mark) for finished, mark in sorted(marks.items()) if first <= finished <= last]
+        (count_a, cpu_a, _), (count_b, cpu_b, memory) = inside[0], inside[-1]
+        each = 1000 * (cpu_b - cpu_a) / (count_b - count_a)
+        print(f"trials {count_a} to {count_b}: {each:.1f} ms of the driver each, {memory / 1024:.0f} MB at most")
+    print(f"median time of a trial {statistics.median(map(seconds_of, search.leaders())):.2f} s")
+
+
+def seconds_of(trial: Any) -> float:
+    return float(trial.duration.total_seconds())
+
+
 def main() -> None:
-    cores = sorted(os.sched_getaffinity(0))[:2]
+    cores = set(sorted(os.sched_getaffinity(0))[:2])
+    what = sys.argv[1] if len(sys.argv) > 1 else "overhead"
+    folder = Path(sys.argv[2]).absolute() if what == "heads" else Path()
     print(hardware(), flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "sweep.yaml").write_text(SWEEP)
-        fit = ["fit", *FIT, "--no-save", "--wandb=offline"]
-        timed([*fit, "--run-dir=warm"], folder, set(cores))  # fills the cache of decoded images
-        alone = [timed([*fit, f"--learning-rate={rate}", f"--run-dir=r{rate}"], folder, {cores[0]}) for rate in RATES]
-        together = timed(["sweep", "sweep.yaml", "--workers=2"], folder, set(cores))
-    print(
-        f"one by one {sum(alone):.0f} s, half of it {sum(alone) / 2:.0f} s; sweep with two workers {together:.0f} s, "
-        f"ratio {together / (sum(alone) / 2):.2f} (1 is ideal)"
-    )
+    with tempfile.TemporaryDirectory() as own:
+        os.chdir(own)
+        os.environ |= {"TRAINER_CACHE_DIR": f"{own}/cache", "RAY_USAGE_STATS_ENABLED": "0"}
+        if what == "heads":
+            measure_heads(folder, cores)
+        elif what == "thousand":
+            measure_thousand()
+        else:
+            measure_overhead(cores)
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def test_classes_that_mirror_into_each_other_are_not_mirrored(
     features = Features(EFFICIENTNET_LITE0, model, Watcher().check_interrupted)
 
     def flips(dataset: Dataset, **options: object) -> bool:
-        return start_from_head(model, features, dataset, config(**options)).flips
+        return start_from_head(features, dataset, config(**options)).flips
 
     assert flips(shapes)
     folder = folder_of(tmp_path / "arrows", arrow, ("left", "right"), 40)

@@ -22,12 +22,16 @@ FORMAT = 2  # raise it when the same pictures and weights give other features
 Extractor = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # uint8 [N,H,W,3] → float32 [N,F]
 
 
+class NotKept(Exception):
+    """Features that are not in the cache were asked for, and there is no network to compute them."""
+
+
 class Features:
     """The features of `architecture`'s network for splits of one data set.
 
-    `model` is a float32 network of that architecture, whose last layer does not matter. It takes the splits' pictures
-    as they are, or in its own size and colour where they are `adapted`. `check_interrupted` raises Interrupted once a
-    signal has come.
+    `model` is a float32 network of that architecture, whose last layer does not matter; None: only what the cache has
+    can be had, and NotKept is raised for the rest. It takes the splits' pictures as they are, or in its own size and
+    colour where they are `adapted`. `check_interrupted` raises Interrupted once a signal has come.
     """
 
     def __init__(
@@ -41,7 +45,11 @@ class Features:
 
     def of(self, split: Split, *, mirrored: bool = False) -> NDArray[np.float32]:
         """float32 [len(split), F], in order; `mirrored`: of the pictures left to right."""
-        key = {
+        return load_array(self.key(split, mirrored=mirrored), lambda: self._compute(split, mirrored))
+
+    def key(self, split: Split, *, mirrored: bool = False) -> dict[str, Any]:
+        """All that decides them, in plain JSON values."""
+        return {
             "features": FORMAT,
             "weights": self._architecture.weights_id,
             "images": split.cache.fingerprint,
@@ -49,9 +57,10 @@ class Features:
             "mirrored": mirrored,
             "adapted": list(self._model.input_shape[1:]) if self._adapted else None,
         }
-        return load_array(key, lambda: self._compute(split, mirrored))
 
     def _compute(self, split: Split, mirrored: bool) -> NDArray[np.float32]:
+        if self._model is None:
+            raise NotKept
         self._extract = self._extract or make_extractor(self._model, self._architecture.features or "")
         height, width, _ = split.shape
         what = "features of mirrored images" if mirrored else "features of images"

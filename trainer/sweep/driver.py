@@ -24,6 +24,7 @@ log = logging.getLogger("trainer")
 REFRESH_S = 0.5
 PATIENCE = 3  # failures in a row on one place, after which it gets no more
 PATIENCE_ANYWHERE = 9  # failures in a row wherever they were: it is the trials' fault then
+EXPORTED = 3  # so many of the best are exported, at least
 LOSSES = 3  # after which a trial counts as failed: it takes its machine down, most likely
 
 
@@ -100,7 +101,11 @@ class Driver:
         return True
 
     def _start(self, trial: Trial) -> None:
-        training = self._executor.start(trial, self._search.spec.options(trial.point))
+        command = self._search.spec.options(trial.point)
+        best = self._search.leaders(EXPORTED)
+        # What cannot be the winner is not exported: that takes longer than many a training.
+        bar = [f"--export-from={best[-1].value}"] if len(best) == EXPORTED and "--no-save" in command else []
+        training = self._executor.start(trial, [*command, *bar])
         running = self.running[trial.number] = Running(trial, training)
         threading.Thread(target=self._wait, args=(running,), name=f"trial {trial.number}", daemon=True).start()
 

@@ -8,8 +8,8 @@ import platform
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -17,23 +17,26 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from trainer import artifact
 from trainer.artifact import store
 from trainer.artifact.engine import PROBABILITIES, LiteRTEngine
-from trainer.config import DivergedError, FitConfig, InputError, Interrupted, RunError, flag, options, slug
+from trainer.config import DivergedError, FitConfig, InputError, Interrupted, Recipe, RunError, flag, options, slug
 from trainer.console import close_with_next
 from trainer.data import Dataset, load
 from trainer.data.identity import DataIdentity
 from trainer.data.spec import check_spec
 from trainer.data.tfds_source import data_root
 from trainer.doctor.brief import log_empty
+from trainer.features.extract import Features, NotKept
 from trainer.machine import quiet_stderr
-from trainer.models import AUTO, check_name, choose_architecture, find, suggest
+from trainer.models import AUTO, Architecture, check_name, choose_architecture, find, suggest
 from trainer.reporting import advice, metrics, report
 from trainer.training import tracking
 from trainer.training.checkpoints import Checkpoints, Progress
 from trainer.training.clock import Clock
 from trainer.training.distribution import count_workers, is_chief, make_strategy
 from trainer.training.evaluate import measure_answer, predict_split, worst_mistakes
+from trainer.training.plan import Plan, make_plan
 from trainer.training.publish import Published, publish
 from trainer.training.run_folder import RunFolder, open_run, refuse_private_folder
+from trainer.training.transfer import start_from_head
 
 if TYPE_CHECKING:
     from trainer.training.estimator import Estimator
@@ -59,16 +62,20 @@ class Display(Protocol):
         """While it lasts, signals wait for `check_interrupted`."""
 
 
-def fit(config: FitConfig, display: Display) -> dict[str, Any]:
+def fit(config: FitConfig, display: Display, export_from: float | None = None) -> dict[str, Any]:
     """Train, export and (with `config.save`) publish; the run's result as plain JSON values.
 
-    Raises InputError, RunError (the run can be resumed) and, after a signal, Interrupted.
+    `export_from`: where validation accuracy stays below this, nothing is exported, tested and reported; a trial that is
+    not among the best of its sweep. Raises InputError, RunError (the run can be resumed) and, after a signal,
+    Interrupted.
     """
     clock = Clock(config.time_limit)
     check_name(config.model)
     if config.save:
         store.refuse_unwritable()
     check_spec(config.dataset)  # TensorFlow takes seconds to start
+    if export_from is not None and (result := _judge_head(config, display, export_from)):
+        return result
     log.info("starting TensorFlow")
     from trainer.training.estimator import Estimator
 
@@ -79,46 +86,25 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
         strategy = make_strategy(display.check_interrupted)  # before anything else asks TensorFlow for something
     chief = is_chief(strategy)
     with clock.part("reading"):
-        dataset = load(
-            config.dataset,
-            image_size=config.image_size,
-            normalize=normalization(config),
-            wish=lambda sizes: choose_architecture(config, sizes, "none").wish,
-            data_dir=config.data_dir,
-            seed=config.seed,
-            limit=config.limit,
-        )
+        dataset = _load(config)
     log_counts(dataset)
     name = config.name or slug(dataset.name)
     estimator = Estimator(config, dataset, strategy, clock)
     if chief and config.model == AUTO:
         why = "not small and gray" if estimator.architecture.features else "small and gray, or as MNIST's"
         log.info("--model auto is %s: the images are %s", estimator.architecture.name, why)
-    run = open_run(config, name, identity(config, estimator), shared=not chief)
-    tracker = tracking.start(
-        config.wandb if chief else "disabled",
-        config={**config.decisive(), "dataset_fingerprint": dataset.fingerprint},
-        run_dir=run.path,
-        name=run.path.name,
-        run_id=run.wandb_id,
-        resume=run.resumed,
-    )
-    try:
-        if chief:
-            run.update(wandb_id=tracker.id)
+    made_of = identity(config, dataset, estimator.architecture, estimator.recipe, estimator.plan)
+    with _recorded(config, name, made_of, chief=chief) as (run, tracker):
         log.info("run folder %s, precision %s", run.path, estimator.precision)
         result = run.result
         if result is None:
             observer = _Observer(display, tracker, lambda: estimator.plan.epochs)
             with display.defer_signals():
                 progress = estimator.train_and_evaluate(Checkpoints(run.checkpoints, estimator.checkpoint), observer)
-            result = {
-                "run_dir": str(run.path),
-                "epochs": progress.epochs,
-                "train_seconds": sum(entry["seconds"] for entry in progress.history),
-                "images_per_second": progress.history[-1]["images_per_second"],
-            }
-            if chief:
+            result = _reached(run, progress)
+            if export_from is not None and progress.best_accuracy < export_from:
+                log.info("not among the best so far: nothing is exported")
+            elif chief:
                 result |= _finish(estimator, name, run, progress, tracker)
         else:
             log.info("%s has finished: nothing is trained again", run.path)
@@ -127,6 +113,79 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
             result |= asdict(published) if published else dict.fromkeys(field.name for field in fields(Published))
             run.finish(result)
             tracker.summary(result)
+    return result
+
+
+def _judge_head(config: FitConfig, display: Display, export_from: float) -> dict[str, Any] | None:
+    """The result of a run that fits a head on features of the cache, and is below `export_from`; None for any other.
+
+    It needs no TensorFlow, whose start takes longer than the head.
+    """
+    if config.fine_tune != "none" or count_workers() > 1:
+        return None
+    dataset = _load(config)
+    architecture = choose_architecture(config, dataset.train.cache.sizes.keys(), dataset.pixels.normalize)
+    if architecture.features is None:
+        return None
+    try:
+        progress = start_from_head(Features(architecture, None, display.check_interrupted), dataset, config).progress
+    except NotKept:
+        return None
+    if progress.best_accuracy >= export_from:
+        return None
+    recipe = config.recipe(architecture.recipe)
+    made_of = identity(config, dataset, architecture, recipe, make_plan(config, recipe, len(dataset.train)))
+    with _recorded(config, config.name or slug(dataset.name), made_of) as (run, tracker):
+        if run.result is not None:
+            return run.result
+        _Observer(display, tracker, lambda: 0).on_epoch(progress.history[0], 0)
+        result = _reached(run, progress) | dict.fromkeys(field.name for field in fields(Published))
+        run.finish(result)
+        tracker.summary(result)
+    return result
+
+
+def _load(config: FitConfig) -> Dataset:
+    return load(
+        config.dataset,
+        image_size=config.image_size,
+        normalize=normalization(config),
+        wish=lambda sizes: choose_architecture(config, sizes, "none").wish,
+        data_dir=config.data_dir,
+        seed=config.seed,
+        limit=config.limit,
+    )
+
+
+def _reached(run: RunFolder, progress: Progress) -> dict[str, Any]:
+    """What is known at the end of a training, before anything is exported."""
+    return {
+        "run_dir": str(run.path),
+        "epochs": progress.epochs,
+        "train_seconds": sum(entry["seconds"] for entry in progress.history),
+        "images_per_second": progress.history[-1]["images_per_second"],
+        "val_accuracy": progress.best_accuracy,
+    }
+
+
+@contextmanager
+def _recorded(
+    config: FitConfig, name: str, made_of: Mapping[str, Any], *, chief: bool = True
+) -> Iterator[tuple[RunFolder, tracking.Tracker]]:
+    """The run's folder, and what follows its figures; both are closed as the run has ended."""
+    run = open_run(config, name, made_of, shared=not chief)
+    tracker = tracking.start(
+        config.wandb if chief else "disabled",
+        config={**config.decisive(), "dataset_fingerprint": made_of["fingerprint"]},
+        run_dir=run.path,
+        name=run.path.name,
+        run_id=run.wandb_id,
+        resume=run.resumed,
+    )
+    try:
+        if chief:
+            run.update(wandb_id=tracker.id)
+        yield run, tracker
     except BaseException as error:
         tracker.finish(exit_code=getattr(error, "exit_code", 1), error=str(error) or type(error).__name__)
         if chief:
@@ -135,7 +194,6 @@ def fit(config: FitConfig, display: Display) -> dict[str, Any]:
     finally:
         run.close()
     tracker.finish(exit_code=0, error=None)
-    return result
 
 
 def _leave(run: RunFolder, error: BaseException) -> None:
@@ -159,13 +217,14 @@ def normalization(config: FitConfig) -> str:
     return "none" if config.normalize == "auto" and colour_alone else config.normalize
 
 
-def identity(config: FitConfig, estimator: Estimator) -> dict[str, Any]:
+def identity(
+    config: FitConfig, dataset: Dataset, architecture: Architecture, recipe: Recipe, plan: Plan
+) -> dict[str, Any]:
     """What a run folder may be continued for: the same data, split alike, the same network, trained in the same way.
 
     Options stand there as what they became: asking for what would be chosen anyway changes nothing.
     """
-    dataset = estimator.dataset
-    settings = config.decisive() | asdict(estimator.recipe)
+    settings = config.decisive() | asdict(recipe)
     for name in NOT_OF_IDENTITY:
         del settings[name]
     return settings | {
@@ -173,9 +232,9 @@ def identity(config: FitConfig, estimator: Estimator) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint,
         "labels": list(dataset.labels),
         "input": dataset.pixels.to_dict(),
-        "model": estimator.architecture.name,
-        "batch_size": estimator.plan.batch_size,
-        "epochs": estimator.plan.epochs,
+        "model": architecture.name,
+        "batch_size": plan.batch_size,
+        "epochs": plan.epochs,
     }
 
 

@@ -116,7 +116,9 @@ class TrainingLoop:
         if pretrained:
             features = Features(one.architecture, one.float32_model(), self._observer.check_interrupted)
             with one.clock.part("features"):
-                head_start = start_from_head(one.model, features, one.dataset, one.config)
+                head_start = start_from_head(features, one.dataset, one.config)
+            one.model.layers[-1].kernel.assign(head_start.head.kernel)
+            one.model.layers[-1].bias.assign(head_start.head.bias)
             start, one.flips = head_start.progress, head_start.flips
             if one.chief:
                 budget_s = min(CURVE_S, CURVE_SHARE * (one.clock.left_s - pace.closing_s))

@@ -106,7 +106,8 @@ def _look_at_run(path: Path, run: dict[str, Any]) -> Run:
     }
     if run["state"] == FINISHED:
         result = result_of(path, run)
-        read_spec(path / EXPORT)  # is the model there?
+        if "test_accuracy" in result:  # else a trial whose model was not exported
+            read_spec(path / EXPORT)  # is it there?
         reached: dict[str, Any] = {name: result.get(name) for name in ("val_accuracy", "test_accuracy", "tag")}
         return Run(**facts, **reached, state="finished", epoch=result.get("epochs"))
     progress = newest_progress(path / CHECKPOINTS)

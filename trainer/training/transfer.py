@@ -5,18 +5,17 @@ The head is where fine-tuning starts; the better of both on validation is kept (
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.config import FitConfig
 from trainer.data import Dataset, Split
+from trainer.data.cache_entries import load_array
 from trainer.features.curve import measure_curve
 from trainer.features.extract import Features
 from trainer.features.head import Head, fit_head
@@ -35,38 +34,29 @@ MIRROR_CLASS_IMAGES = 4  # at least, for a class to count alone
 # What a network that starts from nothing asks a pretrained one, which takes seconds.
 PROBE_SIDE = 128
 PROBE_IMAGES = 1000  # at most, of train and of validation each
+HEAD_FORMAT = 1  # raise it when the same features give another head
 
 
 @dataclass(frozen=True)
 class HeadStart:
-    """A pretrained network with the best head on its frozen features."""
+    """The best head on the frozen features of a pretrained network."""
 
+    head: Head
     progress: Progress  # has it as epoch 0
     flips: bool  # whether pictures may be mirrored in training
     plain: Head  # of the pictures as they are, whether or not they may
 
 
-def start_from_head(model: Any, features: Features, dataset: Dataset, config: FitConfig) -> HeadStart:
-    """Give a pretrained `model` the best head on its frozen `features`."""
+def start_from_head(features: Features, dataset: Dataset, config: FitConfig) -> HeadStart:
+    """The best head on the `features` of a pretrained network."""
     start = time.perf_counter()
     train, val = features.of(dataset.train), features.of(dataset.val)
-    best_head = functools.partial(
-        fit_head,
-        val=(val, dataset.val.labels),
-        classes=len(dataset.labels),
-        balanced=config.class_weights == "balanced",
-        check_interrupted=features.check_interrupted,
-    )
-    head = plain = best_head((train, dataset.train.labels))
+    head = plain = _best_head(features, dataset, config, mirrored=False)
     flips = config.flip == "on"
     if config.flip == "auto" and not dataset.digits:
         flips = mirrored_alike(head, val, features.of(dataset.val, mirrored=True), dataset.val.labels)
     if flips:
-        both = np.concatenate([train, features.of(dataset.train, mirrored=True)])
-        head = best_head((both, np.concatenate([dataset.train.labels] * 2)))
-    kernel, bias = model.layers[-1].kernel, model.layers[-1].bias
-    kernel.assign(head.kernel)
-    bias.assign(head.bias)
+        head = _best_head(features, dataset, config, mirrored=True)
     learnt = metrics.evaluate(dataset.train.labels, head.probabilities(train))
     judged = metrics.evaluate(dataset.val.labels, head.probabilities(val))
     seconds = time.perf_counter() - start
@@ -81,7 +71,38 @@ def start_from_head(model: Any, features: Features, dataset: Dataset, config: Fi
         "images_per_second": len(dataset.train) / seconds,
     }
     progress = Progress(history=[entry], best_accuracy=judged.accuracy, best_loss=judged.loss)
-    return HeadStart(progress, flips, plain)
+    return HeadStart(head, progress, flips, plain)
+
+
+def _best_head(features: Features, dataset: Dataset, config: FitConfig, *, mirrored: bool) -> Head:
+    """The best head on the training pictures as they are, or (`mirrored`) also mirrored.
+
+    It is kept in the cache: the trainings of a sweep differ in few of the things that decide it.
+    """
+    train, val = dataset.train, dataset.val
+    balanced = config.class_weights == "balanced"
+    views = (False, True) if mirrored else (False,)
+
+    def make() -> NDArray[np.float64]:
+        head = fit_head(
+            (np.concatenate([features.of(train, mirrored=view) for view in views]), np.tile(train.labels, len(views))),
+            (features.of(val), val.labels),
+            len(dataset.labels),
+            balanced=balanced,
+            check_interrupted=features.check_interrupted,
+        )
+        return np.vstack([head.kernel, head.bias, np.full(len(head.bias), head.strength)], dtype=np.float64)
+
+    key = {
+        "head": HEAD_FORMAT,
+        "images": train.cache.fingerprint,
+        "train": [features.key(train, mirrored=view) for view in views],
+        "val": features.key(val),
+        "classes": len(dataset.labels),
+        "balanced": balanced,
+    }
+    kept = load_array(key, make)
+    return Head(kept[:-2].astype(np.float32), kept[-2].astype(np.float32), float(kept[-1, 0]))
 
 
 def learning_curve(
