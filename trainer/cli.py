@@ -109,15 +109,15 @@ def fit(
         bool, typer.Option("--events", help="With --json: also one JSON object for each epoch, before the result's.")
     ] = False,
     end_with_stdin: Annotated[bool, typer.Option("--end-with-stdin", hidden=True)] = False,
-    export_from: Annotated[float | None, typer.Option("--export-from", hidden=True)] = None,
+    export_above: Annotated[float | None, typer.Option("--export-above", hidden=True)] = None,
 ) -> None:
     """Train a classifier and publish it to the model store."""
     from trainer.training.fit import fit as run_fit
 
-    if config.save and export_from is not None:
-        raise InputError("--export-from: is for the trials of a sweep; --no-save goes with it")
+    if config.save and export_above is not None:
+        raise InputError("--export-above: is for the trials of a sweep; --no-save goes with it")
     with TrainingDisplay(json_events=as_json and events, end_with_stdin=end_with_stdin) as display:
-        result = run_fit(config, display, export_from)
+        result = run_fit(config, display, export_above)
     if as_json:
         print_json(result)
     else:

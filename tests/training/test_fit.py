@@ -43,15 +43,15 @@ def test_a_head_below_the_best_needs_no_tensorflow_and_is_not_exported(
     shapes: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     starting = WITHOUT_TENSORFLOW.replace("assert", "#")
-    exported = fit(starting, shapes, *HEAD, "--run-dir=exported", "--export-from=0")
+    exported = fit(starting, shapes, *HEAD, "--run-dir=exported", "--export-above=-1")
     assert exported["test_accuracy"] is not None
-    told = fit(WITHOUT_TENSORFLOW, shapes, *HEAD, "--run-dir=below", "--export-from=1.1")
+    told = fit(WITHOUT_TENSORFLOW, shapes, *HEAD, "--run-dir=below", "--export-above=1.1")
     assert told["val_accuracy"] == exported["val_accuracy"]
     assert "test_accuracy" not in told
     assert not Path("below", "export").exists()
     # Those of one run are those of the other: the same command goes on with it.
     assert read_run(Path("below"))["identity"] == read_run(Path("exported"))["identity"]
-    assert fit(WITHOUT_TENSORFLOW, shapes, *HEAD, "--run-dir=below", "--export-from=1.1") == told
+    assert fit(WITHOUT_TENSORFLOW, shapes, *HEAD, "--run-dir=below", "--export-above=1.1") == told
     assert run_command(["runs", ".", "--json"]) == 0
     states = {entry["path"]: entry["state"] for entry in map(json.loads, capsys.readouterr().out.splitlines())}
     assert states == {"below": "finished", "exported": "finished"}
@@ -66,11 +66,11 @@ def test_a_head_below_the_best_needs_no_tensorflow_and_is_not_exported(
 def test_a_network_below_the_best_is_not_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = ("builtin:digits", "--limit=200", "--epochs=1", "--no-save", "--wandb=disabled", "--json")
-    told = fit(WITHOUT_TENSORFLOW.replace("assert", "#"), *arguments, "--run-dir=below", "--export-from=1.1")
+    told = fit(WITHOUT_TENSORFLOW.replace("assert", "#"), *arguments, "--run-dir=below", "--export-above=1.1")
     assert 0 < told["val_accuracy"] < 1
     assert sorted(file.name for file in Path("below").iterdir()) == ["lock", "run.json"]
 
 
 def test_a_model_to_be_saved_is_always_exported(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(["fit", "builtin:digits", "--export-from=0.5"]) == 2
-    assert capsys.readouterr().err == "error: --export-from: is for the trials of a sweep; --no-save goes with it\n"
+    assert run_command(["fit", "builtin:digits", "--export-above=0.5"]) == 2
+    assert capsys.readouterr().err == "error: --export-above: is for the trials of a sweep; --no-save goes with it\n"

@@ -104,7 +104,7 @@ class Driver:
         command = self._search.spec.options(trial.point)
         best = self._search.leaders(EXPORTED)
         # What cannot be the winner is not exported: that takes longer than many a training.
-        bar = [f"--export-from={best[-1].value}"] if len(best) == EXPORTED and "--no-save" in command else []
+        bar = [f"--export-above={best[-1].value}"] if len(best) == EXPORTED and "--no-save" in command else []
         training = self._executor.start(trial, [*command, *bar])
         running = self.running[trial.number] = Running(trial, training)
         threading.Thread(target=self._wait, args=(running,), name=f"trial {trial.number}", daemon=True).start()

@@ -127,9 +127,9 @@ class Search:
         return [trial for trial in last.values() if trial.state == TrialState.FAIL]
 
     def leaders(self, count: int | None = None) -> list[FrozenTrial]:
-        """The finished trials, or so many of them, the best first; of equals the earlier one."""
+        """The finished trials, or so many of them, the best first; of equals the one that finished earlier."""
         done = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
-        return heapq.nlargest(len(done) if count is None else count, done, key=lambda trial: trial.value or 0.0)
+        return heapq.nlargest(len(done) if count is None else count, done, key=_rank)
 
     def _id(self, trial: Trial) -> int:
         study_id = self._storage.get_study_id_from_name(self.study.study_name)
@@ -212,6 +212,12 @@ def _trial(old: FrozenTrial) -> Trial:
 def _counts(trial: FrozenTrial) -> bool:
     """Whether it took a point: a proposal that was given up took none."""
     return RUN in trial.user_attrs
+
+
+def _rank(trial: FrozenTrial) -> tuple[float, float]:
+    assert trial.value is not None
+    assert trial.datetime_complete is not None
+    return trial.value, -trial.datetime_complete.timestamp()
 
 
 def _key(point: Mapping[str, Any]) -> str:

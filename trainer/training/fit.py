@@ -62,11 +62,11 @@ class Display(Protocol):
         """While it lasts, signals wait for `check_interrupted`."""
 
 
-def fit(config: FitConfig, display: Display, export_from: float | None = None) -> dict[str, Any]:
+def fit(config: FitConfig, display: Display, export_above: float | None = None) -> dict[str, Any]:
     """Train, export and (with `config.save`) publish; the run's result as plain JSON values.
 
-    `export_from`: where validation accuracy stays below this, nothing is exported, tested and reported; a trial that is
-    not among the best of its sweep. Raises InputError, RunError (the run can be resumed) and, after a signal,
+    `export_above`: where validation accuracy does not exceed this, nothing is exported, tested and reported: a trial
+    that is not among the best of its sweep. Raises InputError, RunError (the run can be resumed) and, after a signal,
     Interrupted.
     """
     clock = Clock(config.time_limit)
@@ -74,7 +74,7 @@ def fit(config: FitConfig, display: Display, export_from: float | None = None) -
     if config.save:
         store.refuse_unwritable()
     check_spec(config.dataset)  # TensorFlow takes seconds to start
-    if export_from is not None and (result := _judge_head(config, display, export_from)):
+    if export_above is not None and (result := _judge_head(config, display, export_above)):
         return result
     log.info("starting TensorFlow")
     from trainer.training.estimator import Estimator
@@ -102,7 +102,7 @@ def fit(config: FitConfig, display: Display, export_from: float | None = None) -
             with display.defer_signals():
                 progress = estimator.train_and_evaluate(Checkpoints(run.checkpoints, estimator.checkpoint), observer)
             result = _reached(run, progress)
-            if export_from is not None and progress.best_accuracy < export_from:
+            if export_above is not None and progress.best_accuracy <= export_above:
                 log.info("not among the best so far: nothing is exported")
             elif chief:
                 result |= _finish(estimator, name, run, progress, tracker)
@@ -116,8 +116,8 @@ def fit(config: FitConfig, display: Display, export_from: float | None = None) -
     return result
 
 
-def _judge_head(config: FitConfig, display: Display, export_from: float) -> dict[str, Any] | None:
-    """The result of a run that fits a head on features of the cache, and is below `export_from`; None for any other.
+def _judge_head(config: FitConfig, display: Display, export_above: float) -> dict[str, Any] | None:
+    """The result of a run that fits a head on kept features, and does not exceed `export_above`; None for any other.
 
     It needs no TensorFlow, whose start takes longer than the head.
     """
@@ -131,7 +131,7 @@ def _judge_head(config: FitConfig, display: Display, export_from: float) -> dict
         progress = start_from_head(Features(architecture, None, display.check_interrupted), dataset, config).progress
     except NotKept:
         return None
-    if progress.best_accuracy >= export_from:
+    if progress.best_accuracy > export_above:
         return None
     recipe = config.recipe(architecture.recipe)
     made_of = identity(config, dataset, architecture, recipe, make_plan(config, recipe, len(dataset.train)))
