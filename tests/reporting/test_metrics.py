@@ -18,9 +18,15 @@ def test_evaluate() -> None:
     assert evaluation.accuracy == pytest.approx(3 / 5)
     assert evaluation.loss == pytest.approx(-np.log([0.9, 0.2, 0.7, 1.0, 0.1]).mean(), rel=1e-6)
     assert evaluation.confusion.tolist() == [[1, 1, 0], [0, 2, 0], [1, 0, 0]]
-    np.testing.assert_allclose(evaluation.precision, [1 / 2, 2 / 3, 0])
+    np.testing.assert_allclose(evaluation.precision, [1 / 2, 2 / 3, 0])  # 0 for a class never predicted
     np.testing.assert_allclose(evaluation.recall, [1 / 2, 1, 0])
     assert evaluation.bin_counts.sum() == 5
+
+
+def test_a_class_without_examples_has_a_recall_of_zero() -> None:
+    evaluation = metrics.evaluate(LABELS[:4], PROBABILITIES[:4])
+    assert evaluation.confusion.tolist() == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
+    np.testing.assert_allclose(evaluation.recall, [1 / 2, 1, 0])
 
 
 def test_what_an_accuracy_is_worth() -> None:

@@ -63,6 +63,19 @@ def test_a_head_below_the_best_needs_no_tensorflow_and_is_not_exported(
     assert f"--dataset=folder:{shapes} --fine-tune=none --image-size=64x64` trains it anew" in error
 
 
+def test_a_trial_that_was_not_exported_is_exported_when_that_is_asked_for(
+    shapes: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that a sweep may export its winner alone, when it is known."""
+    starting = WITHOUT_TENSORFLOW.replace("assert", "#")
+    fit(starting, shapes, *HEAD, "--run-dir=one", "--export-from=1.1")
+    told = fit(starting, shapes, *HEAD, "--run-dir=one")
+    assert told["test_accuracy"] is not None
+    assert read_run(Path("one"))["result"] == told
+    assert run_command(["save", "one", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tag"].startswith("shapes:")
+
+
 def test_a_network_below_the_best_is_not_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = ("builtin:digits", "--limit=200", "--epochs=1", "--no-save", "--wandb=disabled", "--json")

@@ -93,14 +93,13 @@ def evaluate(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> E
     The calibration error is the expected one over equal-width bins of the prediction's probability (Guo et al.,
     "On Calibration of Modern Neural Networks", 2017).
     """
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support  # a second to import
-
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(1)
     confidence = np.nan_to_num(probabilities.max(1).astype(np.float64))  # not finite: seen in the loss
     right = predicted == labels
-    names = np.arange(classes)
-    precision, recall, _, _ = precision_recall_fscore_support(labels, predicted, labels=names, zero_division=0)
+    # By hand: scikit-learn takes longer to import than a head whose features are kept takes to be judged.
+    confusion = np.bincount(labels.astype(np.int64) * classes + predicted, minlength=classes**2)
+    confusion = confusion.reshape(classes, classes)
     chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
     counts = np.bincount(bins, minlength=CALIBRATION_BINS)
@@ -110,9 +109,9 @@ def evaluate(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> E
         accuracy=float(right.mean()),
         # A probability of zero is one that float32 cannot write: its loss is large, not infinite.
         loss=float(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean()),
-        confusion=confusion_matrix(labels, predicted, labels=names),
-        precision=precision,
-        recall=recall,
+        confusion=confusion,
+        precision=_ratio(confusion.diagonal(), confusion.sum(0)),
+        recall=_ratio(confusion.diagonal(), confusion.sum(1)),
         calibration_error=float((counts * np.abs(bin_confidence - bin_accuracy)).sum() / len(labels)),
         bin_counts=counts,
         bin_confidence=bin_confidence,

@@ -97,7 +97,10 @@ def fit(config: FitConfig, display: Display, export_above: float | None = None) 
     with _recorded(config, name, made_of, chief=chief) as (run, tracker):
         log.info("run folder %s, precision %s", run.path, estimator.precision)
         result = run.result
-        if result is None:
+        if result is None or not _is_settled(result, export_from):
+            if chief and result is not None:
+                log.info("%s has finished and was not exported: it is trained anew", run.path)
+                run.update(state="running", result=None)
             observer = _Observer(display, tracker, lambda: estimator.plan.epochs)
             with display.defer_signals():
                 progress = estimator.train_and_evaluate(Checkpoints(run.checkpoints, estimator.checkpoint), observer)
@@ -143,6 +146,11 @@ def _judge_head(config: FitConfig, display: Display, export_above: float) -> dic
         run.finish(result)
         tracker.summary(result)
     return result
+
+
+def _is_settled(result: Mapping[str, Any], export_from: float | None) -> bool:
+    """Whether nothing is left to do for a finished run: it was exported, or is below `export_from` still."""
+    return "test_accuracy" in result or (export_from is not None and result["val_accuracy"] < export_from)
 
 
 def _load(config: FitConfig) -> Dataset:
