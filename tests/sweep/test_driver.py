@@ -40,6 +40,8 @@ class Scripted:
 
 
 class ScriptedExecutor:
+    keeps_folders = True
+
     def __init__(self, ends: Ends, places: Sequence[str] = ("a",)) -> None:
         self._ends, self.places = ends, list(places)
         self.starts: list[int] = []

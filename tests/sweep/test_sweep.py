@@ -77,19 +77,22 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
     assert [title for title in titles if f'alt="{title}"' in pictures] == list(titles)
     assert len(pictures) < 1_000_000
     assert f"trial {best.number}, reached" in pictures
-    assert f"<code>trainer save {best.user_attrs[RUN]}</code>" in pictures
+    assert "<code>trainer sweep grid.yaml --trials=0 --save-best</code>" in pictures
+    kept = {trial.user_attrs[RUN] for trial in search.leaders()[:3]}  # of the others nothing large stays
+    assert {str(folder.parent) for folder in search.folder.glob("trial-*/checkpoints")} == kept - {best.user_attrs[RUN]}
+    assert [str(folder.parent) for folder in search.folder.glob("trial-*/export")] == [best.user_attrs[RUN]]
     assert re.search(r"most likely be right for [\d.]+% to [\d.]+%, and rather", done.stdout)
     rate, dropout = (best.user_attrs[POINT][name] for name in ("learning_rate", "dropout"))
     options = f"--dataset=builtin:digits --epochs=1 --limit=320 --learning_rate={rate} --dropout={dropout}"
     assert f"<code>trainer fit {options}</code>" in pictures
     row = f"<td>{best.number}</td><td>{best.value:.2%}</td><td>learning_rate {rate}, dropout {dropout}</td>"
     assert row in pictures
-    assert not list(search.folder.glob("trial-*/checkpoints"))
     assert "grid, 4 trials; dataset builtin:digits, epochs 1, limit 320\n" in done.stderr
     assert len(re.findall(r"trial \d: learning_rate 0\.00\d, dropout 0\.\d: started$", done.stderr, re.MULTILINE)) == 4
     assert '<script src="http' not in pictures
     assert "decoded 1797 images" not in (search.folder / "trial-0003" / "fit.log").read_text()  # the cache is shared
-    assert len(list(Path(os.environ["WANDB_DIR"]).glob("wandb/offline-run-*"))) == 4
+    tracked = Path(os.environ["WANDB_DIR"]).glob("wandb/offline-run-*")
+    assert len({folder.name.rpartition("-")[2] for folder in tracked}) == 4
     again = sweep(str(file), "--trials", "0", "--save-best")
     assert again.returncode == 0
     assert len(store.models()) == 2

@@ -58,9 +58,9 @@ def test_a_head_below_the_best_needs_no_tensorflow_and_is_not_exported(
     assert run_command(["save", "below"]) == 2
     error = capsys.readouterr().err
     assert error.startswith(
-        "error: below: was not among the best of its sweep, and its model was not exported; `trainer"
+        "error: below: its model has not been exported, as that of most trials of a sweep; `trainer"
     )
-    assert f"--dataset=folder:{shapes} --fine-tune=none --image-size=64x64` trains it anew" in error
+    assert "`trainer fit --resume below` does so" in error
 
 
 def test_a_trial_that_was_not_exported_is_exported_when_that_is_asked_for(
@@ -68,7 +68,7 @@ def test_a_trial_that_was_not_exported_is_exported_when_that_is_asked_for(
 ) -> None:
     """So that a sweep may export its winner alone, when it is known."""
     starting = WITHOUT_TENSORFLOW.replace("assert", "#")
-    fit(starting, shapes, *HEAD, "--run-dir=one", "--export-from=1.1")
+    fit(starting, shapes, *HEAD, "--run-dir=one", "--export-above=1.1")
     told = fit(starting, shapes, *HEAD, "--run-dir=one")
     assert told["test_accuracy"] is not None
     assert read_run(Path("one"))["result"] == told
@@ -82,6 +82,13 @@ def test_a_network_below_the_best_is_not_exported(tmp_path: Path, monkeypatch: p
     told = fit(WITHOUT_TENSORFLOW.replace("assert", "#"), *arguments, "--run-dir=below", "--export-above=1.1")
     assert 0 < told["val_accuracy"] < 1
     assert sorted(file.name for file in Path("below").iterdir()) == ["lock", "run.json"]
+    later = fit(WITHOUT_TENSORFLOW.replace("assert", "#"), *arguments, "--run-dir=later", "--export-above=inf")
+    assert later["val_accuracy"] == told["val_accuracy"]
+    assert Path("later", "checkpoints").exists()
+    exported = fit(WITHOUT_TENSORFLOW.replace("assert", "#"), "--resume=later", "--json")
+    assert exported["train_seconds"] == later["train_seconds"]  # nothing was trained again
+    assert exported["test_accuracy"] is not None
+    assert not Path("later", "checkpoints").exists()
 
 
 def test_a_model_to_be_saved_is_always_exported(capsys: pytest.CaptureFixture[str]) -> None:

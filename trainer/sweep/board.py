@@ -13,11 +13,13 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from trainer.artifact.spec import ArtifactError, read_spec
+from trainer.artifact.spec import ArtifactError
+from trainer.config import InputError
 from trainer.sweep.driver import Driver
 from trainer.sweep.search import POINT, REASON, RUN, Search
 from trainer.sweep.space import METRIC, SweepSpec, Value
 from trainer.training.pace import spoken
+from trainer.training.run_folder import read_run, result_of
 
 log = logging.getLogger("trainer")
 
@@ -135,21 +137,13 @@ def outcome(trial: FrozenTrial) -> str:
     return "stopped early" if trial.state == TrialState.PRUNED else "running"
 
 
-def best_metrics(search: Search) -> dict[str, Any]:
-    """What `trainer fit` has measured of the best trial's model; empty where its folder has been deleted."""
-    try:
-        metrics: dict[str, Any] = read_spec(Path(search.leaders()[0].user_attrs[RUN]) / "export")["metrics"]
-    except ArtifactError:
-        return {}
-    return metrics
-
-
 def caution(search: Search) -> str:
-    """How much the order of the trials can be trusted; empty where that is not known."""
-    metrics = best_metrics(search)
-    if f"{METRIC}_interval" not in metrics:
+    """How much the order of the trials can be trusted; empty where that is not known, as the folder is gone."""
+    folder = Path(search.leaders()[0].user_attrs[RUN])
+    try:
+        low, high = result_of(folder, read_run(folder))[f"{METRIC}_interval"]
+    except (InputError, ArtifactError, KeyError):
         return ""
-    low, high = metrics[f"{METRIC}_interval"]
     return (
         f"On more images like these the best would most likely be right for {low:.1%} to {high:.1%}, and rather for "
         "less, as it was chosen on these; trials within that may be as good."

@@ -106,6 +106,8 @@ class Node:
 class RayExecutor:
     """See `trainer.sweep.executor.Executor`."""
 
+    keeps_folders = False
+
     def __init__(
         self, ray: Any, cluster: Cluster, search: Search, sources: Sequence[Source], workers: int | None
     ) -> None:

@@ -6,25 +6,30 @@ It alone touches the search, in one thread. A thread for each training waits for
 from __future__ import annotations
 
 import logging
+import math
 import queue
+import shutil
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from trainer.config import InputError, RunError, TrainerError
 from trainer.sweep.executor import Executor, Outcome, Training
-from trainer.sweep.search import Search, Trial
+from trainer.sweep.search import RUN, Search, Trial
 from trainer.sweep.space import METRIC
+from trainer.training.run_folder import CHECKPOINTS
 
 log = logging.getLogger("trainer")
 
 REFRESH_S = 0.5
 PATIENCE = 3  # failures in a row on one place, after which it gets no more
 PATIENCE_ANYWHERE = 9  # failures in a row wherever they were: it is the trials' fault then
-EXPORTED = 3  # so many of the best are exported, at least
+NO_SAVE = "--no-save"  # of a sweep file's command: where it saves every trial's model, each is exported
+BEST = 3  # so many of the best are exported, or can be
 LOSSES = 3  # after which a trial counts as failed: it takes its machine down, most likely
 
 
@@ -101,13 +106,19 @@ class Driver:
         return True
 
     def _start(self, trial: Trial) -> None:
-        command = self._search.spec.options(trial.point)
-        best = self._search.leaders(EXPORTED)
-        # What cannot be the winner is not exported: that takes longer than many a training.
-        bar = [f"--export-above={best[-1].value}"] if len(best) == EXPORTED and "--no-save" in command else []
-        training = self._executor.start(trial, [*command, *bar])
+        options = [*self._search.spec.options(trial.point), *self._export_above()]
+        training = self._executor.start(trial, options)
         running = self.running[trial.number] = Running(trial, training)
         threading.Thread(target=self._wait, args=(running,), name=f"trial {trial.number}", daemon=True).start()
+
+    def _export_above(self) -> list[str]:
+        """Which trials are exported, which takes longer than many a training: those that may win, or none yet."""
+        if NO_SAVE not in self._search.spec.command:
+            return []
+        if self._executor.keeps_folders:
+            return [f"--export-above={math.inf}"]
+        best = self._search.leaders(BEST)
+        return [f"--export-above={best[-1].value}"] if len(best) == BEST else []
 
     def _wait(self, running: Running) -> None:
         """In a thread of its own: pass on what a training tells."""
@@ -158,6 +169,8 @@ class Driver:
         place = running.training.place
         if outcome.result is not None:
             self._search.finish(running.trial, outcome.result[METRIC])
+            for trial in self._search.leaders()[BEST:]:
+                shutil.rmtree(Path(trial.user_attrs[RUN]) / CHECKPOINTS, ignore_errors=True)
         elif running.pruned:
             self._search.finish(running.trial, None, pruned=True)
         elif self._is_stopping:  # it stays marked as running: the next sweep continues it

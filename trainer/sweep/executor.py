@@ -59,6 +59,8 @@ class Training(Protocol):
 class Executor(Protocol):
     """What runs trials."""
 
+    keeps_folders: bool  # whether a trial's run folder stays, so that its model can be exported later
+
     def room(self) -> int:
         """How many trials may run at once, at the moment."""
 

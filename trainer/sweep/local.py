@@ -28,6 +28,8 @@ class Share:
 class LocalExecutor:
     """`workers` trainings at once. See `trainer.sweep.executor.Executor`."""
 
+    keeps_folders = True
+
     def __init__(self, workers: int) -> None:
         self._shares = {f"worker {index}": share_of_machine(index, workers) for index in range(workers)}
         self._free = list(self._shares)

@@ -14,7 +14,7 @@ import optuna
 
 from trainer.reporting.templates import render
 from trainer.sweep.board import caution, leaderboard
-from trainer.sweep.search import POINT, RUN, Search
+from trainer.sweep.search import POINT, Search
 
 TEMPLATE = Path(__file__).with_name("sweep.html.jinja")
 AXIS = "validation accuracy"
@@ -33,7 +33,7 @@ def write_page(search: Search, file: Path) -> bool:
         name=search.spec.name,
         finished=len(leaders),
         caution=caution(search),
-        folder=shlex.quote(leaders[0].user_attrs[RUN]),
+        save=shlex.join(["trainer", "sweep", str(search.spec.path), "--trials=0", "--save-best"]),
         number=leaders[0].number,
         best=leaders[0].value,
         leaders=leaderboard(search),

@@ -16,17 +16,17 @@ from trainer.config import InputError, Interrupted, RunError
 from trainer.console import Echoes, print_next, print_saved, print_table
 from trainer.data.source import Source
 from trainer.data.spec import open_source
-from trainer.sweep.board import Board, best_metrics, caution, in_a_line, leaderboard, outcome
+from trainer.sweep.board import Board, caution, in_a_line, leaderboard, outcome
 from trainer.sweep.cluster import Cluster, connected
 from trainer.sweep.driver import Driver
-from trainer.sweep.executor import Executor
+from trainer.sweep.executor import Executor, FitProcess
 from trainer.sweep.local import LocalExecutor
 from trainer.sweep.page import write_page
-from trainer.sweep.search import RUN, Search
+from trainer.sweep.search import POINT, RUN, Search
 from trainer.sweep.space import METRIC, SweepSpec
 from trainer.sweep.sweep_file import read_spec
 from trainer.training.publish import publish_run
-from trainer.training.run_folder import RUNS
+from trainer.training.run_folder import EXPORT, RUNS, read_run, result_of
 
 log = logging.getLogger("trainer")
 
@@ -143,10 +143,29 @@ def _save_best(search: Search) -> None:
     leaders = search.leaders()
     if not leaders:
         raise InputError(f"{search.folder}: no trial has finished; there is no best one to save")
-    published = publish_run(Path(leaders[0].user_attrs[RUN]), None)
-    metrics = best_metrics(search)
+    best = leaders[0]
+    folder = Path(best.user_attrs[RUN])
+    if not (folder / EXPORT).exists():
+        _export(search.spec.options(best.user_attrs[POINT]), best.number, folder)
+    published = publish_run(folder, None)
+    result = result_of(folder, read_run(folder))
     typer.echo(
-        f"trial {leaders[0].number}: validation accuracy {metrics['val_accuracy']:.2%}, "
-        f"test accuracy {metrics['test_accuracy']:.2%}"
+        f"trial {best.number}: validation accuracy {result['val_accuracy']:.2%}, "
+        f"test accuracy {result['test_accuracy']:.2%}"
     )
     print_saved(published.tag, published.latest)
+
+
+def _export(options: Sequence[str], number: int, folder: Path) -> None:
+    """Have the best trial export its model, on all of this machine. Raises RunError where it cannot."""
+    log.info("trial %d: exporting its model", number)
+    process = FitProcess(options, folder, {})
+    with _stoppable():
+        try:
+            for _ in process.events():
+                pass
+        except BaseException:
+            process.stop()
+            raise
+    if process.outcome.result is None:
+        raise RunError(f"trial {number}: {process.outcome.reason}")

@@ -66,8 +66,9 @@ def fit(config: FitConfig, display: Display, export_above: float | None = None) 
     """Train, export and (with `config.save`) publish; the run's result as plain JSON values.
 
     `export_above`: where validation accuracy does not exceed this, nothing is exported, tested and reported: a trial
-    that is not among the best of its sweep. Raises InputError, RunError (the run can be resumed) and, after a signal,
-    Interrupted.
+    that is not among the best of its sweep. It is exported by the same command without this; `math.inf` keeps the
+    checkpoints, so that nothing is trained anew for that.
+    Raises InputError, RunError (the run can be resumed) and, after a signal, Interrupted.
     """
     clock = Clock(config.time_limit)
     check_name(config.model)
@@ -97,14 +98,14 @@ def fit(config: FitConfig, display: Display, export_above: float | None = None) 
     with _recorded(config, name, made_of, chief=chief) as (run, tracker):
         log.info("run folder %s, precision %s", run.path, estimator.precision)
         result = run.result
-        if result is None or not _is_settled(result, export_from):
+        if result is None or not _is_settled(result, export_above):
             if chief and result is not None:
-                log.info("%s has finished and was not exported: it is trained anew", run.path)
+                log.info("%s has finished and was not exported: it goes on with that", run.path)
                 run.update(state="running", result=None)
             observer = _Observer(display, tracker, lambda: estimator.plan.epochs)
             with display.defer_signals():
                 progress = estimator.train_and_evaluate(Checkpoints(run.checkpoints, estimator.checkpoint), observer)
-            result = _reached(run, progress)
+            result = _reached(run, progress, dataset)
             if export_above is not None and progress.best_accuracy <= export_above:
                 log.info("not among the best so far: nothing is exported")
             elif chief:
@@ -114,7 +115,7 @@ def fit(config: FitConfig, display: Display, export_above: float | None = None) 
         if chief:
             published = publish(run.export, name, promote=config.promote) if config.save else None
             result |= asdict(published) if published else dict.fromkeys(field.name for field in fields(Published))
-            run.finish(result)
+            run.finish(result, keep_checkpoints=export_above == math.inf)
             tracker.summary(result)
     return result
 
@@ -142,15 +143,15 @@ def _judge_head(config: FitConfig, display: Display, export_above: float) -> dic
         if run.result is not None:
             return run.result
         _Observer(display, tracker, lambda: 0).on_epoch(progress.history[0], 0)
-        result = _reached(run, progress) | dict.fromkeys(field.name for field in fields(Published))
+        result = _reached(run, progress, dataset) | dict.fromkeys(field.name for field in fields(Published))
         run.finish(result)
         tracker.summary(result)
     return result
 
 
-def _is_settled(result: Mapping[str, Any], export_from: float | None) -> bool:
-    """Whether nothing is left to do for a finished run: it was exported, or is below `export_from` still."""
-    return "test_accuracy" in result or (export_from is not None and result["val_accuracy"] < export_from)
+def _is_settled(result: Mapping[str, Any], export_above: float | None) -> bool:
+    """Whether nothing is left to do for a finished run: it was exported, or does not exceed `export_above`."""
+    return "test_accuracy" in result or (export_above is not None and result["val_accuracy"] <= export_above)
 
 
 def _load(config: FitConfig) -> Dataset:
@@ -165,7 +166,7 @@ def _load(config: FitConfig) -> Dataset:
     )
 
 
-def _reached(run: RunFolder, progress: Progress) -> dict[str, Any]:
+def _reached(run: RunFolder, progress: Progress, dataset: Dataset) -> dict[str, Any]:
     """What is known at the end of a training, before anything is exported."""
     return {
         "run_dir": str(run.path),
@@ -173,6 +174,7 @@ def _reached(run: RunFolder, progress: Progress) -> dict[str, Any]:
         "train_seconds": sum(entry["seconds"] for entry in progress.history),
         "images_per_second": progress.history[-1]["images_per_second"],
         "val_accuracy": progress.best_accuracy,
+        "val_accuracy_interval": list(metrics.accuracy_interval(progress.best_accuracy, len(dataset.val))),
     }
 
 

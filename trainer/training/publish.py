@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from trainer import artifact
 from trainer.artifact import ArtifactError, store
-from trainer.config import InputError, flag
+from trainer.config import InputError
 from trainer.data import identity
 from trainer.data.identity import DataIdentity
 from trainer.reporting.metrics import CHANCE
@@ -71,20 +70,14 @@ def publish_run(folder: Path, name: str | None, *, promote: bool = False) -> Pub
         raise InputError(f"{folder}: the run has not finished; `{shlex.join(resume_command(folder))}` goes on with it")
     if not export.exists():
         raise InputError(
-            f"{folder}: was not among the best of its sweep, and its model was not exported; "
-            f"`{shlex.join(_anew(run))}` trains it anew"
+            f"{folder}: its model has not been exported, as that of most trials of a sweep; "
+            f"`{shlex.join(resume_command(folder))}` does so"
         )
     artifact.load(export)
     published = publish(export, name or run["name"], promote=promote)
     with suppress(OSError):  # somebody else's run: it can be read, and no more
         note_saved(folder, published.tag)
     return published
-
-
-def _anew(run: Mapping[str, Any]) -> list[str]:
-    """The command that trains the like of a trial."""
-    own = ("save", "wandb")
-    return ["trainer", "fit", *(f"{flag(name)}={text}" for name, text in run["options"].items() if name not in own)]
 
 
 def publish(export: Path, name: str, *, promote: bool = False) -> Published:

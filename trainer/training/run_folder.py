@@ -67,10 +67,11 @@ class RunFolder:
         self._run.update(values)
         _write(self.path, self._run)
 
-    def finish(self, result: Mapping[str, Any]) -> None:
+    def finish(self, result: Mapping[str, Any], *, keep_checkpoints: bool = False) -> None:
         """Note what the run has reached, and delete its checkpoints: what is of use now is the export."""
         self.update(state=FINISHED, result=dict(result))
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        if not keep_checkpoints:
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def forget(self) -> None:
         """Of a run that was refused before its first step nothing is kept; what else lies in the folder stays."""
