@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from trainer.cli import run as run_command
 from trainer.serving.__main__ import GRACEFUL_STOP_S
 
 PROJECT = Path(__file__).parents[1]
@@ -73,6 +75,41 @@ def test_each_package_of_the_image_is_in_the_notice() -> None:
     notice = (PROJECT / "NOTICE").read_text().lower()
     patterns = {name: rf"(?<![\w-]){name.replace('-', '[- ]')}(?![\w-])" for name in names}
     assert [name for name, pattern in patterns.items() if not re.search(pattern, notice)] == []
+
+
+def test_the_nodes_of_a_sweep_find_their_head() -> None:
+    manifests = rendered(KUBERNETES / "sweep")
+    by_name = {(one["kind"], one["metadata"]["name"]): one for one in manifests}
+    service = by_name["Service", "sweep-head"]["spec"]
+    templates = {
+        one["metadata"]["name"]: one["spec"]["template"] for one in manifests if one["kind"] in ("Deployment", "Job")
+    }
+    assert set(templates) == {"sweep-head", "sweep-workers", "sweep"}
+    assert service["selector"].items() <= templates["sweep-head"]["metadata"]["labels"].items()
+    commands = {name: " ".join(one["spec"]["containers"][0]["command"]) for name, one in templates.items()}
+    port = service["ports"][0]["port"]
+    assert f"--head --block --num-cpus=0 --port={port} " in commands["sweep-head"]
+    assert f"--address=sweep-head:{port} --block --num-cpus=4" in commands["sweep-workers"]
+    assert f"--address=sweep-head:{port} --num-cpus=0" in commands["sweep"]
+    (policy,) = (one["spec"] for one in manifests if one["kind"] == "NetworkPolicy")
+    assert policy["ingress"] == [{"from": [{"podSelector": policy["podSelector"]}]}]
+    for template in templates.values():
+        assert policy["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+        assert {one["image"] for one in template["spec"]["containers"]} == {"trainer:latest"}
+    claims = [one["spec"]["accessModes"] for one in manifests if one["kind"] == "PersistentVolumeClaim"]
+    assert claims == [["ReadWriteOnce"]]
+
+
+def test_the_driver_of_a_sweep_is_given_a_command_that_there_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job,) = (one for one in rendered(KUBERNETES / "sweep") if one["kind"] == "Job")
+    script = job["spec"]["template"]["spec"]["containers"][0]["command"][-1]
+    words = shlex.split(script.partition("exec trainer ")[2].replace("/work/", f"{PROJECT}/"))
+    monkeypatch.chdir(tmp_path)
+    assert words[words.index("--cluster") + 1] == "auto"
+    assert run_command([*words, "--cluster", "127.0.0.1:9"]) == 2  # there is none, and nothing else is wrong
+    assert capsys.readouterr().err.startswith("error: --cluster 127.0.0.1:9: no Ray cluster answers (")
 
 
 def test_an_invalid_manifest_is_found() -> None:
