@@ -19,7 +19,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +33,7 @@ RATES = (0.0005, 0.0007, 0.001, 0.0014, 0.002, 0.0028, 0.004, 0.0056)
 FIT = ("--dataset=builtin:digits", "--epochs=3")
 HEADS = 30
 TRIALS = 1000
-LOST = (200, 500, 800)  # the trials at which a node is lost
+LOST = (200, 400, 800)  # the trials at which a node is lost
 SWEEP = """\
 method: grid
 metric: {{name: val_accuracy, goal: maximize}}
@@ -121,12 +120,6 @@ def measure_thousand() -> None:
     spec, sources = read_sweep(Path(file), ["seed", "dataset"])
     marks: dict[int, tuple[float, int]] = {}  # finished trials → the driver's CPU seconds, and its memory
     with nodes(cpus=4) as cluster, Search(spec, Path("runs/thousand")) as search:
-        second = [next(iter(cluster.worker_nodes))]
-
-        def lose_a_node() -> None:
-            cluster.remove_node(second.pop(), allow_graceful=False)
-            second.append(add_node(cluster, 4))
-
         with connected(Cluster(cluster.address, trial_cpus=1), search, sources, None) as executor:
             driver = Driver(search, executor, most=None, retry_failed=False)
             to_lose = list(LOST)
@@ -136,7 +129,9 @@ def measure_thousand() -> None:
                 marks[finished] = (time.thread_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
                 if to_lose and finished >= to_lose[0]:
                     del to_lose[0]
-                    threading.Thread(target=lose_a_node).start()
+                    (second,) = cluster.worker_nodes
+                    cluster.remove_node(second, allow_graceful=False)
+                    add_node(cluster, 4)
 
             start = time.perf_counter()
             driver.run(refresh)

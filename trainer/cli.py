@@ -356,6 +356,13 @@ def sweep(
             "checkpoints there (default: each machine's own cache)."
         ),
     ] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUNS",
+            help="With `method: bayes`: learn from the trials of earlier sweeps over the same data there.",
+        ),
+    ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run the points that failed once more.")] = False,
     save_best: Annotated[
         bool, typer.Option("--save-best", help="Publish the best trial's model to the store.")
@@ -374,6 +381,7 @@ def sweep(
         trials=trials,
         workers=workers,
         cluster=None if cluster is None else Cluster(cluster, trial_cpus, trial_gpus, run_root),
+        start_from=start_from,
         retry_failed=retry_failed,
         save_best=save_best,
     )

@@ -227,7 +227,7 @@ class RayTraining:
     """See `trainer.sweep.executor.Training`."""
 
     def __init__(self, executor: RayExecutor, trial: Trial, options: Sequence[str], folder: Path) -> None:
-        self.place = "no node"
+        self.place = "its node"  # until it has one
         self.outcome = Outcome(reason="stopped before it had a node")
         self._executor = executor
         self._ray = executor.ray

@@ -11,15 +11,14 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from trainer.sweep.space import Parameter, SweepSpec, Value
 
-STARTUP_TRIALS = 8  # at random, before TPE has something to go by
-
 
 def sampler(spec: SweepSpec, seed: int) -> optuna.samplers.BaseSampler:
     """Seeded by the trial, so that a sweep draws the same points however often it is started again."""
     if spec.method == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    # The constant liar: trials that are running count as bad ones, so that workers do not all go to one place.
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, constant_liar=True)
+    # With Optuna 5's own settings: all parameters at once, and trials that are running count as bad ones, so that
+    # workers do not all go to one place.
+    return optuna.samplers.TPESampler(seed=seed)
 
 
 def pruner(spec: SweepSpec) -> optuna.pruners.BasePruner:

@@ -9,7 +9,7 @@ import heapq
 import json
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from trainer.config import InputError
-from trainer.sweep.optuna_space import distributions, grid, point_of, pruner, sampler
+from trainer.sweep.optuna_space import distributions, grid, point_of, pruner
+from trainer.sweep.proposals import Proposals
 from trainer.sweep.space import SweepSpec, Value
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -31,6 +32,7 @@ LOCK = "sweep.lock"
 PID = "sweep.pid"  # of the process that holds the lock: taking it empties the lock's own file
 RUN = "run"  # a trial's folder, in its user attributes
 REASON = "reason"  # why it failed
+DATA = "data"  # of the study: the fingerprints of its data, and the command around the points
 POINT = "point"  # the options of `trainer fit`, as they were given
 # A point that was run already is proposed again only where few are left.
 ATTEMPTS = 200
@@ -51,12 +53,13 @@ class Search:
     Raises InputError where another process runs the same sweep, or the folder cannot be used.
     """
 
-    def __init__(self, spec: SweepSpec, folder: Path) -> None:
+    def __init__(self, spec: SweepSpec, folder: Path, earlier: Sequence[FrozenTrial] = ()) -> None:
+        """`earlier`: finished trials of other sweeps that proposals learn from, and nothing else."""
         self.spec = spec
         self.folder = folder
         self._lock = _lock(folder)
         try:
-            _cut_torn_end(folder / JOURNAL)
+            cut_torn_end(folder / JOURNAL)
             self._storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL), _HeldAlready()))
             self.study = optuna.create_study(
                 storage=self._storage,
@@ -65,11 +68,14 @@ class Search:
                 pruner=pruner(spec),
                 load_if_exists=True,
             )
+            if DATA not in self.study.user_attrs:  # for a later sweep that starts from this one
+                self.study.set_user_attr(DATA, [list(spec.data), list(spec.command)])
         except Exception as error:
             self._lock.release()
             raise InputError(f"{folder}: cannot be used: {error}") from error
         self._claimed: set[int] = set()  # by this process, and not finished
         self._taken = {_key(trial.user_attrs[POINT]) for trial in self.trials()}
+        self._proposals = Proposals(spec, lambda: [*earlier, *self.study.get_trials(deepcopy=False)])
         self._grid: Iterator[tuple[dict[str, Value], dict[str, Value]]] | None = None
 
     def __enter__(self) -> Search:
@@ -114,8 +120,10 @@ class Search:
         if reason is not None:
             self._storage.set_trial_user_attr(self._id(trial), REASON, reason)
         state = TrialState.FAIL if reason is not None else TrialState.PRUNED if pruned else TrialState.COMPLETE
-        self.study.tell(trial.number, value if state == TrialState.COMPLETE else None, state=state)
+        told = self.study.tell(trial.number, value if state == TrialState.COMPLETE else None, state=state)
         self._claimed.discard(trial.number)
+        if state != TrialState.FAIL and self.spec.method != "grid":
+            self._proposals.note(told)
 
     def trials(self) -> list[FrozenTrial]:
         """All trials that took a point, by number."""
@@ -142,8 +150,6 @@ class Search:
                 continue
             if _counts(old):
                 return _trial(old)
-            # Killed between the proposal and its note: nothing was run.
-            self.study.tell(old.number, state=TrialState.FAIL)
         for old in self.open_failures() if retry else ():
             if old.number in retry:
                 return self._add(old.params, len(trials))
@@ -151,48 +157,39 @@ class Search:
             return None
         return self._propose(len(trials))
 
-    def _propose(self, asked_before: int) -> Trial | None:
+    def _propose(self, number: int) -> Trial | None:
         if self.spec.method == "grid":
             self._grid = self._grid or grid(self.spec)
             for drawn, point in self._grid:
                 if _key(point) not in self._taken:
-                    return self._add(drawn, asked_before)
+                    return self._add(drawn, number)
             return None
         points = self.spec.points()
         if points is not None and len(self._taken) >= points:
             return None
         for attempt in range(ATTEMPTS):
-            self.study.sampler = sampler(self.spec, seed=asked_before + attempt)
-            asked = self.study.ask(distributions(self.spec))
-            if _key(point_of(self.spec, asked.params)) not in self._taken:
-                return self._start(asked)
-            self.study.tell(asked, state=TrialState.FAIL)
+            proposed = self._proposals.draw(seed=number + attempt)
+            if _key(point_of(self.spec, proposed)) not in self._taken:
+                self._proposals.take(number)
+                return self._add(proposed, number)
+            self._proposals.give_up()
         log.warning("no point was found in %d attempts that has not been run", ATTEMPTS)
         return None
 
     def _add(self, drawn: Mapping[str, Any], number: int) -> Trial:
-        """A trial that Optuna has not proposed, in one record."""
-        trial = self._at(number, drawn)
+        """A trial in one record, so that a journal that ends anywhere has all of it or nothing."""
+        point = point_of(self.spec, drawn)
+        trial = Trial(number, point, self.folder / f"trial-{number:04d}")
+        self._taken.add(_key(point))
         self.study.add_trial(
             optuna.trial.create_trial(
                 state=TrialState.RUNNING,
                 params=dict(drawn),
                 distributions=distributions(self.spec),
-                user_attrs={POINT: trial.point, RUN: str(trial.folder)},
+                user_attrs={POINT: point, RUN: str(trial.folder)},
             )
         )
         return trial
-
-    def _start(self, asked: optuna.Trial) -> Trial:
-        trial = self._at(asked.number, asked.params)
-        asked.set_user_attr(POINT, trial.point)
-        asked.set_user_attr(RUN, str(trial.folder))  # from here on it counts
-        return trial
-
-    def _at(self, number: int, drawn: Mapping[str, Any]) -> Trial:
-        point = point_of(self.spec, drawn)
-        self._taken.add(_key(point))
-        return Trial(number, point, self.folder / f"trial-{number:04d}")
 
 
 class _HeldAlready:
@@ -244,7 +241,7 @@ def _pid(folder: Path) -> str:
         return "?"
 
 
-def _cut_torn_end(journal: Path) -> None:
+def cut_torn_end(journal: Path) -> None:
     """Take away the half record of a process that was killed: Optuna would write the next one onto it."""
     content = journal.read_bytes() if journal.exists() else b""
     whole = content

@@ -19,6 +19,7 @@ from trainer.data.spec import open_source
 from trainer.sweep.board import Board, caution, in_a_line, leaderboard, outcome
 from trainer.sweep.cluster import Cluster, connected
 from trainer.sweep.driver import Driver
+from trainer.sweep.earlier import earlier_trials
 from trainer.sweep.executor import Executor, FitProcess
 from trainer.sweep.local import LocalExecutor
 from trainer.sweep.page import write_page
@@ -42,6 +43,7 @@ def run_sweep(
     trials: int | None,
     workers: int | None,
     cluster: Cluster | None,
+    start_from: Path | None,
     retry_failed: bool,
     save_best: bool,
 ) -> None:
@@ -52,7 +54,8 @@ def run_sweep(
     Interrupted after a signal.
     """
     spec, sources = read_sweep(file, options)
-    with Search(spec, RUNS / f"sweep-{spec.name}") as search:
+    earlier = earlier_trials(spec, start_from) if start_from else ()
+    with Search(spec, RUNS / f"sweep-{spec.name}", earlier) as search:
         most = trials if trials is not None else spec.run_cap
         if most is None and spec.method != "grid":
             most = DEFAULT_TRIALS

@@ -1,0 +1,77 @@
+"""`--start-from`: what earlier sweeps over the same data tell a new one."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import optuna
+from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from trainer.config import InputError
+from trainer.sweep.optuna_space import distributions, point_of
+from trainer.sweep.search import DATA, JOURNAL, POINT, cut_torn_end
+from trainer.sweep.space import SweepSpec
+
+log = logging.getLogger("trainer")
+
+
+def earlier_trials(spec: SweepSpec, root: Path) -> list[FrozenTrial]:
+    """The finished trials of the sweeps in `root`, or of the one that it is, that are points of this sweep.
+
+    Those of other data, or with another command around them, are left out, and so are points that this sweep cannot
+    have. Raises InputError where there is no sweep, and for a method that does not learn from earlier trials.
+    """
+    if spec.method != "bayes":
+        raise InputError(
+            f"--start-from: {spec.path} has `method: {spec.method}`; only `bayes` learns from earlier trials"
+        )
+    journals = sorted([root / JOURNAL] if (root / JOURNAL).exists() else root.glob(f"*/{JOURNAL}"))
+    if not journals:
+        raise InputError(
+            f"--start-from: {root} is no folder of a sweep, and has none in it; runs/sweep-NAME-HASH is expected"
+        )
+    known = [trial for journal in journals for trial in _finished(spec, journal)]
+    fitting = list(_fitting(spec, known))
+    log.info(
+        "learning from %d trials of earlier sweeps; left out, as they are no points of this one: %d",
+        len(fitting),
+        len(known) - len(fitting),
+    )
+    return fitting
+
+
+def _finished(spec: SweepSpec, journal: Path) -> list[FrozenTrial]:
+    """The finished trials of another sweep over the same data, which may be running."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, JOURNAL)
+        shutil.copy(journal, copy)
+        cut_torn_end(copy)
+        try:
+            storage = JournalStorage(JournalFileBackend(str(copy)))
+            names = optuna.get_all_study_names(storage)
+            studies = [optuna.load_study(study_name=name, storage=storage) for name in names]
+            of_this = [list(spec.data), list(spec.command)]
+            return [
+                trial
+                for study in studies
+                if study.study_name != spec.name and study.user_attrs.get(DATA) == of_this
+                for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            ]
+        except Exception as error:
+            raise InputError(f"--start-from: {journal} cannot be read: {error}") from error
+
+
+def _fitting(spec: SweepSpec, trials: Iterable[FrozenTrial]) -> Iterable[FrozenTrial]:
+    """As trials of this sweep's parameters; without those that cannot be."""
+    own = distributions(spec)
+    for trial in trials:
+        if set(trial.params) != set(own) or point_of(spec, trial.params) != trial.user_attrs.get(POINT):
+            continue  # other parameters, or the same value was drawn in another way
+        with suppress(ValueError):  # out of this sweep's range
+            yield optuna.trial.create_trial(params=trial.params, distributions=own, value=trial.value)
