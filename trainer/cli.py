@@ -132,7 +132,8 @@ def evaluate(
     engine: Annotated[str, typer.Option(help="litert (what is served) or tensorflow.")] = "litert",
     data_dir: DataDirOption = None,
     report_dir: Annotated[
-        Path | None, typer.Option(help="Where the report goes (default: report/MODEL-VERSION).")
+        Path | None,
+        typer.Option(help="Where the report goes (default: report/MODEL-VERSION; other data: …-on-NAME)."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -269,7 +269,9 @@ class FitConfig:
         repeated=False,
     )
     data_dir: Path | None = option(
-        None, help="Where prepared TFDS data sets lie (default: $TFDS_DATA_DIR).", decides=False
+        None,
+        help="Where prepared TFDS data sets lie (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets).",
+        decides=False,
     )
     wandb: str = option(
         "auto",

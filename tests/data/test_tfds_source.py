@@ -188,3 +188,8 @@ def test_mnist_is_found_without_reading_it() -> None:
     assert (source.spec, source.name, source.default_normalize) == ("tfds:mnist:3.0.1", "mnist", "mnist")
     assert source.labels == tuple("0123456789")
     assert len(source) == 70_000
+
+
+@pytest.mark.parametrize("within", ["animals", "animals/1.0.0"])
+def test_the_data_set_s_own_folder_will_do(prepared: Path, within: str) -> None:
+    assert TfdsSource("animals", prepared / within).fingerprint == TfdsSource("animals", prepared).fingerprint

@@ -95,7 +95,7 @@ def test_a_choice_becomes_a_table(spoiled_folder: Path, tmp_path: Path, capsys: 
     after = load(f"csv:{table}")
     for split in ("train", "val", "test"):
         old, new = getattr(before, split), getattr(after, split)
-        expected = {old.name(one): before.labels[old.labels[one]] for one in range(len(old))} | {}
+        expected = {old.name(one): before.labels[old.labels[one]] for one in range(len(old))}
         kept = {name: changed.get(name, label) for name, label in expected.items() if name not in out}
         names = {new.name(one): after.labels[new.labels[one]] for one in range(len(new))}
         assert names == {f"{spoiled_folder.name}/{name}": label for name, label in kept.items()}

@@ -114,6 +114,26 @@ def test_times_in_100() -> None:
     assert [in_100(share) for share in (0, 0.001, 0.094, 0.5, 0.999, 1)] == [0, 1, 9, 50, 99, 100]
 
 
+def test_two_ends_are_told_apart() -> None:
+    assert "most likely 98.7 to 99.1 times; guessing" in judged([[4950, 50], [60, 4940]]).reason
+    assert "most likely about 99.0 times; guessing" in judged([[495_000, 5000], [5000, 495_000]]).reason
+
+
+def test_probabilities_that_are_off_are_mentioned() -> None:
+    labels = np.arange(400, dtype=np.int32) % 2
+    answers = np.where(np.arange(400) < 40, 1 - labels, labels)  # 90 in 100 are right
+
+    def reason(probability: float, images: int = 400) -> str:
+        probabilities = np.full((400, 2), 1 - probability, np.float32)
+        probabilities[np.arange(400), answers] = probability
+        test = metrics.evaluate(labels[400 - images :], probabilities[400 - images :])
+        return judge(Facts(LABELS[:2], test, True, None, 0, INSPECT, None)).reason
+
+    assert reason(0.99).endswith("; its probabilities are 9 points too high on average")
+    assert reason(0.75).endswith("; its probabilities are 15 points too low on average")
+    assert reason(0.91).endswith("; guessing would be right 50 times")
+
+
 def test_a_model_without_fault_gets_no_advice() -> None:
     assert advice() == []
 

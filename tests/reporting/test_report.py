@@ -196,7 +196,7 @@ def test_the_page_says_the_values_and_shows_the_pictures(page_file: Path) -> Non
         f"dog , taken for {HOSTILE} (80.0 % sure) a/1.jpg",
         "by trainer evaluate pets Doubtful Right 75 times in 100, but <little> is known. What to try,",
         "Add images of dog trainer fit --dataset=folder:a/very/long/path/",
-        "It is sure from a probability of 67.9 % on; this network cannot tell a picture of something else",
+        "It is sure of an answer with a probability of 67.9 % or more; this network cannot tell a picture of something",
         "3.5 MB is the file that is served; one image takes 2.3 ms on this machine. It was made in 2 min 0 s",
         "What was asked for: --dataset folder:pets --epochs 12 All other settings --optimizer adamw",
         "With 50 of the 100 training images 60.0 % of the validation images are named right, with all of them 75.0 %;",

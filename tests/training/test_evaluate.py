@@ -172,7 +172,7 @@ def test_classes_are_matched_by_name_and_one_that_it_lacks_is_told(
     assert "has no such class: ant (3 images)" in caplog.text
     assert run(["evaluate", "pets", "--dataset", str(new)]) == 0
     assert (
-        "left out: 1 that it learned from or was chosen by (validation), 3 of ant, which is none of its classes"
+        "left out: 1 that it has seen (training and validation images), 3 of ant, which is none of its classes"
         in capsys.readouterr().out
     )
 

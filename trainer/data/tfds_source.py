@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +125,9 @@ def _open_builder(reference: str, name: str, root: Path) -> Any:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import read_only_builder
 
-    try:
-        return read_only_builder.builder_from_files(reference, data_dir=str(root))
-    except tfds.core.DatasetNotFoundError:
-        pass
+    for place in (root, *_around(root, name)):
+        with suppress(tfds.core.DatasetNotFoundError):
+            return read_only_builder.builder_from_files(reference, data_dir=str(place))
     there = prepared(root)
     here = sorted(path for path in there if path.split("/")[0] == name)
     known = {path.split("/")[0] for path in there} | set(tfds.list_builders(with_community_datasets=False))
@@ -142,6 +141,12 @@ def _open_builder(reference: str, name: str, root: Path) -> Any:
         f"""python -c "import tensorflow_datasets as tfds; """
         f"""tfds.builder('{reference}', data_dir='{root}').download_and_prepare()\""""
     )
+
+
+def _around(root: Path, name: str) -> list[Path]:
+    """The folder around the data set's own, where `root` is that or lies within, as NAME, NAME/VERSION and the like."""
+    whole = root.absolute()
+    return [one.parent for one in (whole, *whole.parents[:2]) if one.name == name]
 
 
 def _find_features(spec: str, info: Any) -> tuple[str, str]:

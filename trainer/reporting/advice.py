@@ -21,6 +21,7 @@ from trainer.reporting.learning_curve import LearningCurve
 from trainer.reporting.metrics import CHANCE, FEW_TEST_IMAGES, Evaluation, accuracy_interval
 
 WIDE = 0.1  # half of the accuracy's interval, 0..1; 100 test images are enough for less
+OFF = 0.03  # of the probabilities' mean from the share of right answers, up to which they are as good as true
 MOST_ADVICE = 3  # more is not read
 ROOM = 0.02  # mistakes, 0..1, below which no advice tells how to train better: labels themselves are rarely as good
 HALF_AGAIN = 1.5  # so many times the mistakes: the best epoch by validation flatters validation, but not by that much
@@ -149,8 +150,8 @@ def _verdict(facts: Facts) -> tuple[Grade, str]:
     if doubt := _doubt(facts):
         return "doubtful", f"{right}, but {doubt}"
     return "good", (
-        f"{right}, and on others like these most likely {in_100(low)} to {in_100(high)} times; guessing would be right "
-        f"{guess} times"
+        f"{right}, and on others like these most likely {_between(low, high)}; guessing would be right {guess} times"
+        f"{_off(test)}"
     )
 
 
@@ -167,10 +168,29 @@ def _doubt(facts: Facts) -> str | None:
         others = f", nor are {len(missed) - 1} more classes" if len(missed) > 1 else ""
         return f"{facts.labels[missed[0]]} is hardly found ({found.count} of {found.images}){others}"
     if high - low > 2 * WIDE:
-        return f"{test.images} test images tell little: on others it may be right {in_100(low)} to {in_100(high)} times"
+        return f"{test.images} test images tell little: on others it may be right {_between(low, high)}"
     if 1 - test.accuracy > (1 - test.guess_accuracy) / 2:
         return f"guessing is right {in_100(test.guess_accuracy)} times, and it still makes over half of its mistakes"
     return None
+
+
+def _between(low: float, high: float) -> str:
+    """Two shares as times in 100, told apart where they are."""
+    for digits in range(2):
+        ends = [f"{100 * share:.{digits}f}" if digits else str(in_100(share)) for share in (low, high)]
+        if ends[0] != ends[1]:
+            return f"{ends[0]} to {ends[1]} times"
+    return f"about {ends[0]} times"
+
+
+def _off(test: Evaluation) -> str:
+    """What is said where the probabilities are too high or too low, and chance does not explain it."""
+    answers = test.bin_counts.sum()
+    gap = float((test.bin_counts * (test.bin_confidence - test.bin_accuracy)).sum() / answers)
+    by_chance = float(np.sqrt((test.bin_counts * test.bin_confidence * (1 - test.bin_confidence)).sum()) / answers)
+    if abs(gap) <= max(OFF, 2 * by_chance):
+        return ""
+    return f"; its probabilities are {100 * abs(gap):.0f} points too {'high' if gap > 0 else 'low'} on average"
 
 
 def in_100(share: float) -> int:

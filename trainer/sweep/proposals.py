@@ -18,7 +18,7 @@ from trainer.sweep.optuna_space import distributions, sampler
 from trainer.sweep.space import SweepSpec
 
 BEST = 25  # that TPE takes for the good ones
-OTHERS = 75
+OTHERS = 175
 SHOWN = 2 * (BEST + OTHERS)  # at most: then it is cut down to these
 
 

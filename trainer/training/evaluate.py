@@ -130,7 +130,8 @@ def evaluate(
         model_bytes=loaded.model_file.stat().st_size,
         answer_s=measure_answer(engine, unseen.pictures),
     )
-    folder = report_dir or Path("report") / stored.tag.replace(":", "-")
+    of_others = "" if source.spec == loaded.dataset else f"-on-{source.name}"  # its own report stays
+    folder = report_dir or Path("report") / f"{stored.tag.replace(':', '-')}{of_others}"
     mistakes = worst_mistakes(unseen.pictures, unseen.labels, probabilities, engine, loaded.path)
     log.info("writing the report")
     report.write(folder, subject, evaluation=test, history=None, mistakes=mistakes)

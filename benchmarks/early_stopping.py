@@ -1,0 +1,74 @@
+"""Early stopping beside random search with the same number of epochs, replayed over real learning curves.
+
+    trainer sweep curves.yaml --trials 60      a copy of sweeps/random.yaml with `epochs: {value: 12}`: records the curves
+    python benchmarks/early_stopping.py runs/sweep-random-…/journal.log
+
+Each search draws trainings in an order of its own until its epochs are used up; what counts is the best accuracy after
+the last epoch among those that came to it.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import sys
+from collections.abc import Callable
+
+import optuna
+from optuna.storages.journal import JournalFileBackend, JournalStorage
+
+SEEDS = 200
+BUDGETS = (5, 10, 20)  # whole trainings' worth of epochs
+Pruner = Callable[[], optuna.pruners.BasePruner]
+PRUNERS: dict[str, Pruner] = {
+    "random": optuna.pruners.NopPruner,
+    "Hyperband (3, 3)": lambda: optuna.pruners.HyperbandPruner(min_resource=3, reduction_factor=3),
+    "ASHA (3, 3)": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=3, reduction_factor=3),
+    "ASHA (1, 3)": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
+}
+
+
+def read_curves(journal: str) -> list[list[float]]:
+    storage = JournalStorage(JournalFileBackend(journal))
+    (name,) = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name=name, storage=storage).get_trials(states=[optuna.trial.TrialState.COMPLETE])
+    curves = [[value for _, value in sorted(trial.intermediate_values.items())] for trial in trials]
+    longest = max(map(len, curves))
+    return [curve for curve in curves if len(curve) == longest]
+
+
+def best_within(curves: list[list[float]], budget: int, pruner: optuna.pruners.BasePruner, seed: int) -> float:
+    """The best last accuracy that a search reaches within `budget` epochs."""
+    study = optuna.create_study(direction="maximize", pruner=pruner, study_name=str(seed))
+    best = 0.0
+    order = random.Random(seed).sample(curves, len(curves))
+    for curve in order:
+        trial = study.ask()
+        for epoch, value in enumerate(curve, 1):
+            if budget == 0:
+                return best
+            budget -= 1
+            trial.report(value, epoch)
+            if trial.should_prune():
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                break
+        else:
+            best = max(best, curve[-1])
+            study.tell(trial, curve[-1])
+    return best
+
+
+def main() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    curves = read_curves(sys.argv[1])
+    last = sorted(curve[-1] for curve in curves)
+    print(f"{len(curves)} trainings of {len(curves[0])} epochs; last accuracies {last[0]:.3f} to {last[-1]:.3f}")
+    for trainings in BUDGETS:
+        for name, make in PRUNERS.items():
+            found = [best_within(curves, trainings * len(curves[0]), make(), seed) for seed in range(SEEDS)]
+            low, median, high = statistics.quantiles(found, n=4)
+            print(f"{trainings:2} trainings' epochs, {name}: median {median:.4f}, quartiles {low:.4f} to {high:.4f}")
+
+
+if __name__ == "__main__":
+    main()
