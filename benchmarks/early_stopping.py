@@ -1,6 +1,6 @@
 """Early stopping beside random search with the same number of epochs, replayed over real learning curves.
 
-    trainer sweep curves.yaml --trials 60      a copy of sweeps/random.yaml with `epochs: {value: 12}`: records the curves
+    trainer sweep curves.yaml --trials 60      a copy of sweeps/random.yaml with `epochs: {value: 12}`: records curves
     python benchmarks/early_stopping.py runs/sweep-random-…/journal.log
 
 Each search draws trainings in an order of its own until its epochs are used up; what counts is the best accuracy after
