@@ -74,9 +74,7 @@ def _measured(result: Mapping[str, Any]) -> str:
         f"{count:,} of {name}, which is none of its classes" for name, count in result["unknown_classes"].items()
     ]
     if result["seen_images"]:
-        left_out.insert(
-            0, f"{result['seen_images']:,} that it has seen (training and validation images)"
-        )
+        left_out.insert(0, f"{result['seen_images']:,} that it has seen (training and validation images)")
     if result["unreadable_images"]:
         left_out.append(f"{result['unreadable_images']:,} that cannot be read")
     which = "not known whether it learned from them" if result["seen_images"] is None else "which it has never seen"

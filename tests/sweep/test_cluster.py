@@ -119,7 +119,7 @@ def test_a_grid_has_the_same_points_as_on_one_machine_each_once(cluster: Cluster
     cluster.add()
     done = cluster.sweep(GRID)
     assert done.returncode == 0, done.stderr
-    assert "2 nodes with room for 2 trials of 1 CPUs at once" in done.stderr
+    assert "nodes: 2, trials at once: 2, CPUs of each: 1" in done.stderr
     assert [line["what"] for line in cluster.told()].count("finished") == POINTS
     with search_of(GRID) as search:
         assert len(search.leaders()) == POINTS
@@ -198,7 +198,7 @@ def test_a_sick_node_and_one_with_other_code_are_named_and_get_no_more(cluster: 
     cluster.add(PYTHONPATH=os.pathsep.join((str(other), os.environ["PYTHONPATH"])))
     done = cluster.sweep(GRID)
     assert done.returncode == 0, done.stderr
-    assert "2 nodes with room for 2 trials" in done.stderr
+    assert "nodes: 2, trials at once: 2" in done.stderr
     (unfit,) = [line for line in done.stderr.splitlines() if "it gets no trials" in line]
     assert ": has trainer 0.1.0 (" in unfit
     assert ", and the sweep runs with 0.1.0 (" in unfit

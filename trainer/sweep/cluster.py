@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.config import InputError
+from trainer.config import InputError, RunError
 from trainer.data.cache_transfer import pack
 from trainer.data.source import Source
 from trainer.sweep.executor import OTHER_RUN, Outcome, group_of
@@ -130,7 +130,8 @@ class RayExecutor:
     def wait_for_nodes(self) -> None:
         """Have every node looked at that is there. Raises InputError where none can run trials."""
         self._look()
-        self.ray.wait(list(self._looks.values()), num_returns=len(self._looks), timeout=FIRST_LOOK_S)
+        if asked := list(self._looks.values()):
+            self.ray.wait(asked, num_returns=len(asked), timeout=FIRST_LOOK_S)
         self._looked = -LOOK_S
         room = self.room()
         if not self.nodes:
@@ -139,7 +140,7 @@ class RayExecutor:
             raise InputError(
                 f"--cluster: no node has the {self.trial_cpus} CPUs and {self.trial_gpus} GPUs that a trial is given"
             )
-        log.info("%d nodes with room for %d trials of %d CPUs at once", len(self.nodes), room, self.trial_cpus)
+        log.info("nodes: %d, trials at once: %d, CPUs of each: %d", len(self.nodes), room, self.trial_cpus)
 
     def room(self) -> int:
         self._look()
@@ -257,6 +258,8 @@ class RayTraining:
             self.outcome = Outcome(reason=str(error).strip().splitlines()[-1])
         except exceptions.RayActorError:
             self.outcome = Outcome(reason=f"{self.place} was lost", lost=True)
+        except ConnectionError as error:
+            raise RunError("--cluster: the connection to the cluster is lost; the same command goes on") from error
         finally:
             if actor is not None:
                 self._ray.kill(actor)
@@ -294,9 +297,11 @@ class RayTraining:
         return None
 
     def _order(self) -> tuple[Any, ...]:
-        variables = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
-        for name in (*OTHER_RUN, "WANDB_DIR"):
-            variables.pop(name, None)
+        variables = {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith("WANDB_") and name not in OTHER_RUN and not name.endswith("_DIR")
+        }
         executor = self._executor
         return (self._options, self._folder, executor.run_root, executor.trial_cpus, variables | group_of(self._trial))
 

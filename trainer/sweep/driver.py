@@ -88,8 +88,9 @@ class Driver:
 
     def _fill(self) -> bool:
         """Start trials while there is room; whether one may be left that cannot be started now."""
+        room = self._executor.room()
         busy = set[int]() if self._has_all else self._executor.busy(self._search.interrupted())
-        while not self._has_all and len(self.running) < self._executor.room():
+        while not self._has_all and len(self.running) < room:
             trial = self._search.claim(self._most, retry=self._retry, busy=busy)
             if trial:
                 self._start(trial)
@@ -99,7 +100,7 @@ class Driver:
                 self._has_all = True
         if self._has_all:
             return False
-        if self._executor.room() == 0 and self._last_error:
+        if room == 0 and self._last_error:
             raise type(self._last_error)(
                 f"nothing is left to run on: {PATIENCE} failures in a row; the last: {self._last_error}"
             )
