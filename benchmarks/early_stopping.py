@@ -67,7 +67,10 @@ def main() -> None:
         for name, make in PRUNERS.items():
             found = [best_within(curves, trainings * len(curves[0]), make(), seed) for seed in range(SEEDS)]
             low, median, high = statistics.quantiles(found, n=4)
-            print(f"{trainings:2} trainings' epochs, {name}: median {median:.4f}, quartiles {low:.4f} to {high:.4f}")
+            print(
+                f"{trainings:2} trainings' epochs, {name}: mean {statistics.mean(found):.4f}, median {median:.4f}, "
+                f"quartiles {low:.4f} to {high:.4f}"
+            )
 
 
 if __name__ == "__main__":

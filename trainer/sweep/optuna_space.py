@@ -24,7 +24,11 @@ def sampler(spec: SweepSpec, seed: int) -> optuna.samplers.BaseSampler:
 def pruner(spec: SweepSpec) -> optuna.pruners.BasePruner:
     if spec.hyperband is None:
         return optuna.pruners.NopPruner()
-    return optuna.pruners.HyperbandPruner(min_resource=spec.hyperband.min_epochs, reduction_factor=spec.hyperband.eta)
+    # What W&B calls Hyperband is one of its brackets: successive halving as results come (Li et al., "A System for
+    # Massively Parallel Hyperparameter Tuning", 2020).
+    return optuna.pruners.SuccessiveHalvingPruner(
+        min_resource=spec.hyperband.min_epochs, reduction_factor=spec.hyperband.eta
+    )
 
 
 def distributions(spec: SweepSpec) -> dict[str, BaseDistribution]:
