@@ -171,7 +171,7 @@ class Classifier:
         metrics = Metrics(stored.tag, os.environ.get(METRICS_DIR))
         served = make_served(stored.tag, loaded, settings, metrics.on_batch)
         memory = Memory(left_for_requests(settings.workers))
-        log.info("%d MiB for requests", memory.size >> 20)
+        log.info("the pictures that are being answered may take %d MiB of memory", memory.size >> 20)
         self.api = Api(served, settings, metrics, memory)
         tokens = Tokens(Path(os.environ.get(TOKEN_FILE, settings.token_file))) if settings.token_file else None
         self.backend = Backend(self.api.routes, metrics.on_request, memory, tokens)

@@ -133,6 +133,15 @@ def test_probabilities_that_are_off_are_mentioned() -> None:
     assert reason(0.75).endswith("; its probabilities are 15 points too low on average")
     assert reason(0.91).endswith("; guessing would be right 50 times")
 
+    # Half of the answers are too sure, the others not sure enough.
+    mixed = np.where(np.arange(400) % 4 < 2, 0.99, 0.8)
+    right = np.where(np.arange(400) % 4 < 2, np.arange(400) % 20 >= 4, True)
+    answers = np.where(right, labels, 1 - labels)
+    probabilities = np.stack([np.where(answers == one, mixed, 1 - mixed) for one in (0, 1)], 1).astype(np.float32)
+    test = metrics.evaluate(labels, probabilities)
+    said = judge(Facts(LABELS[:2], test, True, None, 0, INSPECT, None)).reason
+    assert said.endswith("; its probabilities are off by 19 points on average")
+
 
 def test_a_model_without_fault_gets_no_advice() -> None:
     assert advice() == []

@@ -83,7 +83,7 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
     assert [str(folder.parent) for folder in search.folder.glob("trial-*/export")] == [best.user_attrs[RUN]]
     assert re.search(r"most likely be right for [\d.]+% to [\d.]+%, and rather", done.stdout)
     rate, dropout = (best.user_attrs[POINT][name] for name in ("learning_rate", "dropout"))
-    options = f"--dataset=builtin:digits --epochs=1 --limit=320 --learning_rate={rate} --dropout={dropout}"
+    options = f"--dataset=builtin:digits --epochs=1 --limit=320 --learning-rate={rate} --dropout={dropout}"
     assert f"<code>trainer fit {options}</code>" in pictures
     row = f"<td>{best.number}</td><td>{best.value:.2%}</td><td>learning_rate {rate}, dropout {dropout}</td>"
     assert row in pictures

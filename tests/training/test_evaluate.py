@@ -150,7 +150,7 @@ def test_what_is_said_of_new_data_is_true(
     printed = capsys.readouterr().out
     assert "measured on 12 images, which it has never seen; left out: none" in printed
     assert "validation" not in printed
-    (page,) = Path("report").glob("pets-*/report.html")
+    (page,) = Path("report").glob("pets-*-on-new/report.html")
     text = " ".join(page.read_text().split())
     assert "of 12, which it has never seen; on more pictures" in text
     assert "best epoch" not in text

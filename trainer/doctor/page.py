@@ -56,7 +56,7 @@ class Section:
 
 
 def proposals(findings: Findings) -> set[int]:
-    """The positions that had better be left out: copies but for one of each group, and blank pictures.
+    """The positions that are suggested to be left out: copies but for one of each group, and blank pictures.
 
     Of copies one in test stays, or else one in val: what is measured is the same as before, and nothing of it is
     learned. Where copies bear different labels, a person has to say which is right.

@@ -21,7 +21,7 @@ from trainer.reporting.learning_curve import LearningCurve
 from trainer.reporting.metrics import CHANCE, FEW_TEST_IMAGES, Evaluation, accuracy_interval
 
 WIDE = 0.1  # half of the accuracy's interval, 0..1; 100 test images are enough for less
-OFF = 0.03  # of the probabilities' mean from the share of right answers, up to which they are as good as true
+OFF = 0.03  # calibration error, up to which probabilities are as good as true
 MOST_ADVICE = 3  # more is not read
 ROOM = 0.02  # mistakes, 0..1, below which no advice tells how to train better: labels themselves are rarely as good
 HALF_AGAIN = 1.5  # so many times the mistakes: the best epoch by validation flatters validation, but not by that much
@@ -185,12 +185,20 @@ def _between(low: float, high: float) -> str:
 
 def _off(test: Evaluation) -> str:
     """What is said where the probabilities are too high or too low, and chance does not explain it."""
-    answers = test.bin_counts.sum()
-    gap = float((test.bin_counts * (test.bin_confidence - test.bin_accuracy)).sum() / answers)
-    by_chance = float(np.sqrt((test.bin_counts * test.bin_confidence * (1 - test.bin_confidence)).sum()) / answers)
-    if abs(gap) <= max(OFF, 2 * by_chance):
+    share = test.bin_counts / test.bin_counts.sum()
+    spread = test.bin_confidence * (1 - test.bin_confidence) / np.maximum(1, test.bin_counts)
+    by_chance = float((share * np.sqrt(2 / np.pi * spread)).sum())  # the mean distance of a normal variable
+    if test.calibration_error <= max(OFF, 2 * by_chance):
         return ""
+    gap = float((share * (test.bin_confidence - test.bin_accuracy)).sum())
+    if abs(gap) < test.calibration_error / 2:
+        return f"; its probabilities are off by {100 * test.calibration_error:.0f} points on average"
     return f"; its probabilities are {100 * abs(gap):.0f} points too {'high' if gap > 0 else 'low'} on average"
+
+
+def _when(entry: Mapping[str, float]) -> str:
+    """The entry of the head alone has no epoch."""
+    return f"in epoch {entry['epoch']:.0f}" if entry["epoch"] else "before the first epoch"
 
 
 def in_100(share: float) -> int:
@@ -352,7 +360,7 @@ def still_rising(facts: Facts) -> Advice | None:
     epochs = None if run.end == "no time" else 2 * len(run.epochs)
     return Advice(
         "train longer: the last epoch was the best, and the validation loss was still falling "
-        f"({earlier['val_loss']:.2f} in epoch {earlier['epoch']:.0f}, {last['val_loss']:.2f} at the end)",
+        f"({earlier['val_loss']:.2f} {_when(earlier)}, {last['val_loss']:.2f} at the end)",
         run.command(time_limit=limit and 2 * limit, epochs=epochs or run.config.epochs),
     )
 

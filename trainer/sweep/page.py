@@ -27,7 +27,7 @@ def write_page(search: Search, file: Path) -> bool:
     leaders = search.leaders()
     if len(leaders) < 2:
         return False
-    options = [option for option in search.spec.options(leaders[0].user_attrs[POINT]) if option != "--no-save"]
+    options = [_dashed(option) for option in search.spec.options(leaders[0].user_attrs[POINT]) if option != "--no-save"]
     page = render(
         TEMPLATE,
         name=search.spec.name,
@@ -42,6 +42,12 @@ def write_page(search: Search, file: Path) -> bool:
     )
     file.write_text(page, encoding="utf-8")
     return True
+
+
+def _dashed(word: str) -> str:
+    """An option as the help spells it; W&B's has underscores."""
+    name, equals, value = word.partition("=")
+    return f"{name.replace('_', '-')}{equals}{value}" if word.startswith("--") else word
 
 
 def _pictures(search: Search) -> list[tuple[str, str, str]]:
