@@ -21,7 +21,7 @@ from trainer.config import FitConfig, searchable
 from trainer.sweep.search import POINT, Search
 from trainer.sweep.sweep import read_sweep
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = Path(__file__).parent / "stand_in"
