@@ -106,6 +106,14 @@ def measure_thousand() -> None:
     from trainer.sweep.cluster import Cluster, connected
     from trainer.sweep.driver import Driver
     from trainer.sweep.search import Search
+
+    class Counted(Search):
+        finished = 0
+
+        def finish(self, *arguments: Any, **options: Any) -> None:
+            super().finish(*arguments, **options)
+            self.finished += 1
+
     from trainer.sweep.sweep import read_sweep
 
     log = Path("log")
@@ -119,13 +127,14 @@ def measure_thousand() -> None:
     file = write_sweep("thousand.yaml", f"seed: {{min: 0, max: {TRIALS - 1}}}", ("--dataset=builtin:digits",))
     spec, sources = read_sweep(Path(file), ["seed", "dataset"])
     marks: dict[int, tuple[float, int]] = {}  # finished trials → the driver's CPU seconds, and its memory
-    with nodes(cpus=4) as cluster, Search(spec, Path("runs/thousand")) as search:
+    search = Counted(spec, Path("runs/thousand"))
+    with nodes(cpus=4) as cluster, search:
         with connected(Cluster(cluster.address, trial_cpus=1), search, sources, None) as executor:
             driver = Driver(search, executor, most=None, retry_failed=False)
             to_lose = list(LOST)
 
             def refresh() -> None:
-                finished = len(search.leaders())
+                finished = search.finished
                 marks[finished] = (time.thread_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
                 if to_lose and finished >= to_lose[0]:
                     del to_lose[0]

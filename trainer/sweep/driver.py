@@ -56,6 +56,8 @@ class Driver:
         # Not those that fail from now on: a failure that repeats would be run again and again.
         self._retry = {trial.number for trial in search.open_failures()} if retry_failed else set[int]()
         self._events: queue.SimpleQueue[tuple[Running, dict[str, Any] | Outcome | BaseException]] = queue.SimpleQueue()
+        # Of trials that may have checkpoints although they have finished.
+        self._kept = {trial.number: Path(trial.user_attrs[RUN]) for trial in search.leaders(BEST)}
         self._losses: Counter[int] = Counter()  # by trial
         self._failures: Counter[str] = Counter()  # in a row, by place
         self._failures_anywhere = 0
@@ -170,8 +172,7 @@ class Driver:
         place = running.training.place
         if outcome.result is not None:
             self._search.finish(running.trial, outcome.result[METRIC])
-            for trial in self._search.leaders()[BEST:]:
-                shutil.rmtree(Path(trial.user_attrs[RUN]) / CHECKPOINTS, ignore_errors=True)
+            self._delete_checkpoints(running.trial)
         elif running.pruned:
             self._search.finish(running.trial, None, pruned=True)
         elif self._is_stopping:  # it stays marked as running: the next sweep continues it
@@ -180,6 +181,13 @@ class Driver:
             self._fail(running, outcome)
             return
         self._failures[place] = self._failures_anywhere = 0
+
+    def _delete_checkpoints(self, finished: Trial) -> None:
+        """Of those that are not among the best any more: they are of no use."""
+        self._kept[finished.number] = finished.folder
+        best = {trial.number for trial in self._search.leaders(BEST)}
+        for number in self._kept.keys() - best:
+            shutil.rmtree(self._kept.pop(number) / CHECKPOINTS, ignore_errors=True)
 
     def _fail(self, running: Running, outcome: Outcome) -> None:
         place = running.training.place
