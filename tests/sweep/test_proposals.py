@@ -27,6 +27,16 @@ def test_the_sampler_is_shown_the_best_and_some_others_however_many_there_are() 
     assert shown[-1].params == study.trials[-1].params
 
 
+def test_a_trial_that_ran_before_is_replaced_by_the_finished_one() -> None:
+    study = optuna.create_study(direction="maximize")
+    drawn, own = {"dropout": 0.5}, distributions(SPEC)
+    study.add_trial(create_trial(state=TrialState.RUNNING, params=drawn, distributions=own))
+    proposals = Proposals(SPEC, lambda: study.get_trials(deepcopy=False))
+    proposals.note(study.tell(0, 0.7))
+    shown = [one.state for one in proposals._study.get_trials(deepcopy=False)]
+    assert shown == [TrialState.FAIL, TrialState.COMPLETE]
+
+
 def test_a_trial_that_runs_counts_until_it_has_ended() -> None:
     study = optuna.create_study(direction="maximize")
     proposals = Proposals(SPEC, lambda: study.get_trials(deepcopy=False))

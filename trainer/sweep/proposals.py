@@ -28,7 +28,7 @@ class Proposals:
     def __init__(self, spec: SweepSpec, history: Callable[[], Iterable[FrozenTrial]]) -> None:
         self._spec = spec
         self._history = history
-        self._asked: dict[int, optuna.Trial] = {}  # by the number of the search's own
+        self._running: dict[int, int] = {}  # the search's number of a trial → the one that it is shown with
         self._study = self._shown()
 
     def draw(self, seed: int) -> Mapping[str, Any]:
@@ -39,7 +39,7 @@ class Proposals:
 
     def take(self, number: int) -> None:
         """The last proposal is a trial of the search now."""
-        self._asked[number] = self._open
+        self._running[number] = self._open.number
 
     def give_up(self) -> None:
         """The last proposal was tried before."""
@@ -47,18 +47,19 @@ class Proposals:
 
     def note(self, trial: FrozenTrial) -> None:
         """A trial of the search has ended."""
-        if asked := self._asked.pop(trial.number, None):
-            self._study.tell(asked, state=TrialState.FAIL)  # its place is the finished one's
+        if (shown := self._running.pop(trial.number, None)) is not None:
+            self._study.tell(shown, state=TrialState.FAIL)  # the finished one stands for it now
         self._study.add_trial(trial)
         if len(self._study.get_trials(deepcopy=False)) > SHOWN:
             self._study = self._shown()
-            self._asked.clear()  # those that are running are in the history
 
     def _shown(self) -> optuna.Study:
         counted = [one for one in self._history() if one.state in (TrialState.RUNNING, TrialState.PRUNED) or one.values]
         best = heapq.nlargest(BEST, (one for one in counted if one.values), key=lambda one: one.value or 0.0)
         good = {id(one) for one in best}
         others = [one for one in counted if id(one) not in good]
+        shown = [*best, *others[:: math.ceil(len(others) / OTHERS) or 1]]
+        self._running = {one.number: place for place, one in enumerate(shown) if one.state == TrialState.RUNNING}
         study = optuna.create_study(direction="maximize")
-        study.add_trials([*best, *others[:: math.ceil(len(others) / OTHERS) or 1]])
+        study.add_trials(shown)
         return study

@@ -59,7 +59,8 @@ class Search:
         self.folder = folder
         self._lock = _lock(folder)
         try:
-            cut_torn_end(folder / JOURNAL)
+            if torn := cut_torn_end(folder / JOURNAL):
+                log.warning("%s: %d bytes at its end are no whole record and are cut off", folder / JOURNAL, torn)
             self._storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL), _HeldAlready()))
             self.study = optuna.create_study(
                 storage=self._storage,
@@ -241,15 +242,15 @@ def _pid(folder: Path) -> str:
         return "?"
 
 
-def cut_torn_end(journal: Path) -> None:
-    """Take away the half record of a process that was killed: Optuna would write the next one onto it."""
+def cut_torn_end(journal: Path) -> int:
+    """Take away the half record of a process that was killed: Optuna would write the next one onto it → its bytes."""
     content = journal.read_bytes() if journal.exists() else b""
     whole = content
     while whole and not _is_record(whole[whole.rfind(b"\n", 0, -1) + 1 :]):
         whole = whole[: whole.rfind(b"\n", 0, -1) + 1]
     if len(whole) < len(content):
-        log.warning("%s: %d bytes at its end are no whole record and are cut off", journal, len(content) - len(whole))
         os.truncate(journal, len(whole))
+    return len(content) - len(whole)
 
 
 def _is_record(line: bytes) -> bool:
