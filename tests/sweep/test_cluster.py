@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -84,12 +86,22 @@ class Cluster:
 
     def close(self) -> None:
         self._ray.shutdown()
+        del self._ray
+
+
+def collect_quietly() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     started = Cluster(tmp_path, monkeypatch)
     with ExitStack() as stack:
+        # Ray takes the signal for itself, and forgets the processes that it has ended.
+        stack.callback(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        stack.callback(collect_quietly)
         stack.callback(started.close)
         yield started
 
