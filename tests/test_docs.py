@@ -33,7 +33,6 @@ NOT_RUN = {
     "bentoml containerize": "needs Docker: test_container.py",
     "docker": "needs Docker: test_container.py",
     "make deploy": "needs Docker: test_container.py",
-    "make setup": "installs everything once more",
     "python -c": "needs the network",
     "trainer fit tfds:mnist": "takes minutes: test_real_mnist.py",
 }
