@@ -106,6 +106,7 @@ def measure_thousand() -> None:
     from trainer.sweep.cluster import Cluster, connected
     from trainer.sweep.driver import Driver
     from trainer.sweep.search import Search
+    from trainer.sweep.sweep import read_sweep
 
     class Counted(Search):
         finished = 0
@@ -113,8 +114,6 @@ def measure_thousand() -> None:
         def finish(self, *arguments: Any, **options: Any) -> None:
             super().finish(*arguments, **options)
             self.finished += 1
-
-    from trainer.sweep.sweep import read_sweep
 
     log = Path("log")
     log.mkdir()

@@ -10,8 +10,9 @@ from test_executor import stand_in
 
 from trainer.data.source import Source
 from trainer.data.spec import open_source
+from trainer.data.tarred import untar
 from trainer.machine import available_cpus
-from trainer.sweep.node import NodeTrial, busy, needs_of, prepare, receive, root_of
+from trainer.sweep.node import NodeTrial, busy, needs_of, prepare, root_of
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_a_trial_is_run_followed_sent_home_and_deleted(tmp_path: Path, monkeypat
     assert [event["epoch"] for event in told_all if event] == [1]
     assert trial.outcome().result == {"val_accuracy": 0.6}
     assert busy([folder], tmp_path / "root") == [False]
-    receive(trial.files(), tmp_path / "home")
+    untar(trial.files(), tmp_path / "home")
     assert sorted(file.name for file in (tmp_path / "home").iterdir()) == ["cpus", "fit.log"]
     assert (tmp_path / "home" / "cpus").read_text() == "3 3\n"
     trial.delete()

@@ -6,17 +6,15 @@ are named anew. Those of features are named by what the images show, and keep th
 
 from __future__ import annotations
 
-import io
 import json
 import logging
-import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from trainer.data.cache_entries import KEY, PARTIAL, cache_dir, locked, write_entry
 from trainer.data.image_cache import place_of_source
 from trainer.data.source import Source
+from trainer.data.tarred import tar_folder, untar
 
 log = logging.getLogger("trainer")
 
@@ -49,7 +47,7 @@ def pack(source: Source) -> list[Entry]:
         left -= size
         of_images = folder in images
         entries.append(
-            Entry(folder.name.removeprefix(place.name) if of_images else folder.name, of_images, _tar(folder))
+            Entry(folder.name.removeprefix(place.name) if of_images else folder.name, of_images, tar_folder(folder))
         )
     return entries
 
@@ -61,17 +59,4 @@ def unpack(source: Source, entries: Iterable[Entry]) -> None:
         folder = place.with_name(place.name + entry.name) if entry.of_images else cache_dir() / entry.name
         with locked(place if entry.of_images else folder.with_name(entry.name.partition("-")[0])):
             if not folder.exists():
-                write_entry(folder, lambda partial, files=entry.files: _extract(files, partial))  # type: ignore[misc]
-
-
-def _tar(folder: Path) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for file in sorted(folder.iterdir()):
-            tar.add(file, file.name)
-    return buffer.getvalue()
-
-
-def _extract(files: bytes, folder: Path) -> None:
-    with tarfile.open(fileobj=io.BytesIO(files)) as tar:
-        tar.extractall(folder, filter="data")
+                write_entry(folder, lambda partial, files=entry.files: untar(files, partial))  # type: ignore[misc]

@@ -19,8 +19,9 @@ from typing import Any
 from trainer.config import InputError, RunError
 from trainer.data.cache_transfer import pack
 from trainer.data.source import Source
+from trainer.data.tarred import untar
 from trainer.sweep.executor import OTHER_RUN, Outcome, group_of
-from trainer.sweep.node import NodeTrial, busy, needs_of, prepare, receive
+from trainer.sweep.node import NodeTrial, busy, needs_of, prepare
 from trainer.sweep.search import Search, Trial
 from trainer.training.run_folder import is_in_use
 
@@ -123,7 +124,7 @@ class RayExecutor:
         self._needs = needs_of(sources, self._data_dir)
         self._entries = ray.put({one.spec: pack(one) for one in sources})
         self._looks: dict[str, Any] = {}  # by node: a reference to what it lacks
-        self._unfit: set[str] = set()
+        self._fit: dict[str, bool] = {}  # by node that has answered
         self._lacks: list[str] = []  # as they were told
         self._looked = -LOOK_S
 
@@ -184,7 +185,7 @@ class RayExecutor:
         return numbers
 
     def give_up(self, place: str) -> None:
-        self._unfit |= {node.id for node in self.nodes if node.name == place}
+        self._fit |= {node.id: False for node in self.nodes if node.name == place}
         self.nodes = [node for node in self.nodes if node.name != place]
 
     def _look(self) -> None:
@@ -196,13 +197,11 @@ class RayExecutor:
         for node in alive:
             if node.cpus and node.id not in self._looks:
                 self._looks[node.id] = self._on(node, prepare).remote(self._needs, self._entries)
-        asked = {reference: node for node in alive if (reference := self._looks.get(node.id))}
+        asked = {self._looks[node.id]: node for node in alive if node.id in self._looks and node.id not in self._fit}
         ready, _ = self.ray.wait(list(asked), num_returns=len(asked), timeout=0) if asked else ([], [])
-        fit = []
         for node in (asked[reference] for reference in ready):
-            if node.id not in self._unfit and self._is_fit(node):
-                fit.append(node)
-        self.nodes = fit
+            self._fit[node.id] = self._is_fit(node)
+        self.nodes = [node for node in alive if self._fit.get(node.id)]
 
     def _is_fit(self, node: Node) -> bool:
         try:
@@ -210,7 +209,6 @@ class RayExecutor:
         except self.ray.exceptions.RayError as error:  # it cannot even be asked
             lack = f"cannot run trials: {str(error).strip().splitlines()[-1]}"
         if lack:
-            self._unfit.add(node.id)
             self._lacks.append(f"{node.name}: {lack}")
             log.warning("%s; it gets no trials", self._lacks[-1])
         return not lack
@@ -320,7 +318,7 @@ class RayTraining:
         outcome: Outcome = self._ask("outcome")
         is_to_go_on = outcome.result is None and self._is_stopping and not self._is_for_good
         if not is_to_go_on:
-            receive(self._ask("files"), self._trial.folder)
+            untar(self._ask("files"), self._trial.folder)
             self._ask("delete")
         return outcome
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import queue
 import shutil
-import tarfile
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +21,7 @@ from trainer.data.cache_entries import cache_dir
 from trainer.data.cache_transfer import Entry, unpack
 from trainer.data.source import Source
 from trainer.data.spec import open_source
+from trainer.data.tarred import tar_folder
 from trainer.machine import CPUS, SHARED_BY
 from trainer.sweep.executor import FitProcess, Outcome
 from trainer.training.run_folder import CHECKPOINTS, LOCK, is_in_use
@@ -120,11 +119,8 @@ class NodeTrial:
         return self._process.outcome
 
     def files(self) -> bytes:
-        """The run folder without checkpoints: a tar."""
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as tar:
-            tar.add(self._folder, "", filter=_to_send)
-        return buffer.getvalue()
+        """The run folder without its checkpoints: a tar. W&B's links to its own log are left out."""
+        return tar_folder(self._folder, (CHECKPOINTS, LOCK))
 
     def delete(self) -> None:
         """Delete the run folder."""
@@ -136,17 +132,6 @@ class NodeTrial:
                 self._events.put(event)
         finally:
             self._events.put(None)
-
-
-def receive(files: bytes, folder: Path) -> None:
-    """Put what `NodeTrial.files` has sent into a folder."""
-    with tarfile.open(fileobj=io.BytesIO(files)) as tar:
-        tar.extractall(folder, filter="data")
-
-
-def _to_send(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    is_left_out = member.issym() or member.name in (CHECKPOINTS, LOCK)  # W&B links to its own log
-    return None if is_left_out else member
 
 
 @cache
