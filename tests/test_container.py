@@ -185,9 +185,8 @@ def test_it_is_labelled(image: BuiltImage) -> None:
 
 
 def test_a_stop_ends_it_in_time_and_in_order(container: str) -> None:
-    start = time.monotonic()
     docker("stop", "--time", str(STOP_GRACE_S), container)
-    assert time.monotonic() - start < STOP_GRACE_S
+    # 137 where it is killed as the grace ends
     assert docker("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,11 +109,9 @@ def test_the_fingerprint_changes_with_the_files(prepared: Path) -> None:
         ("animals/other", ["tfds:animals/other is not prepared"]),
     ],
 )
-def test_what_is_not_there_is_refused_in_seconds(prepared: Path, name: str, words: list[str]) -> None:
-    start = time.monotonic()
+def test_what_is_not_there_is_refused_by_name(prepared: Path, name: str, words: list[str]) -> None:
     with pytest.raises(InputError) as error:
         TfdsSource(name, prepared)
-    assert time.monotonic() - start < 10
     for part in words:
         assert part in str(error.value)
     assert "\n" not in str(error.value)

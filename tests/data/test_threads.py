@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import time
+import types
 
 import pytest
 
@@ -17,10 +17,16 @@ def test_calls_fail_once_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_end_waits_until_no_call_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "_ending", False)  # restored afterwards
-    monkeypatch.setattr(threads, "_last_call", time.monotonic())
-    start = time.monotonic()
+    now = 1000.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(threads, "time", types.SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    monkeypatch.setattr(threads, "_last_call", now)
     threads._wait_for_rest()
-    assert threads.QUIET_S * 0.9 < time.monotonic() - start < threads.MAX_WAIT_S
-    start = time.monotonic()
+    waited = now - 1000
+    assert threads.QUIET_S <= waited < threads.MAX_WAIT_S
     threads._wait_for_rest()
-    assert time.monotonic() - start < threads.QUIET_S
+    assert now - 1000 == waited

@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import itertools
 import struct
-import time
 import zlib
 from typing import Any
 
@@ -111,18 +110,11 @@ def test_an_image_without_metadata_is_not_copied() -> None:
 def test_junk_between_jpeg_segments_is_skipped(junk: bytes) -> None:
     data = encode("JPEG")
     filled = data[:20] + junk * (1 << 20) + data[20:]  # after JFIF's
-    assert within(0.5, filled).tolist() == decode(data, SPEC).tolist()
+    assert without_metadata(filled, "JPEG") == data  # Pillow would search it byte by byte
+    assert decode(filled, SPEC).tolist() == decode(data, SPEC).tolist()
 
 
-# --- time
-
-
-def within(seconds: float, data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    start = time.perf_counter()
-    try:
-        return decode(data, SPEC)
-    finally:
-        assert time.perf_counter() - start < seconds
+# --- very many pieces, for which Pillow takes seconds to minutes
 
 
 TINY_PIECES = {
@@ -136,19 +128,18 @@ TINY_PIECES = {
 
 
 @pytest.mark.parametrize("kind", TINY_PIECES)
-def test_very_many_pieces_are_refused_at_once(kind: str) -> None:
+def test_very_many_pieces_are_refused_before_pillow_sees_them(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     marker, piece = TINY_PIECES[kind]
     format = {"\xff": "JPEG", "!": "GIF"}.get(chr(marker[0]), "PNG")
     data = encode(format)
     at = {"JPEG": 2, "PNG": 33, "GIF": 13 + (3 << (data[10] & 7) + 1)}[format]
-    start = time.perf_counter()
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("Pillow reads it"))
     with pytest.raises(ImageError, match=f"more than {MAX_PIECES:,} pieces") as error:
         EncodedImage(data[:at] + piece * (MEGABYTES // len(piece)) + data[at:])
-    assert time.perf_counter() - start < 0.5  # 25 s, 4.6 s, … without the limit
     assert error.value.code == "corrupt_image"
 
 
-def test_many_pieces_are_read_in_little_time() -> None:
+def test_pillow_sees_none_of_many_pieces() -> None:
     for format, (_, piece) in itertools.product(("JPEG", "PNG", "GIF"), TINY_PIECES.values()):
         if (format == "JPEG") != (piece[:1] == b"\xff") or (format == "GIF") != (piece[:1] == b"!"):
             continue
@@ -157,7 +148,8 @@ def test_many_pieces_are_read_in_little_time() -> None:
         data = encode(format)
         at = {"JPEG": 2, "PNG": 33, "GIF": 13 + (3 << (data[10] & 7) + 1)}[format]
         many = data[:at] + piece * 10_000 + data[at:]
-        np.testing.assert_array_equal(within(0.5, many), decode(data, SPEC))
+        assert len(without_metadata(many, format)) <= len(data) + len(piece)  # EXIF may say which way is up
+        np.testing.assert_array_equal(decode(many, SPEC), decode(data, SPEC))
 
 
 # --- GIF and AVIF

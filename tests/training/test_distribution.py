@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 
@@ -24,8 +23,6 @@ def test_a_worker_that_is_missing_is_named_and_ctrl_c_ends_the_wait(tmp_path: Pa
             if line.endswith(f" waiting for the other workers of TF_CONFIG: no answer from {cluster['worker'][1]}\n"):
                 break
         process.send_signal(signal.SIGINT)
-        sent = time.monotonic()
         rest = process.stderr.read()
         assert process.wait(20) == 130, rest
-        assert time.monotonic() - sent < 10
         assert rest.splitlines()[-1] == "SIGINT: stopped; run the same command again to continue"

