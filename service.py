@@ -34,7 +34,7 @@ from starlette.types import ASGIApp
 from trainer import artifact
 from trainer.artifact import store
 from trainer.artifact.engine import check_engine
-from trainer.config import InputError
+from trainer.errors import ArtifactError, InputError
 from trainer.serving.api import Api
 from trainer.serving.http import Backend, Contract, Outermost, allow_origins
 from trainer.serving.log import set_up
@@ -84,7 +84,7 @@ def chosen_model() -> store.StoredModel:
         stored = store.find(str(bento.info.all_models[0].tag) if bento else settings.model)
         # Here, because BentoML restarts a worker that fails for ever.
         check_engine(artifact.load(stored.path), settings.engine)
-    except (InputError, artifact.ArtifactError) as error:
+    except (InputError, ArtifactError) as error:
         log.error("%s", error)
         raise SystemExit(2) from error
     return stored
@@ -112,7 +112,7 @@ def image_labels() -> list[dict[str, str]]:
     try:
         stored = store.find(settings.model)
         packed = artifact.read_spec(stored.path)
-    except (InputError, artifact.ArtifactError):
+    except (InputError, ArtifactError):
         return []  # nothing to build or serve, which these commands will say
     labels = {
         "org.opencontainers.image.title": stored.tag.partition(":")[0],
@@ -166,7 +166,7 @@ class Classifier:
         self.draining = False
         try:
             stored, loaded = served_model()
-        except (InputError, artifact.ArtifactError):  # deleted or damaged since the server was started
+        except (InputError, ArtifactError):  # deleted or damaged since the server was started
             give_up()
         metrics = Metrics(stored.tag, os.environ.get(METRICS_DIR))
         served = make_served(stored.tag, loaded, settings, metrics.on_batch)

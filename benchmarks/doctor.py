@@ -19,12 +19,12 @@ from hardware import hardware
 from PIL import Image
 
 from trainer.data import Dataset, load
-from trainer.data.source import Source
-from trainer.data.spec import open_source
-from trainer.doctor import probe
-from trainer.doctor.examine import Findings, examine
-from trainer.doctor.labels import find_wrong_labels
-from trainer.doctor.out_of_fold import out_of_fold
+from trainer.data.sources.base import Source
+from trainer.data.sources.spec import open_source
+from trainer.data_checks import embeddings
+from trainer.data_checks.label_issues import find_wrong_labels
+from trainer.data_checks.out_of_fold import out_of_fold
+from trainer.data_checks.run import Findings, examine
 from trainer.models import suggest
 
 SHARES = (0.0, 0.02, 0.05, 0.1)  # of the training labels that are changed
@@ -40,11 +40,11 @@ def opened(spec: str, data_dir: Path | None) -> tuple[Dataset, Source]:
 
 def wrong_labels(dataset: Dataset) -> None:
     """A row for each share."""
-    parts = probe.choose(dataset)
-    features = probe.features_of(dataset, parts, lambda: None)
+    parts = embeddings.choose(dataset)
+    features = embeddings.features_of(dataset, parts, lambda: None)
     right = np.concatenate([part.labels for part in parts])
     groups = np.concatenate([part.cache.twins[part.indices] for part in parts])
-    classes = len(dataset.labels)
+    classes = len(dataset.class_names)
     for share in SHARES:
         draw = np.random.default_rng(0)
         spoiled = np.zeros(len(right), np.bool_)

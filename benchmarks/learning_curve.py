@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from trainer.data import Dataset, load
 from trainer.features.curve import measure_curve
 from trainer.features.extract import Features
-from trainer.features.head import fit_at, fit_head
+from trainer.features.linear_probe import fit_at, fit_head
 from trainer.models import build
 from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
 
@@ -35,7 +35,7 @@ def all_features(dataset: Dataset) -> Labelled:
     model = build(
         EFFICIENTNET_LITE0.name,
         input_shape=(height, width, channels),
-        classes=len(dataset.labels),
+        classes=len(dataset.class_names),
         dropout=0,
         kernel_size=3,
     )

@@ -30,7 +30,7 @@ from hardware import hardware
 from load import Load, closed_loop, open_loop, request_bytes
 
 from trainer.artifact import store
-from trainer.data.digits import DigitsSource
+from trainer.data.sources.digits import DigitsSource
 from trainer.images.formats import format_of
 
 PROJECT = Path(__file__).parents[1]

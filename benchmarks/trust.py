@@ -27,16 +27,16 @@ from trainer.artifact import store
 from trainer.artifact.engine import NOVELTY, PROBABILITIES, LiteRTEngine, Outputs, load_engine
 from trainer.artifact.prediction import DECIMALS, known
 from trainer.data import load, load_undivided
-from trainer.data.spec import open_source
-from trainer.features.novelty import REFERENCES, fit_novelty
+from trainer.data.sources.spec import open_source
+from trainer.evaluate import predict_split
+from trainer.export.freeze import convert, freeze, save_frozen
+from trainer.features.ood import REFERENCES, fit_novelty
 from trainer.images.decode import decode
 from trainer.images.pixels import PixelSpec
 from trainer.machine import evaluation_batch
 from trainer.models import build
 from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
 from trainer.reporting.metrics import evaluate, judge_trust
-from trainer.training.evaluate import predict_split
-from trainer.training.freeze import convert, freeze, save_frozen
 
 MOST = 400  # images of a data set
 DRAWS = 100

@@ -448,7 +448,7 @@ def test_each_command_names_the_next_one(
     assert closing("cache", "prune", capsys=capsys) == first
 
     answer = {"path": "a b.png", "label": "cat", "probability": 0.5}
-    monkeypatch.setattr("trainer.artifact.predict.predict_remote", lambda *_: iter([answer]))
+    monkeypatch.setattr("trainer.predict.predict_remote", lambda *_: iter([answer]))
     remote = closing("predict", "--url", "http://127.0.0.1:3000/", "a b.png", capsys=capsys)
     assert remote == "next: curl --data-binary '@a b.png' http://127.0.0.1:3000/predict"
 

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from trainer.config import FitConfig, InputError, parse_image_size, slug
+from trainer.config import FitConfig, parse_image_size, slug
+from trainer.errors import InputError
 
 
 @pytest.mark.parametrize(

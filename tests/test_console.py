@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import InputError, Interrupted, RunError
 from trainer.console import close_with_next, fail, masked, print_next, print_saved, serve_command
+from trainer.errors import InputError, Interrupted, RunError
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from typer.main import get_command
 
 from trainer.cli import app, run
-from trainer.config import InputError
+from trainer.errors import InputError
 from trainer.sweep.sweep_file import read_spec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

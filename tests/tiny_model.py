@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainer import artifact
-from trainer.data.identity import DataIdentity
+from trainer.data.manifest import DataIdentity
 from trainer.images.pixels import PixelSpec
 
 LABELS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "drei Punkte … é")
@@ -48,7 +48,7 @@ def export_full_size_model(folder: Path, seed: int = 1) -> Path:
 
 
 def _export(model: Any, folder: Path) -> Path:
-    from trainer.training.freeze import convert, freeze, save_frozen
+    from trainer.export.freeze import convert, freeze, save_frozen
 
     frozen = freeze(model)
     folder.mkdir(parents=True)
@@ -72,7 +72,7 @@ def write_tiny_spec(folder: Path) -> None:
     """Write the spec for what lies in `folder`."""
     artifact.write_spec(
         folder,
-        labels=LABELS,
+        class_names=LABELS,
         pixels=PIXELS,
         dataset="builtin:digits",
         config={"seed": 0},

@@ -15,12 +15,8 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from trainer import printing
-from trainer.config import FitConfig, InputError, require_home, searchable
-from trainer.console import fail, masked, print_json, print_next, print_saved, set_up_logging
-from trainer.display import TrainingDisplay
-from trainer.machine import can_write
-from trainer.options import (
+from trainer import cli_output
+from trainer.cli_options import (
     Commands,
     either,
     first_argument,
@@ -31,6 +27,13 @@ from trainer.options import (
     typer_option,
     with_options,
 )
+from trainer.config import FitConfig
+from trainer.console import fail, masked, print_json, print_next, print_saved, set_up_logging
+from trainer.errors import InputError
+from trainer.files import can_write
+from trainer.machine import require_home
+from trainer.option_fields import searchable
+from trainer.training_display import TrainingDisplay
 
 log = logging.getLogger("trainer")
 
@@ -95,7 +98,7 @@ def options_of_run(resume: str) -> dict[str, str]:
     """The options of the run that `--resume` names, which need not be given again."""
     if resume in ("auto", "never"):
         return {}
-    from trainer.training.run_folder import options_of
+    from trainer.runs.run_folder import options_of
 
     return options_of(Path(resume))
 
@@ -112,7 +115,7 @@ def fit(
     export_above: Annotated[float | None, typer.Option("--export-above", hidden=True)] = None,
 ) -> None:
     """Train a classifier and publish it to the model store."""
-    from trainer.training.fit import fit as run_fit
+    from trainer.fit import fit as run_fit
 
     if config.save and export_above is not None:
         raise InputError("--export-above: is for the trials of a sweep; --no-save goes with it")
@@ -121,7 +124,7 @@ def fit(
     if as_json:
         print_json(result)
     else:
-        printing.print_fit(result)
+        cli_output.print_fit(result)
 
 
 @app.command(epilog="Example: [bold]trainer evaluate mnist tfds:mnist[/bold]")
@@ -138,7 +141,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a stored model on the images that it has never seen: of a data set, or of its own where none is named."""
-    from trainer.training.evaluate import evaluate as run_evaluate
+    from trainer.evaluate import evaluate as run_evaluate
 
     spec = either("--dataset", first_dataset, dataset)
     if report_dir is not None and not can_write(report_dir):
@@ -150,7 +153,7 @@ def evaluate(
     if as_json:
         print_json(result)
     else:
-        printing.print_evaluation(model, result)
+        cli_output.print_evaluation(model, result)
 
 
 @app.command(epilog="Example: [bold]trainer predict mnist seven.png[/bold]")
@@ -169,7 +172,7 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Classify image files, with a stored model or a running server."""
-    from trainer.artifact.predict import predict_local, predict_remote
+    from trainer.predict import predict_local, predict_remote
     from trainer.serving.tokens import token_to_send
 
     if url is None and token_file is not None:
@@ -182,9 +185,9 @@ def predict(
     else:
         token = token_to_send(token_file, os.environ)
         results = predict_remote(url, [Path(path) for path in arguments], token)
-    _print_each(results, as_json, printing.print_prediction)
+    _print_each(results, as_json, cli_output.print_prediction)
     if not as_json and not token:  # which is not for a command line
-        printing.print_after_predict(arguments[0], url)
+        cli_output.print_after_predict(arguments[0], url)
 
 
 def _print_each(
@@ -214,9 +217,9 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Show what in an image spoke for its answer: a picture with a heat map for each image file."""
-    from trainer.artifact.predict import explain_local
+    from trainer.predict import explain_local
 
-    _print_each(explain_local(model, images, output), as_json, printing.print_explanation)
+    _print_each(explain_local(model, images, output), as_json, cli_output.print_explanation)
 
 
 @app.command(epilog="Example: [bold]trainer serve photos[/bold]")
@@ -238,7 +241,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a stored model over HTTP, to this machine only unless --host says otherwise. Ctrl-C ends it."""
-    from trainer.launch import prepare
+    from trainer.serve import prepare
 
     launch = prepare(model, host, port, arguments or [])
     log.info("%s", launch)
@@ -252,7 +255,7 @@ def models(as_json: JsonOption = False) -> None:
 
     entries = listing()
     if not as_json:
-        printing.print_models(entries)
+        cli_output.print_models(entries)
         return
     for entry in entries:
         print_json(entry)
@@ -266,7 +269,7 @@ def save(
     as_json: JsonOption = False,
 ) -> None:
     """Publish the model of a run folder to the store."""
-    from trainer.training.publish import publish_run
+    from trainer.runs.publish import publish_run
 
     published = publish_run(run_dir, name, promote=promote)
     if as_json:
@@ -288,7 +291,7 @@ def promote_version(
     if as_json:
         print_json({"tag": promoted.tag, "replaced": before})
     else:
-        printing.print_promoted(promoted.tag, before)
+        cli_output.print_promoted(promoted.tag, before)
 
 
 @app.command(epilog="Example: [bold]trainer runs --prune[/bold]")
@@ -305,8 +308,8 @@ def runs(
     as_json: JsonOption = False,
 ) -> None:
     """List the runs, the newest first, each sweep in one line, and how to go on with an unfinished one."""
-    from trainer.training.runs import list_runs
-    from trainer.training.runs import prune as delete_checkpoints
+    from trainer.runs.listing import list_runs
+    from trainer.runs.listing import prune as delete_checkpoints
 
     listed = list_runs(root)
     if prune:
@@ -314,10 +317,10 @@ def runs(
         if as_json:
             print_json({"pruned_runs": freed[0], "freed_bytes": freed[1]})
         else:
-            printing.print_pruned(freed, listed)
+            cli_output.print_pruned(freed, listed)
         return
     if not as_json:
-        printing.print_runs(listed)
+        cli_output.print_runs(listed)
         return
     for one in listed:
         print_json(one.to_dict())
@@ -407,12 +410,12 @@ def data_inspect(
 ) -> None:
     """Show classes, counts, sizes, rejected files and what may be wrong with the images, and draw a contact sheet."""
     from trainer.data import load
-    from trainer.data.inspect import contact_sheet, summarize
-    from trainer.data.spec import open_source
-    from trainer.doctor import fix as fixing
-    from trainer.doctor.examine import examine
-    from trainer.doctor.page import write_page
-    from trainer.doctor.words import to_dict
+    from trainer.data.contact_sheet import contact_sheet, summarize
+    from trainer.data.sources.spec import open_source
+    from trainer.data_checks import fix as fixing
+    from trainer.data_checks.page import write_page
+    from trainer.data_checks.run import examine
+    from trainer.data_checks.summary import to_dict
     from trainer.models import suggest
 
     spec = require(FitConfig, "dataset", either("--dataset", first_dataset, dataset))
@@ -427,7 +430,7 @@ def data_inspect(
         if as_json:
             print_json(asdict(written))
         else:
-            printing.print_fixed(written)
+            cli_output.print_fixed(written)
         return
     summary = summarize(loaded)
     sheet = sheet or Path(f"contact-sheet-{loaded.name}.png")
@@ -445,21 +448,21 @@ def data_inspect(
             raise InputError(f"--page: {page} cannot be written: {error.strerror}") from error
     if as_json:
         shown = {"contact_sheet": str(drawn) if drawn else None, "page": str(page) if page else None}
-        print_json({**asdict(summary), **shown, "findings": to_dict(findings)})
+        print_json({**summary.to_dict(), **shown, "findings": to_dict(findings)})
         return
-    printing.print_dataset(summary, drawn)
-    printing.print_findings(findings, page)
-    printing.print_after_inspect(spec, data_dir, look=page is None and findings.any)
+    cli_output.print_dataset(summary, drawn)
+    cli_output.print_findings(findings, page)
+    cli_output.print_after_inspect(spec, data_dir, look=page is None and findings.any)
 
 
 @cache_app.command("prune", epilog="Example: [bold]trainer cache prune[/bold]")
 def cache_prune() -> None:
     """Delete the decoded images that no process is using; they are made again when needed."""
-    from trainer.data.cache_entries import prune
+    from trainer.data.cache.entries import prune
 
     count, size_bytes = prune()
     typer.echo(f"{count} cached data sets deleted, {size_bytes / 1e6:.0f} MB freed")
-    print_next(*printing.FIRST)
+    print_next(*cli_output.FIRST)
 
 
 def main() -> None:

@@ -6,64 +6,20 @@ Longer than other files, as each option stands here and nowhere else.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
-import os
 import re
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from trainer.errors import InputError
+from trainer.option_fields import check_options, flag, option, options
 
 # Far above what one machine trains in reasonable time: almost always a picture too large for a Dense layer.
 MAX_PARAMETERS = 200_000_000
 MAX_TIME_S = 1000 * 3600
 PLACE = ("run_dir", "resume")  # the options that say where a run goes
-
-
-class TrainerError(Exception):
-    """An error for people: one line that says what, where and what was expected."""
-
-    exit_code = 1
-
-
-class InputError(TrainerError):
-    """The input or the configuration is wrong."""
-
-    exit_code = 2
-
-
-class RunError(TrainerError):
-    """The run failed and can be resumed."""
-
-    exit_code = 3
-
-
-class DivergedError(RunError):
-    """The figures of a network are no numbers any more: resumed, it would end the same."""
-
-
-class Interrupted(TrainerError):
-    """A signal ended the run after a checkpoint: 130 for SIGINT, 143 for SIGTERM."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-def did_you_mean(names: Iterable[str]) -> str:
-    """The end of a message that has these guesses; empty where there are none."""
-    guesses = " or ".join(names)
-    return f"; did you mean {guesses}?" if guesses else ""
-
-
-def choose(key: str, value: str, allowed: Iterable[str]) -> None:
-    """Raise InputError, with the nearest names, unless `value` is one of `allowed`."""
-    names = sorted(allowed)
-    if value not in names:
-        near = did_you_mean(difflib.get_close_matches(value, names, n=3))
-        raise InputError(f"{key}: {value!r} is not one of {', '.join(names)}{near}")
 
 
 def parse_image_size(text: str | None) -> tuple[int, int] | None:
@@ -105,64 +61,6 @@ class Recipe:
     default_augment: str = "light"  # what `--augment auto` is
     # Momentum, for each step, of the average of the weights that is validated and exported; 0: the weights themselves.
     weight_average: float = 0.0
-
-
-@dataclass(frozen=True)
-class Option:
-    """What the command line, the sweeps and the checks know of a field; name, type and default are the field's own."""
-
-    help: str
-    metavar: str | None = None
-    choices: tuple[str, ...] = ()
-    low: float | None = None  # both ends are allowed
-    high: float | None = None
-    check: Callable[[str], None] | None = None  # of another kind; raises InputError
-    first: bool = False  # may also stand first on the command line, without its name
-    parse: Callable[[str | None], Any] | None = None  # for a type that the command line does not know
-    spell: Callable[[Any], str] = str  # the way back
-    decides: bool = True  # the result: part of `FitConfig.hash`
-    searchable: bool = True  # by a sweep
-    repeated: bool = True  # in the command that trains the same again
-
-    def described(self) -> str:
-        """The help, with the `{choices}`, `{low}` and `{high}` in it filled in."""
-        *others, last = self.choices or ("",)
-        choices = f"{', '.join(others)} or {last}" if others else last
-        return self.help.format(choices=choices, low=self.low, high=self.high)
-
-
-def option(default: Any = dataclasses.MISSING, **facts: Any) -> Any:
-    """A dataclass field that is also an option; `facts` as in `Option`."""
-    return dataclasses.field(default=default, metadata={"option": Option(**facts)})
-
-
-def options(config: Any) -> dict[str, Option]:
-    """Field → option, of a dataclass or an instance of one, in order."""
-    return {field.name: field.metadata["option"] for field in dataclasses.fields(config) if "option" in field.metadata}
-
-
-def searchable(config: Any) -> list[str]:
-    """The options that a sweep may vary."""
-    return [name for name, one in options(config).items() if one.searchable]
-
-
-def flag(name: str) -> str:
-    """A field's name as it stands on the command line."""
-    return f"--{name.replace('_', '-')}"
-
-
-def check_options(config: Any) -> None:
-    """Raise InputError for the first value of a dataclass that its option does not allow; None is always allowed."""
-    for name, one in options(config).items():
-        value = getattr(config, name)
-        if value is None:
-            continue
-        if one.choices:
-            choose(flag(name), value, one.choices)
-        if one.low is not None and one.high is not None and not one.low <= value <= one.high:
-            raise InputError(f"{flag(name)}: {value} is out of range; {one.low:g} to {one.high:g} is expected")
-        if one.check:
-            one.check(value)
 
 
 def check_name(name: str) -> None:
@@ -247,7 +145,7 @@ class FitConfig:
     run_dir: Path | None = option(
         None,
         help="Default: runs/$WANDB_RUN_ID, else runs/NAME-TIMESTAMP.",
-        decides=False,
+        affects_result=False,
         searchable=False,
         repeated=False,
     )
@@ -255,29 +153,33 @@ class FitConfig:
         "auto",
         metavar="never|auto|RUN_DIR",
         help="auto continues an unfinished run of this configuration, RUN_DIR that run, with its own options.",
-        decides=False,
+        affects_result=False,
         searchable=False,
         repeated=False,
     )
-    name: str | None = option(None, check=check_name, help="The model's name (default: the data set's).", decides=False)
-    save: bool = option(True, help="Publish the model to the BentoML store at the end.", decides=False, repeated=False)
+    name: str | None = option(
+        None, check=check_name, help="The model's name (default: the data set's).", affects_result=False
+    )
+    save: bool = option(
+        True, help="Publish the model to the BentoML store at the end.", affects_result=False, repeated=False
+    )
     promote: bool = option(
         False,
         help="Make the new model the one that is served, although it guesses, is worse, or has lost a class.",
-        decides=False,
+        affects_result=False,
         searchable=False,
         repeated=False,
     )
     data_dir: Path | None = option(
         None,
         help="Where prepared TFDS data sets lie (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets).",
-        decides=False,
+        affects_result=False,
     )
     wandb: str = option(
         "auto",
         choices=("auto", "online", "offline", "disabled"),
         help="{choices}.",
-        decides=False,
+        affects_result=False,
         repeated=False,
     )
 
@@ -300,7 +202,7 @@ class FitConfig:
 
     def decisive(self) -> dict[str, Any]:
         """The settings that decide the result, as plain JSON values."""
-        places = {name for name, one in options(self).items() if not one.decides}
+        places = {name for name, one in options(self).items() if not one.affects_result}
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in places}
 
     def changed(self) -> dict[str, str]:
@@ -322,17 +224,6 @@ class FitConfig:
         """Names the configuration: runs with equal hashes may continue each other."""
         text = json.dumps(self.decisive(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def require_home() -> None:
-    """Raise InputError for a user without a home folder, under which TensorFlow, W&B and others make one called `~`."""
-    try:
-        Path.home()
-    except RuntimeError:
-        raise InputError(
-            f"the user {os.getuid()} has no home folder; set HOME to a folder that it may write to (BENTOML_HOME, the "
-            "models, and TRAINER_CACHE_DIR, decoded images, lie in it where they are not set)"
-        ) from None
 
 
 def slug(text: str) -> str:

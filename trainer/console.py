@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.config import Interrupted, TrainerError
+from trainer.errors import Interrupted, TrainerError
 
 log = logging.getLogger("trainer")
 
@@ -46,7 +46,7 @@ def set_up_logging() -> None:
 
 def fail(error: BaseException) -> int:
     """Print an error as one line on stderr; its exit code."""
-    from trainer.artifact.spec import ArtifactError
+    from trainer.errors import ArtifactError
 
     message = " ".join(str(error).split()) or type(error).__name__
     code = 1

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from trainer.errors import InputError
+
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 SHARED_BY = "TRAINER_SHARED_BY"  # how many processes like this one share the machine: a sweep tells its trials
@@ -68,11 +70,15 @@ def _quota(folder: Path) -> float:
         return float("inf")
 
 
-def can_write(folder: Path) -> bool:
-    """Whether files can be made in a folder, which need not exist yet."""
-    place = folder.absolute()
-    existing = next(path for path in (place, *place.parents) if os.path.exists(path))
-    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+def require_home() -> None:
+    """Raise InputError for a user without a home folder, under which TensorFlow, W&B and others make one called `~`."""
+    try:
+        Path.home()
+    except RuntimeError:
+        raise InputError(
+            f"the user {os.getuid()} has no home folder; set HOME to a folder that it may write to (BENTOML_HOME, the "
+            "models, and TRAINER_CACHE_DIR, decoded images, lie in it where they are not set)"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ batched = dispatcher(run)
 
 async def predict(request: Request) -> JSONResponse:
     image = decode(await request.body(), loaded.pixels)
-    return JSONResponse(prediction({PROBABILITIES: await batched(image)}, loaded.labels, loaded.threshold))
+    return JSONResponse(prediction({PROBABILITIES: await batched(image)}, loaded.class_names, loaded.threshold))
 
 
 async def readyz(_: Request) -> PlainTextResponse:

@@ -29,7 +29,7 @@ async def warm(_: Starlette) -> AsyncIterator[None]:
 
 async def predict(request: Request) -> JSONResponse:
     image = decode(await request.body(), pixels)
-    return JSONResponse(prediction(await runner.predict(image), loaded.labels, loaded.threshold))
+    return JSONResponse(prediction(await runner.predict(image), loaded.class_names, loaded.threshold))
 
 
 async def readyz(_: Request) -> PlainTextResponse:

@@ -20,7 +20,7 @@ app = FastAPI()
 async def predict(request: Request) -> dict[str, object]:
     image = decode(await request.body(), loaded.pixels)
     outputs = signature(images=tf.constant(image[None]))
-    return prediction({name: rows.numpy()[0] for name, rows in outputs.items()}, loaded.labels, loaded.threshold)
+    return prediction({name: rows.numpy()[0] for name, rows in outputs.items()}, loaded.class_names, loaded.threshold)
 
 
 @app.get("/readyz")

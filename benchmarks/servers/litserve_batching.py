@@ -34,7 +34,7 @@ class Api(litserve.LitAPI):
         return list(output)
 
     def encode_response(self, output: Any, **_: Any) -> dict[str, Any]:
-        return prediction({PROBABILITIES: output}, self.artifact.labels, self.artifact.threshold)
+        return prediction({PROBABILITIES: output}, self.artifact.class_names, self.artifact.threshold)
 
 
 if __name__ == "__main__":

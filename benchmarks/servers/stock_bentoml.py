@@ -25,4 +25,4 @@ class Stock:
         resized = [one.convert(mode).resize(size, Resampling.BILINEAR) for one in image]
         arrays = [np.asarray(one).reshape(*size[::-1], -1) for one in resized]
         rows = self.engine.predict(np.stack(arrays))[PROBABILITIES]
-        return [prediction({PROBABILITIES: row}, self.artifact.labels, self.artifact.threshold) for row in rows]
+        return [prediction({PROBABILITIES: row}, self.artifact.class_names, self.artifact.threshold) for row in rows]

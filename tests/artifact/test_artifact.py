@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from tiny_model import LABELS, PIXELS, write_tiny_spec
 
-from trainer.artifact.spec import ArtifactError, load, read_spec, write_spec
+from trainer.artifact.spec import load, read_spec, write_spec
+from trainer.errors import ArtifactError
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def edit_spec(folder: Path, **values: Any) -> None:
 def test_what_was_written_is_read(folder: Path) -> None:
     artifact = load(folder)
     assert artifact.path == folder
-    assert artifact.labels == LABELS
+    assert artifact.class_names == LABELS
     assert artifact.pixels == PIXELS
     assert (artifact.quantization, artifact.dataset) == ("int8", "builtin:digits")
     assert artifact.metrics == {"test_accuracy": 0.5, "val_accuracy": 0.25}
@@ -59,7 +60,7 @@ def test_parts_that_stay_out_of_an_image_may_be_missing(folder: Path) -> None:
     shutil.rmtree(folder / "saved_model")
     shutil.rmtree(folder / "report")
     (folder / "model.yaml").write_text("name: mnist")  # the store's own
-    assert load(folder).labels == LABELS
+    assert load(folder).class_names == LABELS
 
 
 def test_the_network_must_be_there(folder: Path) -> None:
@@ -115,7 +116,7 @@ def test_values_that_json_lacks_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_spec(
             folder,
-            labels=LABELS,
+            class_names=LABELS,
             pixels=PIXELS,
             dataset="",
             config={},
@@ -133,4 +134,4 @@ def test_the_first_format_is_still_read(folder: Path) -> None:
     del spec["temperature"], spec["threshold"]
     (folder / "spec.json").write_text(json.dumps(spec | {"format": 1}))
     loaded = load(folder)
-    assert (loaded.labels, loaded.temperature, loaded.threshold) == (LABELS, None, None)
+    assert (loaded.class_names, loaded.temperature, loaded.threshold) == (LABELS, None, None)

@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from trainer.artifact.engine import PROBABILITIES, Engine, LiteRTEngine, check_engine, load_engine
-from trainer.artifact.spec import ArtifactError, load
+from trainer.artifact.spec import load
+from trainer.errors import ArtifactError
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tiny_model import write_tiny_spec
 
 from trainer import artifact
 from trainer.artifact import store
-from trainer.config import InputError, RunError
+from trainer.errors import ArtifactError, InputError, RunError
 
 PUBLISH = (
     "import sys; from pathlib import Path; from trainer.artifact import store; "
@@ -64,7 +64,7 @@ def test_publish_and_find(home: Path, export: Path) -> None:
         assert (found.tag, found.path) == (tag, home / "models" / "mnist" / version)
     assert before <= found.created <= datetime.datetime.now(datetime.UTC)
     assert found.size_bytes == sum(path.stat().st_size for path in found.path.rglob("*") if path.is_file())
-    assert artifact.load(found.path).labels[0] == "0"
+    assert artifact.load(found.path).class_names[0] == "0"
 
 
 def test_bentoml_sees_labels_and_metrics(home: Path, export: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_full_disk_leaves_the_store_as_it_was(home: Path, export: Path) -> Non
 def test_an_unfinished_export_is_not_published(home: Path, export: Path) -> None:
     shutil.rmtree(export / "saved_model")
     (export / "spec.json").unlink()
-    with pytest.raises(artifact.ArtifactError, match=r"has no spec\.json"):
+    with pytest.raises(ArtifactError, match=r"has no spec\.json"):
         store.publish(export, "mnist")
     assert store.models() == []
     assert not (home / "models").exists()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.config import InputError
 from trainer.data import Augment, augment_for, load
 from trainer.data.augment import DRAWS, STRENGTHS
+from trainer.errors import InputError
 
 
 def draws(count: int, **fixed: float) -> np.ndarray[Any, np.dtype[np.float32]]:

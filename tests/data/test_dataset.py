@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import photos, picture_folder
+from sample_images import photos, picture_folder
 
-from trainer.config import InputError
 from trainer.data import Dataset, load, load_undivided
-from trainer.data.spec import open_source
+from trainer.data.sources.spec import open_source
+from trainer.errors import InputError
 from trainer.images.pixels import PixelSpec
 
 MNIST = Path(__file__).parents[2] / "../shared/data/tfds"
@@ -29,7 +29,7 @@ def test_digits_are_divided_disjointly_and_by_class() -> None:
         shares = split.counts / (digits.train.counts + digits.val.counts + digits.test.counts)
         assert np.all(np.abs(shares - 0.1) < 0.06)  # as chance has it
         assert split.counts.sum() == len(split)
-    assert digits.labels == tuple("0123456789")
+    assert digits.class_names == tuple("0123456789")
     assert digits.pixels == PixelSpec(8, 8, 1)
     assert digits.digits
     assert digits.name == "digits"
@@ -137,7 +137,7 @@ def test_a_split_reads_its_own_images() -> None:
 def test_rare_classes_reach_every_split_they_can(tmp_path: Path) -> None:
     dataset = load(str(picture_folder(tmp_path, {"a": 40, "one": 1, "three": 3, "two": 2}, size=(8, 8))))
     # An image of each class that has one to spare.
-    assert dataset.labels == ("a", "one", "three", "two")
+    assert dataset.class_names == ("a", "one", "three", "two")
     assert dataset.train.counts.tolist()[1:] == [1, 1, 1]
     assert dataset.val.counts.tolist()[1:] == [0, 1, 1]
     assert dataset.test.counts.tolist()[1:] == [0, 1, 0]
@@ -180,7 +180,7 @@ def test_all_there_is_in_whichever_split_and_from_the_same_cache(tmp_path: Path)
 def test_names_normalize_and_mirroring_follow_the_data(tmp_path: Path) -> None:
     photos = load(str(picture_folder(tmp_path / "My Photos", {"Ä ö.1": 5, "日本": 5}, size=(8, 8))))
     assert photos.name == "my-photos"
-    assert photos.labels == ("Ä ö.1", "日本")
+    assert photos.class_names == ("Ä ö.1", "日本")
     assert photos.pixels.normalize == "none"
     assert not photos.digits
     letters = load(str(picture_folder(tmp_path / "letters", {"A": 5, "B": 5}, size=(8, 8))), normalize="mnist")
@@ -204,7 +204,7 @@ def test_the_fingerprint_tells_data_and_pixels_apart(tmp_path: Path) -> None:
 def test_real_mnist() -> None:
     mnist = load("tfds:mnist", data_dir=MNIST)
     assert (len(mnist.train), len(mnist.val), len(mnist.test)) == (54_055, 5_945, 10_000)
-    assert mnist.labels == tuple("0123456789")
+    assert mnist.class_names == tuple("0123456789")
     assert mnist.pixels == PixelSpec(28, 28, 1, normalize="mnist")
     assert (mnist.name, mnist.spec, mnist.digits) == ("mnist", "tfds:mnist:3.0.1", True)
     assert mnist.test.labels[:5].tolist() == [2, 0, 4, 8, 7]

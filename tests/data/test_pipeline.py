@@ -137,7 +137,7 @@ import json, resource, sys
 from pathlib import Path
 import numpy as np
 from trainer.data import Split, make_for_train
-from trainer.data.image_cache import ImageCache
+from trainer.data.cache.images import ImageCache
 
 def peak_mb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_head import clouds
+from test_linear_probe import clouds
 
-from trainer.config import Interrupted
+from trainer.errors import Interrupted
 from trainer.features.curve import _turns, measure_curve
-from trainer.features.head import fit_at, fit_head
+from trainer.features.linear_probe import fit_at, fit_head
 
 
 def test_the_head_on_growing_shares() -> None:

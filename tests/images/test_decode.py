@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 from pillow_heif import from_bytes, from_pillow
 
+from trainer.errors import ImageError
 from trainer.images.decode import EncodedImage, ImageInfo, decode
-from trainer.images.pixels import ImageError, PixelSpec
+from trainer.images.pixels import PixelSpec
 
 GRAY = PixelSpec(4, 6, 1)
 COLOUR = PixelSpec(4, 6, 3)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
+from trainer.errors import ImageError
 from trainer.images.decode import EncodedImage, decode
 from trainer.images.metadata import MAX_PIECES, without_metadata
-from trainer.images.pixels import ImageError, PixelSpec
+from trainer.images.pixels import PixelSpec
 
 SPEC = PixelSpec(4, 6, 3)
 MEGABYTES = 10 << 20

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from trainer.config import InputError
+from trainer.errors import InputError
 from trainer.models import build
 from trainer.models.efficientnet_lite0 import OUTPUT, build_efficientnet_lite0, imagenet_head
 from trainer.models.lite0_weights import read_weights, weights_file

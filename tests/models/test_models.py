@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from trainer.config import InputError
+from trainer.errors import InputError
 from trainer.models import build, suggest
 
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from trainer.artifact.engine import PROBABILITIES, Outputs
 from trainer.artifact.explain import explain, load_activation_engine
 from trainer.artifact.spec import EXPLAIN_FILE
+from trainer.export.freeze import save_activation
 from trainer.images.heat import COVERS
 from trainer.models import build
 from trainer.serving.explanation import Explainer
 from trainer.serving.memory import Memory
-from trainer.training.freeze import save_activation
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 ANSWER = {PROBABILITIES: np.array([0.1, 0.7, 0.2], np.float32)}

@@ -17,7 +17,7 @@ from server import form
 from starlette.types import Message
 
 from trainer import artifact
-from trainer.images.pixels import ImageError
+from trainer.errors import ImageError
 from trainer.serving.answers import ApiError
 from trainer.serving.api import Api
 from trainer.serving.http import Handler

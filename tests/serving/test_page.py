@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 from server import Server, serving
 
-from trainer.data.digits import DigitsSource
+from trainer.data.sources.digits import DigitsSource
 
 CHROMIUM = shutil.which("chromium")
 

@@ -268,7 +268,7 @@ def test_the_model_is_fed_what_training_cached(server: Server, tmp_path: Path) -
     assert len(cached) == len(pictures) == 21
     for name, data in pictures.items():
         fed = np.asarray(Image.open(io.BytesIO(server.ask("POST", "/preview", data).body)))
-        trained = cached[dataset.labels.index(name.replace(".", "-"))]
+        trained = cached[dataset.class_names.index(name.replace(".", "-"))]
         np.testing.assert_array_equal(fed, trained[:, :, 0], err_msg=name)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import InputError
+from trainer.errors import InputError
 from trainer.serving import tokens
 from trainer.serving.tokens import FILE_LIMIT, Tokens, read_some_tokens, read_tokens, token_to_send
 

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from trainer.artifact import store
-from trainer.config import FitConfig, searchable
+from trainer.config import FitConfig
+from trainer.option_fields import searchable
 from trainer.sweep.search import POINT, Search
 from trainer.sweep.sweep import read_sweep
 

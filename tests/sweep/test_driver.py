@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from trainer.config import InputError, RunError
+from trainer.errors import InputError, RunError
 from trainer.sweep.driver import Driver
 from trainer.sweep.executor import Outcome
 from trainer.sweep.search import REASON, Search, Trial

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainer.config import InputError
+from trainer.errors import InputError
 from trainer.sweep.earlier import earlier_trials
 from trainer.sweep.search import Search
 from trainer.sweep.space import Parameter, SweepSpec

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from test_executor import stand_in
 
-from trainer.data.source import Source
-from trainer.data.spec import open_source
-from trainer.data.tarred import untar
+from trainer.data.sources.base import Source
+from trainer.data.sources.spec import open_source
+from trainer.files import untar
 from trainer.machine import available_cpus
 from trainer.sweep.node import NodeTrial, busy, needs_of, prepare, root_of
 

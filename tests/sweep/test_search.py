@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from trainer.config import InputError
+from trainer.errors import InputError
 from trainer.sweep.optuna_space import grid
 from trainer.sweep.search import POINT, Search
 from trainer.sweep.space import Hyperband, Parameter, SweepSpec

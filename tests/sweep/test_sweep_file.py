@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import InputError
+from trainer.errors import InputError
 from trainer.sweep.space import Hyperband, SweepSpec
 from trainer.sweep.sweep_file import read_spec
 

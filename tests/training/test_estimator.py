@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.config import FitConfig, InputError, Interrupted, RunError
+from trainer.config import FitConfig
 from trainer.data import Dataset, load
+from trainer.errors import InputError, Interrupted, RunError
 from trainer.machine import resolve_precision
 from trainer.reporting import metrics
+from trainer.runs.checkpoints import Checkpoints, Progress
 from trainer.training import loop
-from trainer.training.checkpoints import Checkpoints, Progress
 from trainer.training.distribution import count_workers
 from trainer.training.estimator import Estimator
-from trainer.training.train_steps import balanced_weights
+from trainer.training.train_step import balanced_weights
 
 
 class Watcher:
@@ -263,7 +264,7 @@ import dataclasses, json, os, sys, time, types
 import numpy as np, tensorflow as tf
 devices, options, folder, out = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3], sys.argv[4]
 from trainer.config import FitConfig
-from trainer.training.checkpoints import Checkpoints
+from trainer.runs.checkpoints import Checkpoints
 from trainer.data import load
 from trainer.training.distribution import make_strategy
 from trainer.training.estimator import Estimator

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.config import FitConfig, InputError, Recipe
+from trainer.config import FitConfig, Recipe
+from trainer.errors import InputError
 from trainer.training.plan import Plan, make_plan, suitable_batch_size
 
 RECIPE = Recipe(epochs=5, batch_size=128, learning_rate=1e-3)

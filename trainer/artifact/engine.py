@@ -11,7 +11,8 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.artifact.spec import Artifact, ArtifactError
+from trainer.artifact.spec import Artifact
+from trainer.errors import ArtifactError
 from trainer.machine import available_cpus, quiet_stderr
 
 Outputs = dict[str, NDArray[np.float32]]  # by the names of the network's signature

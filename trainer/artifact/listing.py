@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.artifact import ArtifactError, read_spec, store
+from trainer.artifact import read_spec, store
+from trainer.errors import ArtifactError
 
 FACTS = ("dataset", "test_accuracy", "val_accuracy", "quantization")
 

@@ -16,23 +16,23 @@ NOVEL = 0.995  # from here on an image is unlike what was learnt from: so far of
 
 
 def prediction(
-    output: Mapping[str, NDArray[np.float32] | np.float32], labels: Sequence[str], threshold: float | None
+    output: Mapping[str, NDArray[np.float32] | np.float32], class_names: Sequence[str], threshold: float | None
 ) -> dict[str, Any]:
     """One image's row of the engine's outputs → `label`, `index`, `probability` of the most probable class, `known`,
     and `top`.
 
     `top` has up to five, the most probable first; of equals the lower index. Probabilities have six decimals.
     `known` as in `known`. Raises FloatingPointError where a value is not finite, ValueError where the number of
-    probabilities is not that of the labels.
+    probabilities is not that of the class names.
     """
     probabilities = np.asarray(output[PROBABILITIES])
-    if len(probabilities) != len(labels):
-        raise ValueError(f"{len(probabilities)} probabilities for {len(labels)} labels")
+    if len(probabilities) != len(class_names):
+        raise ValueError(f"{len(probabilities)} probabilities for {len(class_names)} labels")
     if not all(np.isfinite(values).all() for values in output.values()):
         raise FloatingPointError("the model's answer is not finite")
     order = np.argsort(-probabilities, kind="stable")[:TOP].tolist()
     top = [
-        {"label": labels[index], "index": index, "probability": round(float(probabilities[index]), DECIMALS)}
+        {"label": class_names[index], "index": index, "probability": round(float(probabilities[index]), DECIMALS)}
         for index in order
     ]
     sure = known(top[0]["probability"], output.get(NOVELTY), threshold)

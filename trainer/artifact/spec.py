@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.errors import ArtifactError
+from trainer.files import write_text
 from trainer.images.pixels import PixelSpec
 
 FORMAT = 2
@@ -47,16 +48,12 @@ ADDED = ("temperature", "threshold")
 UNHASHED = (SPEC_FILE, "model.yaml")
 
 
-class ArtifactError(ValueError):
-    """An artifact that is incomplete, altered, of another format, or that cannot be run here; one line."""
-
-
 @dataclass(frozen=True)
 class Artifact:
     """A verified artifact."""
 
     path: Path
-    labels: tuple[str, ...]  # class names, in the order of the probabilities
+    class_names: tuple[str, ...]  # in the order of the probabilities
     pixels: PixelSpec
     quantization: str  # of model.tflite: int8 | float32
     temperature: float | None  # by which the logits are divided in the network; None: an old artifact, which has none
@@ -79,7 +76,7 @@ class Artifact:
 def write_spec(
     folder: Path,
     *,
-    labels: Sequence[str],
+    class_names: Sequence[str],
     pixels: PixelSpec,
     dataset: str,
     config: Mapping[str, Any],
@@ -96,7 +93,7 @@ def write_spec(
     """
     spec = {
         "format": FORMAT,
-        "labels": list(labels),
+        "labels": list(class_names),
         "pixels": pixels.to_dict(),
         "quantization": quantization,
         "temperature": temperature,
@@ -109,9 +106,8 @@ def write_spec(
         "files": {name: _sha256(folder / name) for name in _files(folder)},
     }
     text = json.dumps(spec, indent=1, ensure_ascii=False, allow_nan=False)
-    draft = folder.parent / f".{folder.name}.{SPEC_FILE}"  # beside the folder: a leftover must not be hashed
-    draft.write_text(text + "\n", encoding="utf-8")
-    os.replace(draft, folder / SPEC_FILE)
+    # Beside the folder: a leftover must not be hashed.
+    write_text(folder / SPEC_FILE, text + "\n", draft=folder.parent / f".{folder.name}.{SPEC_FILE}")
 
 
 def read_spec(folder: Path) -> dict[str, Any]:
@@ -145,7 +141,7 @@ def load(folder: Path) -> Artifact:
         files: dict[str, str] = spec["files"]
         artifact = Artifact(
             path=folder,
-            labels=tuple(spec["labels"]),
+            class_names=tuple(spec["labels"]),
             pixels=PixelSpec.from_dict(spec["pixels"]),
             quantization=spec["quantization"],
             temperature=spec.get("temperature"),

@@ -29,8 +29,9 @@ from typing import Any
 import yaml
 
 from trainer.artifact.spec import read_spec
-from trainer.config import InputError, RunError, slug
-from trainer.machine import can_write
+from trainer.config import slug
+from trainer.errors import InputError, RunError
+from trainer.files import can_write, write_text
 
 log = logging.getLogger("trainer")
 
@@ -104,7 +105,7 @@ def promote(tag: str) -> tuple[StoredModel, StoredModel | None]:
         versions = [model for model in models() if model.path.parent == chosen.path.parent]
         replaced = next((model for model in versions if model.is_latest), None)
         _write_reasons(chosen.path, ())
-        _replace(chosen.path.parent / LATEST, chosen.path.name, beside=chosen.path)
+        write_text(chosen.path.parent / LATEST, chosen.path.name)
         for model in versions:
             if model.created > chosen.created and not model.not_promoted:
                 _write_reasons(model.path, (f"{chosen.tag} was promoted instead",))
@@ -235,14 +236,8 @@ def _write_reasons(version: Path, reasons: Sequence[str]) -> None:
     if reasons:
         metadata[NOT_PROMOTED] = list(reasons)
     text = yaml.safe_dump(description | {"metadata": metadata}, sort_keys=False, allow_unicode=True)
-    _replace(file, text, beside=version)
-
-
-def _replace(file: Path, text: str, beside: Path) -> None:
-    """Write a file anew, atomically; the draft lies beside a version, as a leftover within would damage it."""
-    draft = beside.with_name(f".{file.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, file)
+    # Beside the version: a leftover within would damage it.
+    write_text(file, text, draft=version.with_name(f".{file.name}.draft"))
 
 
 def _stored() -> Iterator[StoredModel]:

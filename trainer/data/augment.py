@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainer.config import choose
+from trainer.errors import choose
 
 if TYPE_CHECKING:
     import tensorflow as tf

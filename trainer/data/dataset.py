@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.config import InputError
-from trainer.data.decoding import Size
-from trainer.data.division import divide
-from trainer.data.image_cache import ImageCache, open_or_build
-from trainer.data.image_writer import Rejected
+from trainer.data.cache.decoding import Size
+from trainer.data.cache.images import ImageCache, open_or_build
+from trainer.data.cache.writer import Rejected
 from trainer.data.pixel_request import Request
-from trainer.data.source import SPLITS, Source
-from trainer.data.spec import open_source
+from trainer.data.sources.base import SPLITS, Source
+from trainer.data.sources.spec import open_source
+from trainer.data.splits import divide
+from trainer.errors import InputError
 from trainer.images.pixels import PixelSpec, PixelWish
 
 log = logging.getLogger("trainer")
@@ -77,7 +77,7 @@ class Dataset:
 
     name: str  # a model's name by default
     spec: str
-    labels: tuple[str, ...]
+    class_names: tuple[str, ...]
     pixels: PixelSpec
     train: Split
     val: Split
@@ -105,7 +105,7 @@ def load(
     `image_size` (height, width) None: chosen from the data and the network's `wish` for images of their native sizes.
     `normalize` auto: mnist for `tfds:mnist`, none for everything else. `pixels` fixes all of how an image is decoded,
     for a model that exists. A tenth of train becomes validation where there is none, and another tenth test, both as
-    the images' content has it: see `trainer.data.division`. `limit` caps train only, by a draw from `seed`. `progress`
+    the images' content has it: see `trainer.data.splits`. `limit` caps train only, by a draw from `seed`. `progress`
     None: a bar on a terminal, else lines in the log. Raises InputError where the data cannot be used.
     """
     source = open_source(spec, data_dir)
@@ -130,7 +130,7 @@ def load(
     return Dataset(
         name=source.name,
         spec=source.spec,
-        labels=cache.class_names,
+        class_names=cache.class_names,
         pixels=cache.pixels,
         train=Split(cache, rows["train"]),
         val=Split(cache, rows["val"]),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 
-from trainer.config import InputError
-from trainer.data.decoding import Size
+from trainer.data.cache.decoding import Size
+from trainer.errors import InputError
 from trainer.images.pixels import PixelSpec, PixelWish
 
 MNIST_SIZE = (28, 28)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.features.head import Head, fit_at
+from trainer.features.linear_probe import Head, fit_at
 from trainer.reporting.learning_curve import LearningCurve
 
 SHARES = (0.25, 0.5, 0.75)  # of the training images of each class; all of them have been fitted already

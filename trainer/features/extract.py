@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data import Split
-from trainer.data.cache_entries import load_array
+from trainer.data.cache.entries import load_array
 from trainer.data.progress import track
 from trainer.machine import available_cpus, evaluation_batch, quiet_stderr
 from trainer.models import Architecture

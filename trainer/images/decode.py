@@ -27,10 +27,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
+from trainer.errors import ImageError
 from trainer.images.formats import format_class, format_of
 from trainer.images.metadata import without_metadata
 from trainer.images.mnist import MNIST_WORKING_SIDE, normalize_mnist
-from trainer.images.pixels import ImageError, PixelSpec
+from trainer.images.pixels import PixelSpec
 
 MAX_PIXELS = 25_000_000
 

@@ -13,7 +13,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from trainer.images.pixels import ImageError
+from trainer.errors import ImageError
 
 FORMATS: dict[str, type[ImageFile.ImageFile]] = {
     "JPEG": JpegImageFile,

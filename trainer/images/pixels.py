@@ -12,20 +12,6 @@ from trainer.images.mnist import MNIST_SIDE
 MIN_SIDE = 8
 
 
-class ImageError(ValueError):
-    """An image that is refused. `code` is the HTTP contract's; the text is for people and holds no path.
-
-    `code`: empty_body, unsupported_type, too_many_pixels or corrupt_image.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
-        return ImageError, (self.code, str(self))  # crosses process boundaries
-
-
 @dataclass(frozen=True)
 class PixelSpec:
     """The array that a model takes: uint8 [height,width,channels]. Raises ValueError for an impossible one."""

@@ -7,7 +7,8 @@ from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING
 
-from trainer.config import MAX_PARAMETERS, FitConfig, InputError, choose
+from trainer.config import MAX_PARAMETERS, FitConfig
+from trainer.errors import InputError, choose
 from trainer.images.pixels import PixelWish
 from trainer.models.applications import PREFIX, build_application
 from trainer.models.architecture import Architecture, Shape

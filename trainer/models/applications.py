@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from trainer.config import InputError, choose
+from trainer.errors import InputError, choose
 
 if TYPE_CHECKING:
     import keras

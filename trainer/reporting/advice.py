@@ -101,7 +101,7 @@ class Training:
 class Facts:
     """What is known of a model of K classes."""
 
-    labels: Sequence[str]  # [K]
+    class_names: Sequence[str]  # [K]
     test: Evaluation
     unseen: bool  # whether the test images are known to be none that it learned from
     val: Share | None  # the validation images named right; None without any
@@ -166,7 +166,7 @@ def _doubt(facts: Facts) -> str | None:
     if missed := _hardly_found(test):
         found = _found(test, missed[0])
         others = f", nor are {len(missed) - 1} more classes" if len(missed) > 1 else ""
-        return f"{facts.labels[missed[0]]} is hardly found ({found.count} of {found.images}){others}"
+        return f"{facts.class_names[missed[0]]} is hardly found ({found.count} of {found.images}){others}"
     if high - low > 2 * WIDE:
         return f"{test.images} test images tell little: on others it may be right {_between(low, high)}"
     if 1 - test.accuracy > (1 - test.guess_accuracy) / 2:
@@ -250,9 +250,9 @@ def swapped_classes(facts: Facts) -> Advice | None:
         there, back = (Share(int(confusion[a, b]), int(images[a])) for a, b in ((one, other), (other, one)))
         if one < other and min(there.interval[0], back.interval[0]) > 0.5:
             return Advice(
-                f"look whether the labels of {facts.labels[one]} and {facts.labels[other]} are swapped among the "
-                f"training or the test images: {there.count} of {there.images} and {back.count} of {back.images} are "
-                "taken for the other",
+                f"look whether the labels of {facts.class_names[one]} and {facts.class_names[other]} are swapped among "
+                f"the training or the test images: {there.count} of {there.images} and {back.count} of {back.images} "
+                "are taken for the other",
                 facts.inspect,
             )
     return None
@@ -387,7 +387,7 @@ def unbalanced(facts: Facts) -> Advice | None:
     if not _surely_less(found, others):
         return None
     return Advice(
-        f"weigh the classes alike: of the test images of {_listed(facts.labels, rare)}, with few training images, "
+        f"weigh the classes alike: of the test images of {_listed(facts.class_names, rare)}, with few training images, "
         f"{in_100(found.share)} in 100 are found, of the others {in_100(others.share)}",
         run.command(class_weights="balanced"),
     )
@@ -400,11 +400,11 @@ def few_images(facts: Facts) -> Advice | None:
         return None
     if run.curve and run.curve.flat and UNBALANCED * run.images.min() >= run.images.max():
         return None  # it tells of all classes together: nothing of a rare one
-    names, fewest = _listed(facts.labels, run.images < ENOUGH_IMAGES), int(run.images.argmin())
+    names, fewest = _listed(facts.class_names, run.images < ENOUGH_IMAGES), int(run.images.argmin())
     better = run.curve.in_words if run.curve and run.curve.rises else f"{ENOUGH_IMAGES} of a class are far better"
     return Advice(
-        f"add images of {names}: {facts.labels[fewest]} has {run.images[fewest]} to learn from, and {better}; then the "
-        "same again",
+        f"add images of {names}: {facts.class_names[fewest]} has {run.images[fewest]} to learn from, and {better}; "
+        "then the same again",
         run.command(),
     )
 
@@ -452,7 +452,7 @@ def confused_classes(facts: Facts) -> Advice | None:
         return None
     if binomtest(count, mistakes, 1 / kinds, alternative="greater").pvalue > CHANCE / kinds:
         return None
-    first, second = facts.labels[int(one)], facts.labels[int(other)]
+    first, second = facts.class_names[int(one)], facts.class_names[int(other)]
     return Advice(
         f"look whether you can tell {first} from {second}, and add images of both: {count} of {mistakes} mistakes take "
         "one for the other",

@@ -27,7 +27,7 @@ TELLING_ANSWERS = 5  # in a bin of the calibration curve; the share of right one
 
 
 def draw(
-    labels: Sequence[str],
+    class_names: Sequence[str],
     evaluation: Evaluation,
     history: Sequence[Mapping[str, float]] | None,
     mistakes: Sequence[Mistake],
@@ -37,7 +37,7 @@ def draw(
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    fonts, names = _drawable(labels)
+    fonts, names = _drawable(class_names)
     pictures = {}
     with matplotlib.rc_context({"font.family": fonts}):
         figures = {
@@ -103,20 +103,20 @@ def _more_images(curve: LearningCurve) -> Figure:
     return figure
 
 
-def _confusion(labels: Sequence[str], evaluation: Evaluation) -> Figure:
+def _confusion(class_names: Sequence[str], evaluation: Evaluation) -> Figure:
     from matplotlib.colors import PowerNorm
 
-    side = float(np.clip(1.5 + 0.4 * len(labels), 4.5, 14))
+    side = float(np.clip(1.5 + 0.4 * len(class_names), 4.5, 14))
     figure = _figure(side + 1, side)
     axes = figure.subplots()
     shares = evaluation.confusion / np.maximum(evaluation.confusion.sum(1, keepdims=True), 1)
     # Not a linear scale: mistakes are rare, and one in a hundred should show.
     image = axes.imshow(100 * shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=100))
     axes.set(title="Which class is taken for which", xlabel="prediction", ylabel="truth")
-    _name_ticks(axes, labels, x=True)
-    _name_ticks(axes, labels, x=False)
-    if len(labels) <= MAX_CELLS_WITH_NUMBERS:
-        size = 12 if len(labels) <= 10 and evaluation.confusion.max() < 1000 else 8
+    _name_ticks(axes, class_names, x=True)
+    _name_ticks(axes, class_names, x=False)
+    if len(class_names) <= MAX_CELLS_WITH_NUMBERS:
+        size = 12 if len(class_names) <= 10 and evaluation.confusion.max() < 1000 else 8
         for (row, column), count in np.ndenumerate(evaluation.confusion):
             if count:
                 colour = "white" if shares[row, column] > 0.3 else "black"
@@ -125,11 +125,11 @@ def _confusion(labels: Sequence[str], evaluation: Evaluation) -> Figure:
     return figure
 
 
-def _per_class(labels: Sequence[str], evaluation: Evaluation) -> Figure:
+def _per_class(class_names: Sequence[str], evaluation: Evaluation) -> Figure:
     """Horizontal bars, as wide for a hundred classes as for two: on a telephone, too, the names can be read."""
-    title, shown = "Per class", np.arange(len(labels))
-    if len(labels) > MAX_BARS:
-        title = f"The {MAX_BARS} weakest of {len(labels)} classes"
+    title, shown = "Per class", np.arange(len(class_names))
+    if len(class_names) > MAX_BARS:
+        title = f"The {MAX_BARS} weakest of {len(class_names)} classes"
         shown = np.argsort(evaluation.recall, kind="stable")[:MAX_BARS]
     figure = _figure(WIDTH, 1.6 + (0.4 if len(shown) <= MAX_CELLS_WITH_NUMBERS else 0.25) * len(shown))
     axes = figure.subplots()
@@ -141,7 +141,7 @@ def _per_class(labels: Sequence[str], evaluation: Evaluation) -> Figure:
         places + 0.2, 100 * evaluation.recall[shown], 0.4, color=ORANGE, label="recall (found, of those there are)"
     )
     axes.set(title=title, xlabel="%", ylabel="class", xlim=(0, 100), ylim=(len(shown) - 0.4, -0.6))
-    axes.set_yticks(places, [labels[int(index)] for index in shown])
+    axes.set_yticks(places, [class_names[int(index)] for index in shown])
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside lower center")
     return figure
@@ -180,7 +180,7 @@ def _calibration(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def _mistakes(labels: Sequence[str], mistakes: Sequence[Mistake]) -> Figure:
+def _mistakes(class_names: Sequence[str], mistakes: Sequence[Mistake]) -> Figure:
     columns = 4
     rows = max(1, -(-len(mistakes) // columns))
     height = 2.6 * rows + 0.6
@@ -193,17 +193,17 @@ def _mistakes(labels: Sequence[str], mistakes: Sequence[Mistake]) -> Figure:
     for axes, mistake in zip(figure.axes, mistakes, strict=False):
         image = mistake.image[:, :, 0] if mistake.image.shape[2] == 1 else mistake.image
         axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-        truth, answer = labels[mistake.true], labels[mistake.predicted]
+        truth, answer = class_names[mistake.true], class_names[mistake.predicted]
         axes.set_title(f"{truth}, taken for\n{answer} ({100 * mistake.probability:.0f} %)", fontsize=8)
     return figure
 
 
-def _name_ticks(axes: Axes, labels: Sequence[str], *, x: bool) -> None:
+def _name_ticks(axes: Axes, class_names: Sequence[str], *, x: bool) -> None:
     """Class names at the ticks: every one of up to 100 (small ones above 40), else some."""
-    every = -(-len(labels) // 100)
-    size = 10 if len(labels) <= 40 else 7
-    places = list(range(0, len(labels), every))
-    names = [labels[place] for place in places]
+    every = -(-len(class_names) // 100)
+    size = 10 if len(class_names) <= 40 else 7
+    places = list(range(0, len(class_names), every))
+    names = [class_names[place] for place in places]
     long = max(map(len, names)) > 3
     if x:
         axes.set_xticks(places, names, rotation=60 if long else 0, ha="right" if long else "center", fontsize=size)
@@ -211,8 +211,8 @@ def _name_ticks(axes: Axes, labels: Sequence[str], *, x: bool) -> None:
         axes.set_yticks(places, names, fontsize=size)
 
 
-def _drawable(labels: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Font families that between them have the letters of `labels`, and the labels as they can be drawn.
+def _drawable(class_names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Font families that between them have the letters of `class_names`, and the names as they can be drawn.
 
     A label with a letter that no installed font has (a Chinese one, for example) shows `?` for it and begins with
     the label's index, to be told from others; a long one is cut; `$` is no mathematics.
@@ -220,7 +220,7 @@ def _drawable(labels: Sequence[str]) -> tuple[list[str], list[str]]:
     from matplotlib.font_manager import fontManager, get_font
 
     fonts = ["DejaVu Sans"]  # comes with matplotlib, and has Latin, Greek, Cyrillic and Arabic letters
-    missing = set("".join(labels))
+    missing = set("".join(class_names))
     regular = [font for font in fontManager.ttflist if font.style == "normal" and font.weight == 400]
     for entry in sorted(regular, key=lambda font: (font.name not in fonts, font.name)):
         font = get_font(entry.fname)
@@ -234,7 +234,7 @@ def _drawable(labels: Sequence[str]) -> tuple[list[str], list[str]]:
         if not missing:
             break
     names = []
-    for index, label in enumerate(labels):
+    for index, label in enumerate(class_names):
         name = "".join("?" if letter in missing else letter for letter in label)
         if name != label:
             name = f"{index}: {name}"

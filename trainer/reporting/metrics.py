@@ -47,7 +47,7 @@ class Evaluation:
         """Where the accuracy on all images of the kind lies, with 95 % confidence, 0..1."""
         return accuracy_interval(self.accuracy, self.images)
 
-    def to_dict(self, labels: Sequence[str]) -> dict[str, Any]:
+    def to_dict(self, class_names: Sequence[str]) -> dict[str, Any]:
         """Plain JSON values, the classes by name."""
         return {
             "accuracy": self.accuracy,
@@ -56,7 +56,7 @@ class Evaluation:
             "classes": {
                 label: {"images": int(count), "precision": float(precision), "recall": float(recall)}
                 for label, count, precision, recall in zip(
-                    labels, self.confusion.sum(1), self.precision, self.recall, strict=True
+                    class_names, self.confusion.sum(1), self.precision, self.recall, strict=True
                 )
             },
         }

@@ -30,7 +30,7 @@ class Subject:
     name: str  # the model's, or its tag
     dataset: str  # a spec
     command: str  # what the report comes from
-    labels: Sequence[str]
+    class_names: Sequence[str]
     tested: str  # what the test images are to the model: a clause
     trained_on: str  # a spec
     train_images: int | None  # None: it is not known
@@ -59,7 +59,7 @@ def write(
     Learning curves need a `history` of epochs, and what more images would bring a `curve`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = draw(subject.labels, evaluation, history, mistakes, curve)
+    pictures = draw(subject.class_names, evaluation, history, mistakes, curve)
     paths = {name: folder / f"{name}.png" for name in pictures}
     for name, picture in pictures.items():
         paths[name].write_bytes(picture)
@@ -77,11 +77,11 @@ def _page(
     curve: LearningCurve | None,
 ) -> str:
     """HTML that needs nothing but itself. The mistakes are pictures of their own, which a narrow screen can wrap."""
-    labels = subject.labels
+    class_names = subject.class_names
     return render(
         TEMPLATE,
         subject=subject,
-        classes=len(labels),
+        classes=len(class_names),
         test_images=evaluation.images,
         right=int(np.trace(evaluation.confusion)),
         accuracy=evaluation.accuracy,
@@ -90,15 +90,17 @@ def _page(
         calibration_error=evaluation.calibration_error,
         calibration=_calibration_in_words(evaluation),
         in_100=in_100,
-        confused=[(labels[truth], labels[answer], *counts) for truth, answer, *counts in _most_confused(evaluation)],
+        confused=[
+            (class_names[truth], class_names[answer], *counts) for truth, answer, *counts in _most_confused(evaluation)
+        ],
         pictures={name: _data_uri(png) for name, png in pictures.items()},
         mistakes=[
             (
                 mistake.name,
                 _data_uri(encode_png(mistake.image)),
                 _data_uri(encode_png(overlay(mistake.image, mistake.heat))),
-                labels[mistake.true],
-                labels[mistake.predicted],
+                class_names[mistake.true],
+                class_names[mistake.predicted],
                 mistake.probability,
             )
             for mistake in mistakes

@@ -19,11 +19,12 @@ from starlette.types import Message
 
 from trainer.artifact.engine import Outputs
 from trainer.artifact.prediction import prediction
+from trainer.errors import ImageError
 from trainer.images.decode import EncodedImage, is_image
 from trainer.images.encode import encode_png
 from trainer.images.formats import format_of
 from trainer.images.heat import overlay
-from trainer.images.pixels import ImageError, PixelSpec
+from trainer.images.pixels import PixelSpec
 from trainer.machine import available_cpus
 from trainer.serving.answers import Answer, ApiError, error_value, json_answer
 from trainer.serving.http import PAGE_PATH, Routes
@@ -149,7 +150,7 @@ class Api:
         pixels = served.pixels
         return {
             "model": served.tag,
-            "labels": list(served.labels),
+            "labels": list(served.class_names),
             "input": {
                 "height": pixels.height,
                 "width": pixels.width,
@@ -215,7 +216,7 @@ class Api:
     async def _classify(self, served: Served, data: bytes) -> dict[str, Any]:
         """A prediction without `model`. Raises ApiError (`too_large`, `overloaded`) and ImageError."""
         outputs = await self._run(served, lambda: self._decode(data, served.pixels))
-        answer = prediction(outputs, served.labels, served.threshold)
+        answer = prediction(outputs, served.class_names, served.threshold)
         if self._warm and not answer["known"]:
             self._metrics.on_unknown()
         return answer

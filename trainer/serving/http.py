@@ -16,7 +16,7 @@ from typing import NamedTuple
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from trainer.images.pixels import ImageError
+from trainer.errors import ImageError
 from trainer.serving.answers import CHALLENGE, STATUS, Answer, ApiError, error_answer
 from trainer.serving.memory import Memory
 from trainer.serving.request import Request

@@ -31,7 +31,7 @@ class Served:
     """All that depends on the model. A request keeps the one that it began with, to its end."""
 
     tag: str  # NAME:VERSION
-    labels: tuple[str, ...]
+    class_names: tuple[str, ...]
     pixels: PixelSpec
     threshold: float | None  # the probability from which on an answer is known; None: an old model has none
     metrics: Mapping[str, Any]  # as `fit` measured them
@@ -67,4 +67,4 @@ def make_served(tag: str, artifact: Artifact, settings: Settings, on_batch: OnBa
     gain = runner.alone_cpu_s / runner.image_cpu_s
     admission = Admission(settings.deadline_ms / 1000, image_s=runner.alone_cpu_s, gain=gain)
     explainer = Explainer(artifact.path)
-    return Served(tag, artifact.labels, pixels, artifact.threshold, artifact.metrics, runner, admission, explainer)
+    return Served(tag, artifact.class_names, pixels, artifact.threshold, artifact.metrics, runner, admission, explainer)

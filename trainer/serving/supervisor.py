@@ -13,8 +13,7 @@ import signal
 from collections.abc import Callable
 from typing import NoReturn
 
-from trainer.artifact import ArtifactError
-from trainer.config import InputError
+from trainer.errors import ArtifactError, InputError
 
 log = logging.getLogger("bentoml.trainer")
 

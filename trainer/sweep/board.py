@@ -13,13 +13,12 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from trainer.artifact.spec import ArtifactError
-from trainer.config import InputError
+from trainer.errors import ArtifactError, InputError
+from trainer.runs.run_folder import read_run, result_of
 from trainer.sweep.driver import Driver
 from trainer.sweep.search import POINT, REASON, RUN, Search
 from trainer.sweep.space import METRIC, SweepSpec, Value
-from trainer.training.pace import spoken
-from trainer.training.run_folder import read_run, result_of
+from trainer.training.throughput import spoken
 
 log = logging.getLogger("trainer")
 

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.config import InputError, RunError
-from trainer.data.cache_transfer import pack
-from trainer.data.source import Source
-from trainer.data.tarred import untar
+from trainer.data.cache.transfer import pack
+from trainer.data.sources.base import Source
+from trainer.errors import InputError, RunError
+from trainer.files import untar
+from trainer.runs.run_folder import is_in_use
 from trainer.sweep.executor import OTHER_RUN, Outcome, group_of
 from trainer.sweep.node import NodeTrial, busy, needs_of, prepare
 from trainer.sweep.search import Search, Trial
-from trainer.training.run_folder import is_in_use
 
 log = logging.getLogger("trainer")
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.config import InputError, RunError, TrainerError
+from trainer.errors import InputError, RunError, TrainerError
+from trainer.runs.run_folder import CHECKPOINTS
 from trainer.sweep.executor import Executor, Outcome, Training
 from trainer.sweep.search import RUN, Search, Trial
 from trainer.sweep.space import METRIC
-from trainer.training.run_folder import CHECKPOINTS
 
 log = logging.getLogger("trainer")
 

@@ -13,7 +13,7 @@ import optuna
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from trainer.config import InputError
+from trainer.errors import InputError
 from trainer.sweep.optuna_space import distributions, point_of
 from trainer.sweep.search import DATA, JOURNAL, POINT, cut_torn_end
 from trainer.sweep.space import SweepSpec

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from trainer.config import InputError
 from trainer.console import NEXT
+from trainer.errors import InputError
 from trainer.sweep.search import Trial
 
 FIT = ("-m", "trainer", "fit")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from trainer.machine import SHARED_BY
+from trainer.runs.run_folder import CHECKPOINTS, is_in_use
 from trainer.sweep.executor import FitProcess, Outcome, group_of
 from trainer.sweep.search import Trial
-from trainer.training.run_folder import CHECKPOINTS, is_in_use
 
 Item = TypeVar("Item")
 

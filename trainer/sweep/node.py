@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import trainer
-from trainer.config import InputError
-from trainer.data.cache_entries import cache_dir
-from trainer.data.cache_transfer import Entry, unpack
-from trainer.data.source import Source
-from trainer.data.spec import open_source
-from trainer.data.tarred import tar_folder
+from trainer.data.cache.entries import cache_dir
+from trainer.data.cache.transfer import Entry, unpack
+from trainer.data.sources.base import Source
+from trainer.data.sources.spec import open_source
+from trainer.errors import InputError
+from trainer.files import tar_folder
 from trainer.machine import CPUS, SHARED_BY
+from trainer.runs.run_folder import CHECKPOINTS, LOCK, is_in_use
 from trainer.sweep.executor import FitProcess, Outcome
-from trainer.training.run_folder import CHECKPOINTS, LOCK, is_in_use
 
 PATIENCE_S = 120.0
 
@@ -145,7 +145,7 @@ def _versions() -> dict[str, str]:
 
 
 def _contents(source: Source) -> str:
-    digest = hashlib.sha256("\0".join(source.labels).encode())
+    digest = hashlib.sha256("\0".join(source.class_names).encode())
     for example in source.examples():
         if not isinstance(example.data, str):  # each would have to be read
             break

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from trainer.config import InputError
+from trainer.errors import InputError
 from trainer.sweep.optuna_space import distributions, grid, point_of, pruner
 from trainer.sweep.proposals import Proposals
 from trainer.sweep.space import SweepSpec, Value

@@ -12,10 +12,12 @@ from types import FrameType
 
 import typer
 
-from trainer.config import InputError, Interrupted, RunError
 from trainer.console import Echoes, print_next, print_saved, print_table
-from trainer.data.source import Source
-from trainer.data.spec import open_source
+from trainer.data.sources.base import Source
+from trainer.data.sources.spec import open_source
+from trainer.errors import InputError, Interrupted, RunError
+from trainer.runs.publish import publish_run
+from trainer.runs.run_folder import EXPORT, RUNS, read_run, result_of
 from trainer.sweep.board import Board, caution, in_a_line, leaderboard, outcome
 from trainer.sweep.cluster import Cluster, connected
 from trainer.sweep.driver import Driver
@@ -26,8 +28,6 @@ from trainer.sweep.page import write_page
 from trainer.sweep.search import POINT, RUN, Search
 from trainer.sweep.space import METRIC, SweepSpec
 from trainer.sweep.sweep_file import read_spec
-from trainer.training.publish import publish_run
-from trainer.training.run_folder import EXPORT, RUNS, read_run, result_of
 
 log = logging.getLogger("trainer")
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from trainer.config import InputError
+from trainer.errors import InputError
 from trainer.sweep.distributions import BY_QUANTILE, DEFAULTS, DISTRIBUTIONS, QUANTIZED, UNIFORM, by_quantile
 from trainer.sweep.space import ARGS, METRIC, Hyperband, Parameter, SweepSpec, Value
 

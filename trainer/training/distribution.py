@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from trainer.config import InputError, RunError
+from trainer.errors import InputError, RunError
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from trainer.config import FitConfig
 from trainer.data import make_for_eval
 from trainer.data.progress import track
+from trainer.export.export import Exported, export
 from trainer.machine import evaluation_batch, resolve_precision
 from trainer.models import build, choose_architecture
 from trainer.reporting import metrics
 from trainer.reporting.learning_curve import LearningCurve
-from trainer.training.checkpoints import Checkpoints, Progress
-from trainer.training.clock import Clock
+from trainer.runs.checkpoints import Checkpoints, Progress
 from trainer.training.distribution import is_chief, make_strategy
-from trainer.training.export import Exported, export
 from trainer.training.loop import Observer, TrainingLoop
 from trainer.training.optimizers import make_optimizer
 from trainer.training.plan import make_plan
+from trainer.training.timer import Clock
 
 if TYPE_CHECKING:
     import keras
@@ -71,7 +71,7 @@ class Estimator:
         self._build: Callable[[], keras.Model] = lambda: build(
             self.architecture.name,
             input_shape=(pixels.height, pixels.width, pixels.channels),
-            classes=len(dataset.labels),
+            classes=len(dataset.class_names),
             dropout=self.recipe.dropout,
             kernel_size=config.kernel_size,
             weights=config.weights,
@@ -121,7 +121,7 @@ class Estimator:
         return np.concatenate([self.predict_step(images).numpy() for images, _ in batches])
 
     def export(self, folder: Path) -> Exported:
-        """Calibrate, freeze and quantise the network into `folder`, behind the gate; see `trainer.training.export`."""
+        """Calibrate, freeze and quantise the network into `folder`, behind the gate; see `trainer.export.export`."""
         return export(
             self.float32_model(),
             self.dataset,

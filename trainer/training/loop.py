@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from trainer.config import DivergedError, Interrupted, RunError
 from trainer.data import augment_for, make_for_train
-from trainer.doctor import brief
+from trainer.data_checks import pre_fit
+from trainer.errors import DivergedError, Interrupted, RunError
 from trainer.features.extract import Features
-from trainer.features.novelty import REFERENCES
-from trainer.training.checkpoints import Checkpoints, Progress
+from trainer.features.ood import REFERENCES
+from trainer.features.warm_start import learning_curve, may_mirror, start_from_head
+from trainer.runs.checkpoints import Checkpoints, Progress
 from trainer.training.distribution import make_agreement
 from trainer.training.optimizers import averaged
-from trainer.training.pace import Pace, announce, measure_pace
-from trainer.training.train_steps import balanced_weights, make_train_steps
-from trainer.training.transfer import learning_curve, may_mirror, start_from_head
+from trainer.training.throughput import Pace, announce, measure_pace
+from trainer.training.train_step import balanced_weights, make_train_steps
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -124,10 +124,10 @@ class TrainingLoop:
                 budget_s = min(CURVE_S, CURVE_SHARE * (one.clock.left_s - pace.closing_s))
                 with one.clock.part("what more images would bring"):
                     one.learning_curve = learning_curve(head_start.plain, features, one.dataset, one.config, budget_s)
-            if one.chief and brief.can_afford(one.dataset, one.clock.left_s):
+            if one.chief and pre_fit.can_afford(one.dataset, one.clock.left_s):
                 with one.clock.part("features"):
                     seen = (features.of(split) for split in (one.dataset.train, one.dataset.val))
-                    one.wrong_labels = brief.count_wrong_labels(one.dataset, *seen)
+                    one.wrong_labels = pre_fit.count_wrong_labels(one.dataset, *seen)
         elif one.flips and one.config.flip == "auto":
             with one.clock.part("features"):
                 one.flips = may_mirror(one.dataset, self._observer.check_interrupted)

@@ -6,7 +6,8 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from trainer.config import FitConfig, InputError, Recipe
+from trainer.config import FitConfig, Recipe
+from trainer.errors import InputError
 
 MIN_STEPS_PER_EPOCH = 15  # where nobody asks for a batch: a smaller one makes more steps of little data
 MIN_BATCH = 8

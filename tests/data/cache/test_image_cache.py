@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from PIL import Image
+from sample_images import picture, picture_folder
+
+from trainer.data.cache.entries import cache_dir, prune
+from trainer.data.cache.images import ImageCache, open_or_build
+from trainer.data.pixel_request import Request
+from trainer.data.sources.folder import FolderSource
+from trainer.errors import InputError, RunError
+from trainer.images.decode import decode
+from trainer.images.pixels import PixelSpec, PixelWish
+
+
+@pytest.fixture(autouse=True)
+def _log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "trainer")
+
+
+def opened(folder: Path, request: Request = Request()) -> ImageCache:  # noqa: B008 - it is frozen
+    return open_or_build(FolderSource(folder), request)
+
+
+def entries() -> list[str]:
+    return sorted(path.name.partition("-")[2] for path in cache_dir().iterdir() if path.is_dir())
+
+
+def test_rows_are_what_the_decoder_gives_in_the_source_s_order(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"train/cat": 3, "train/dog": 2, "test/dog": 2})
+    cache = opened(tmp_path)
+    assert cache.class_names == ("cat", "dog")
+    assert cache.labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert cache.splits == {"train": range(5), "val": range(5, 5), "test": range(5, 7)}
+    assert cache.sizes == {(16, 12, 3): 7}
+    assert cache.names == [example.name for example in FolderSource(tmp_path).examples()]
+    files = [example.data for example in FolderSource(tmp_path).examples()]
+    expected = np.stack([decode(Path(str(file)).read_bytes(), cache.pixels) for file in files])
+    np.testing.assert_array_equal(cache.read(np.arange(7)), expected)
+    rows = np.array([5, 6, 0, 1, 1, 4])
+    np.testing.assert_array_equal(cache.read(rows), expected[rows])
+    assert cache.read(np.array([], np.int64)).shape == (0, 16, 12, 3)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "expected"),
+    [
+        ([((28, 28), "L"), ((28, 28), "L")], (28, 28, 1)),
+        ([((64, 48), "RGB"), ((64, 48), "RGB")], (64, 48, 3)),
+        ([((28, 28), "L"), ((28, 28), "RGB")], (28, 28, 3)),  # found after the first guess
+        ([((28, 28), "L"), ((28, 30), "L")], (64, 64, 1)),
+        ([((28, 28), "L"), ((28, 30), "RGB")], (64, 64, 3)),
+        ([((65, 64), "L"), ((65, 64), "L")], (64, 64, 1)),
+        ([((7, 9), "L"), ((7, 9), "L")], (64, 64, 1)),
+    ],
+)
+def test_size_and_channels_fit_the_images(
+    tmp_path: Path, pictures: list[tuple[tuple[int, int], str]], expected: tuple[int, int, int]
+) -> None:
+    for number, (size, mode) in enumerate(pictures * 2):
+        picture(tmp_path / "ab"[number // 2] / f"{number}.png", size=size, mode=mode)
+    pixels = opened(tmp_path).pixels
+    assert (pixels.height, pixels.width, pixels.channels) == expected
+
+
+def test_a_size_that_is_asked_for_is_kept(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"a": 2, "b": 2}, mode="L")
+    assert opened(tmp_path, Request(image_size=(20, 24))).pixels == PixelSpec(20, 24, 1)
+    assert opened(tmp_path, Request(normalize="mnist")).pixels == PixelSpec(28, 28, 1, normalize="mnist")
+    assert opened(tmp_path, Request(pixels=PixelSpec(9, 9, 3))).pixels == PixelSpec(9, 9, 3)
+    with pytest.raises(InputError, match="makes images of 28x28"):
+        opened(tmp_path, Request(image_size=(32, 32), normalize="mnist"))
+
+
+def test_a_network_s_wish_decides_where_nothing_is_said(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"a": 2, "b": 2}, mode="L")
+    photo = PixelWish(size=(40, 48), native=False, channels=3)
+    assert opened(tmp_path, Request(wish=lambda _: photo)).pixels == PixelSpec(40, 48, 3)
+    assert opened(tmp_path, Request(image_size=(20, 24), wish=lambda _: photo)).pixels == PixelSpec(20, 24, 3)
+
+
+def test_an_entry_is_reused_while_nothing_changed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    picture_folder(tmp_path, {"a": 2, "b": 2})
+    first = opened(tmp_path)
+    assert "decoded 4 images to 16x12x3" in caplog.text
+    caplog.clear()
+    # The native sizes are known by now: what `auto` means, too, for a request that says it.
+    for request in (Request(), Request(image_size=(16, 12)), Request(pixels=first.pixels)):
+        assert opened(tmp_path, request).fingerprint == first.fingerprint
+    assert caplog.text.count("reusing 4 decoded images") == 3
+    assert "decoded 4 images to" not in caplog.text
+    assert entries() == ["16x12x3"]
+
+
+def test_an_entry_is_made_again_when_something_changed(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"a": 2, "b": 2})
+    first = opened(tmp_path)
+    picture(tmp_path / "a" / "000.png", seed=77)
+    second = opened(tmp_path)
+    assert second.fingerprint != first.fingerprint
+    assert (second.read(np.array([0])) != first.read(np.array([0]))).any()
+    os.utime(tmp_path / "a" / "000.png", ns=(1, 1))  # made again, but the images are the same
+    assert opened(tmp_path).fingerprint == second.fingerprint
+
+
+@pytest.mark.parametrize("damage", ["truncated", "no labels", "bad index", "other index", "names", "no images"])
+def test_a_damaged_entry_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+    picture_folder(tmp_path, {"a": 2, "b": 2})
+    fingerprint = opened(tmp_path).fingerprint
+    [entry] = [path for path in cache_dir().iterdir() if path.is_dir()]
+    if damage == "truncated":
+        os.truncate(entry / "images.bin", 100)
+    elif damage == "no labels":
+        (entry / "labels.npy").write_bytes(b"")
+    elif damage == "bad index":
+        (entry / "index.json").write_text("{")
+    elif damage == "other index":
+        (entry / "index.json").write_text(json.dumps({"labels": ["a"]}))
+    elif damage == "names":
+        os.truncate(entry / "names.json", 10)
+    else:
+        (entry / "images.bin").unlink()
+    cache = opened(tmp_path)
+    assert "is damaged and is made again" in caplog.text
+    assert cache.fingerprint == fingerprint
+    assert cache.read(np.arange(4)).any(axis=(1, 2, 3)).all()
+
+
+def test_a_writer_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    picture_folder(tmp_path, {"a": 2, "b": 2})
+    opened(tmp_path)
+    assert prune()[0] == 1
+    [lock] = cache_dir().glob("*.lock")
+    caplog.clear()
+    waiting = threading.Thread(target=opened, args=(tmp_path,))
+    with FileLock(lock):
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+        assert entries() == []
+    waiting.join(30)
+    assert entries() == ["16x12x3"]
+    assert "waiting for another process" in caplog.text
+
+
+def test_what_a_killed_writer_left_is_replaced(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"a": 2, "b": 2})
+    opened(tmp_path)
+    [entry] = [path for path in cache_dir().iterdir() if path.is_dir()]
+    entry.rename(entry.with_suffix(".tmp"))
+    os.truncate(entry.with_suffix(".tmp") / "images.bin", 10)
+    assert len(opened(tmp_path)) == 4
+    assert entries() == ["16x12x3"]
+
+
+def test_prune_deletes_what_nobody_writes(tmp_path: Path) -> None:
+    assert prune() == (0, 0)
+    for name in ("one", "two"):
+        picture_folder(tmp_path / name, {"a": 2, "b": 2})
+    reader = opened(tmp_path / "one")
+    before = reader.read(np.arange(4))
+    opened(tmp_path / "one", Request(image_size=(8, 8)))
+    lock = next(cache_dir().glob("*.lock"))
+    with FileLock(lock):
+        opened(tmp_path / "two")
+        count, size_bytes = prune()
+    assert count == 1
+    assert size_bytes > 4 * 16 * 12 * 3
+    assert prune()[0] == 2
+    assert entries() == []
+    np.testing.assert_array_equal(reader.read(np.arange(4)), before)  # its file stays until it is closed
+
+
+def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"a": 2, "b": 2})
+    cache = opened(tmp_path)
+    [entry] = [path for path in cache_dir().iterdir() if path.is_dir()]
+    os.truncate(entry / "images.bin", 100)
+    with pytest.raises(RunError, match="truncated"):
+        cache.read(np.arange(4))
+
+
+def damage_files(folder: Path) -> dict[str, str]:
+    """Spoil five files of class `a`; path → what its reason says."""
+    good = (folder / "a" / "000.png").read_bytes()
+    picture(folder / "a" / "jpeg.jpg", size=(64, 64))
+    jpeg = (folder / "a" / "jpeg.jpg").read_bytes()
+    (folder / "a" / "jpeg.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (folder / "a" / "001.png").write_bytes(b"")
+    (folder / "a" / "002.png").write_bytes(good[:60] + bytes([good[60] ^ 255]) + good[61:])
+    (folder / "a" / "003.png").write_text("a text")
+    (folder / "a" / "004.png").unlink()
+    (folder / "a" / "004.png").symlink_to("nowhere")
+    Image.new("1", (5001, 5000)).save(folder / "a" / "huge.png")
+    return {
+        "a/001.png": "empty",
+        "a/002.png": "corrupt",
+        "a/003.png": "not an image",
+        "a/004.png": "cannot be read: No such file",
+        "a/huge.png": "too many pixels",
+        "a/jpeg.jpg": "truncated",
+    }
+
+
+def test_up_to_a_hundredth_of_bad_files_is_skipped_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    picture_folder(tmp_path, {"a": 300, "b": 300}, size=(8, 8))
+    bad = damage_files(tmp_path)
+    cache = opened(tmp_path)
+    assert {rejected.path for rejected in cache.rejected} == bad.keys()
+    for rejected in cache.rejected:
+        assert bad[rejected.path] in rejected.reason
+        assert f"skipped {rejected.path}: {rejected.reason}" in caplog.text
+    assert cache.pixels == PixelSpec(8, 8, 3)  # the size of what was rejected does not count
+    assert len(cache) == 602 - 6
+    assert opened(tmp_path).rejected == cache.rejected
+
+
+def test_more_bad_files_are_refused(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"a": 50, "b": 50}, size=(8, 8))
+    damage_files(tmp_path)
+    with pytest.raises(InputError) as error:
+        opened(tmp_path)
+    assert "6 of 102 images cannot be used, and at most 1 % are skipped: a/001.png (the image is empty" in str(
+        error.value
+    )
+    assert "\n" not in str(error.value)
+    assert entries() == []
+
+
+def test_only_bad_files_are_refused(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(b"")
+    with pytest.raises(InputError, match="2 of 2 images cannot be used"):
+        opened(tmp_path)
+
+
+def test_a_class_that_loses_its_only_image_is_refused(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"a": 110, "b": 1}, size=(8, 8))
+    (tmp_path / "b" / "000.png").write_bytes(b"")
+    with pytest.raises(InputError, match="the class 'b' has no image that can be used"):
+        opened(tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture_folder(tmp_path / "data", {"a": 2, "b": 2})
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TRAINER_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="set TRAINER_CACHE_DIR to a folder that can be written"):
+        opened(tmp_path / "data")
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture_folder(tmp_path, {"a": 2, "b": 2})
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        opened(tmp_path)
+    assert entries() == []
+
+
+def test_more_than_the_disk_holds_is_refused_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture_folder(tmp_path, {"a": 2, "b": 2})
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(InputError, match=r"4 images of 16x12x3 take 0\.0 GB, and .* has 0\.0 GB left; make room"):
+        opened(tmp_path)
+    assert entries() == []

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+from sample_images import picture, picture_folder
+
+from trainer.data.sources.folder import FolderSource
+from trainer.errors import InputError
+
+
+def found(source: FolderSource) -> list[tuple[str, str, str]]:
+    return [(example.split, source.class_names[example.label], example.name) for example in source.examples()]
+
+
+def test_classes_are_sorted_by_code_point_and_keep_their_names(tmp_path: Path) -> None:
+    names = ["zebra", "Äpfel & Öl", "a.b.c", "Big cat", "日本", "a b"]
+    source = FolderSource(picture_folder(tmp_path, dict.fromkeys(names, 1)))
+    assert source.class_names == ("Big cat", "a b", "a.b.c", "zebra", "Äpfel & Öl", "日本")
+    assert len(source) == 6
+
+
+def test_nested_folders_belong_to_their_class(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"cat": 1, "cat/kittens/small": 1, "dog": 1})
+    assert found(FolderSource(tmp_path)) == [
+        ("train", "cat", "cat/000.png"),
+        ("train", "cat", "cat/kittens/small/000.png"),
+        ("train", "dog", "dog/000.png"),
+    ]
+
+
+def test_split_folders(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"train/cat": 2, "train/dog": 1, "validation/dog": 1, "test/cat": 1, "test/dog": 0})
+    (tmp_path / "test" / "dog").mkdir()
+    assert [(split, name) for split, name, _ in found(FolderSource(tmp_path))] == [
+        ("train", "cat"),
+        ("train", "cat"),
+        ("train", "dog"),
+        ("val", "dog"),
+        ("test", "cat"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Train", "Valid", "TEST"),
+        ("Training", "validation", "Testing"),
+        ("train", "dev", "eval"),
+        ("TRAIN", "Dev", "test"),
+    ],
+)
+def test_split_folders_in_any_case_and_by_other_names(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    picture_folder(tmp_path, {f"{name}/{label}": 1 for name in names for label in ("cat", "dog")})
+    source = FolderSource(tmp_path)
+    assert source.class_names == ("cat", "dog")
+    assert [split for split, _, _ in found(source)] == ["train", "train", "val", "val", "test", "test"]
+
+
+def test_several_folders_of_one_split_are_put_together(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"train/cat": 1, "train/dog": 1, "training/cat": 1, "test/cat": 1})
+    assert [(split, name) for split, name, _ in found(FolderSource(tmp_path))] == [
+        *(("train", "cat"), ("train", "cat"), ("train", "dog"), ("test", "cat"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"val/cat": 1, "val/dog": 1, "test/cat": 1, "test/dog": 1}, "has test and val but no train; add train"),
+        ({"Eval/cat": 1, "Eval/dog": 1}, "has Eval but no train"),
+        (
+            {"fold1/cat": 1, "fold1/dog": 1, "fold2/cat": 1, "fold2/dog": 1},
+            "(fold1, fold2) holds folders of the same names only (cat, dog)",
+        ),
+    ],
+)
+def test_divisions_are_not_taken_for_classes(tmp_path: Path, counts: dict[str, int], words: str) -> None:
+    with pytest.raises(InputError) as error:
+        FolderSource(picture_folder(tmp_path, counts))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_classes_may_hold_folders_of_other_or_single_names(tmp_path: Path) -> None:
+    picture_folder(tmp_path / "one", {"cat/images": 1, "dog/images": 1})
+    picture_folder(tmp_path / "other", {"cat/2019": 1, "cat/2020": 1, "dog/2020": 1})
+    for name in ("one", "other"):
+        assert FolderSource(tmp_path / name).class_names == ("cat", "dog")
+
+
+def test_train_may_be_a_class(tmp_path: Path) -> None:
+    assert FolderSource(picture_folder(tmp_path, {"car": 1, "train": 1, "bus": 1})).class_names == (
+        "bus",
+        "car",
+        "train",
+    )
+
+
+def test_test_pictures_without_classes_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    picture_folder(tmp_path, {"train/cat": 1, "train/dog": 1, "test": 3, "extra/cat": 1})
+    with caplog.at_level(logging.WARNING, "trainer"):
+        source = FolderSource(tmp_path)
+    assert len(source) == 2
+    assert source.ignored == 4  # three pictures and the folder `extra`
+    assert "has no class folders and is not read" in caplog.text
+    assert "'extra' is beside train and is not read" in caplog.text
+
+
+def test_hidden_and_other_files_are_ignored_and_counted(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"cat": 1, "dog": 1, ".hidden": 1})
+    for name in ("notes.txt", "cat/.DS_Store", "cat/.hidden.png", "dog/labels.csv", "dog/scan.tiff"):
+        (tmp_path / name).write_text("no image")
+    os.mkfifo(tmp_path / "dog" / "pipe.png")  # opening it would wait for ever
+    source = FolderSource(tmp_path)
+    assert len(source) == 2
+    assert source.ignored == 7
+
+
+def test_what_network_disks_and_systems_leave_is_ignored_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture_folder(tmp_path, {"cat": 1, "dog": 1, "@eaDir": 1, "__MACOSX/cat": 1, "$RECYCLE.BIN": 1})
+    picture_folder(tmp_path, {"cat/@eaDir/000.png": 1, "dog/__MACOSX": 1})
+    for name in ("cat/._000.png", "cat/Thumbs.db", "dog/desktop.ini", "dog/.DS_Store"):
+        (tmp_path / name).write_bytes(b"junk")
+    with caplog.at_level(logging.WARNING, "trainer"):
+        source = FolderSource(tmp_path)
+    assert [name for _, _, name in found(source)] == ["cat/000.png", "dog/000.png"]
+    assert source.ignored == 9
+    assert not caplog.text
+
+
+def test_files_that_are_left_out_are_named_by_their_suffixes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    picture_folder(tmp_path, {"cat": 2, "dog": 1})
+    for number in range(3):
+        (tmp_path / "cat" / f"{number}.TIFF").write_bytes(b"II*")
+    (tmp_path / "dog" / "notes.txt").write_text("words")
+    (tmp_path / "dog" / "LICENSE").write_text("words")
+    picture(tmp_path / "lost.png")
+    with caplog.at_level(logging.WARNING, "trainer"):
+        source = FolderSource(tmp_path)
+    assert source.ignored == 6
+    assert caplog.messages == [
+        f"{tmp_path}: left out, as they are no pictures that can be read: "
+        "3 .tiff files, 1 file without a suffix, 1 .txt file",
+        f"{tmp_path}: left out, as they lie in no class folder: 1 pictures",
+    ]
+
+
+def test_a_class_of_other_files_only_names_them(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"cat": 2})
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "dog" / "0.tif").write_bytes(b"II*")
+    with pytest.raises(InputError, match=r"dog has no images \(.*\); it has 1 \.tif file; "):
+        FolderSource(tmp_path)
+
+
+def test_files_without_a_suffix_go_by_their_bytes(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"cat": 1, "dog": 1})
+    for name in ("a", "IMG.0042", "photo of 3.5 m"):
+        picture(tmp_path / "cat" / name, format="PNG")
+    picture(tmp_path / "dog" / "x.png?w=640", format="PNG")
+    assert len(FolderSource(tmp_path)) == 6
+
+
+@pytest.mark.parametrize("suffix", ["HEIC", "heif", "hif", "avif", "JPEG"])
+def test_suffixes_of_telephones_count(tmp_path: Path, suffix: str) -> None:
+    picture_folder(tmp_path, {"cat": 1, "dog": 1})
+    (tmp_path / "cat" / f"photo.{suffix}").write_bytes(b"the decoder looks inside")
+    assert len(FolderSource(tmp_path)) == 3
+
+
+def test_composed_and_decomposed_names_are_one_class(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    picture_folder(tmp_path, {f"train/{composed}": 1, "train/tea": 1, f"test/{decomposed}": 1})
+    source = FolderSource(tmp_path)
+    assert source.class_names == (composed, "tea")
+    assert [(split, name) for split, name, _ in found(source)][-1] == ("test", composed)
+    picture_folder(tmp_path, {f"train/{decomposed}": 1})
+    with pytest.raises(InputError) as error:
+        FolderSource(tmp_path)
+    assert "two folders that look alike, 'cafe<U+0301>' and 'caf<U+00E9>'" in str(error.value)
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    picture_folder(tmp_path / "data", {"cat": 1, "dog": 1})
+    picture_folder(tmp_path / "elsewhere", {"more": 2})
+    (tmp_path / "data" / "dog" / "more").symlink_to(tmp_path / "elsewhere" / "more")
+    (tmp_path / "data" / "cat" / "loop").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "cat" / "gone.png").symlink_to("nowhere")
+    names = [name for _, _, name in found(FolderSource(tmp_path / "data"))]
+    assert names == ["cat/000.png", "cat/gone.png", "dog/000.png", "dog/more/000.png", "dog/more/001.png"]
+
+
+def test_the_fingerprint_changes_with_the_files(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"cat": 2, "dog": 1})
+    first = FolderSource(tmp_path).fingerprint
+    assert FolderSource(tmp_path).fingerprint == first
+    os.utime(tmp_path / "cat" / "000.png", ns=(1, 1))
+    touched = FolderSource(tmp_path).fingerprint
+    (tmp_path / "cat" / "001.png").rename(tmp_path / "dog" / "001.png")
+    moved = FolderSource(tmp_path).fingerprint
+    assert len({first, touched, moved}) == 3
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({}, "has no class folders where at least two are expected"),
+        ({"cat": 2}, "has only one class folder, 'cat',"),
+        ({"train/cat": 2, "test/cat": 1}, "has only one class folder, 'cat',"),
+        ({"cat": 2, "dog": 0}, "dog has no images"),
+        ({"train/cat": 1, "train/dog": 1, "val/cow": 1}, "the class 'cow' in val but not in train; train has cat, dog"),
+    ],
+)
+def test_what_is_no_dataset_is_refused_in_one_line(tmp_path: Path, counts: dict[str, int], words: str) -> None:
+    for name in counts:
+        (tmp_path / name).mkdir(parents=True)
+    picture_folder(tmp_path, counts)
+    with pytest.raises(InputError) as error:
+        FolderSource(tmp_path)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"test/cat": 2, "test/dog": 1}, ["test cat", "test cat", "test dog"]),
+        ({"Dev/cat": 1, "eval/cow": 1}, ["val cat", "test cow"]),
+        ({"train/cat": 1, "test/cow": 1}, ["train cat", "test cow"]),
+        ({"cat": 1, "dog": 0}, ["train cat"]),
+        ({"test": 1, "dog": 1}, ["train dog", "train test"]),
+        ({"train/cat": 1, "test": 1}, ["train cat"]),
+    ],
+)
+def test_what_a_model_is_measured_on_needs_neither_train_nor_a_second_class(
+    tmp_path: Path, counts: dict[str, int], expected: list[str]
+) -> None:
+    for name in counts:
+        (tmp_path / name).mkdir(parents=True)
+    source = FolderSource(picture_folder(tmp_path, counts), to_learn=False)
+    assert [f"{split} {label}" for split, label, _ in found(source)] == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ((), "has no class folders where at least one is expected"),
+        (("cat", "dog"), "has no images (.jpg,"),
+    ],
+)
+def test_nothing_to_measure_a_model_on(tmp_path: Path, names: tuple[str, ...], words: str) -> None:
+    for name in names:
+        (tmp_path / name).mkdir()
+    with pytest.raises(InputError) as error:
+        FolderSource(tmp_path, to_learn=False)
+    assert words in str(error.value)
+
+
+def test_a_class_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"cat": 1})
+    os.mkdir(os.fsencode(tmp_path) + b"/\xff")
+    with pytest.raises(InputError, match="not UTF-8"):
+        FolderSource(tmp_path)
+
+
+def test_upper_case_suffixes_count(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"cat": 1, "dog": 1})
+    picture(tmp_path / "cat" / "IMG.JPG", format="JPEG")
+    assert len(FolderSource(tmp_path)) == 3
+
+
+def test_a_file_name_that_is_not_utf8_can_be_shown_and_read(tmp_path: Path) -> None:
+    picture_folder(tmp_path, {"a": 1, "b": 1})
+    os.rename(os.fsencode(tmp_path / "a" / "000.png"), os.fsencode(tmp_path / "a") + b"/caf\xe9.png")
+    first = next(FolderSource(tmp_path).examples())
+    assert first.name == r"a/caf\xe9.png"
+    assert isinstance(first.data, str)
+    assert Path(first.data).exists()

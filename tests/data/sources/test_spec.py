@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sample_images import picture_folder
+
+from trainer.data.sources.spec import open_source
+from trainer.errors import InputError
+
+
+def test_a_folder_may_be_named_with_or_without_its_prefix(tmp_path: Path) -> None:
+    folder = picture_folder(tmp_path / "Pets 2", {"cat": 1, "dog": 1})
+    for spec in (f"folder:{folder}", str(folder)):
+        source = open_source(spec)
+        assert source.spec == f"folder:{folder}"
+        assert source.name == "pets-2"
+        assert source.class_names == ("cat", "dog")
+
+
+def test_digits() -> None:
+    assert open_source("builtin:digits").name == "digits"
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("builtin:digit", "'builtin:digit' is unknown; did you mean builtin:digits?"),
+        ("builtin:mnist", "'builtin:mnist' is unknown; did you mean tfds:mnist?"),
+        ("mnist", "did you mean tfds:mnist?"),
+        ("Fashion-MNIST", "did you mean tfds:fashion_mnist?"),
+        ("digits", "did you mean builtin:digits?"),
+        ("nothing/here", "'nothing/here' is neither a path that exists nor one of tfds:NAME"),
+        ("nothing/here", "folder:PATH, csv:FILE and builtin:digits"),
+        ("folder:nothing/here", "nothing/here does not exist; a folder is expected"),
+        (f"folder:{__file__}", "is a file; a folder of class folders is expected"),
+        ("csv:nothing/here.csv", "nothing/here.csv does not exist; a table (csv:FILE) is expected"),
+        (f"csv:{Path(__file__).parent}", "is a folder; a table (csv:FILE) is expected"),
+        ("tfds:", "not of the form tfds:NAME[/CONFIG][:VERSION]"),
+        ("tfds:mnist:3", "not of the form tfds:NAME[/CONFIG][:VERSION]"),
+    ],
+)
+def test_what_cannot_be_read_is_named(spec: str, words: str) -> None:
+    with pytest.raises(InputError) as error:
+        open_source(spec)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["", "folder:"])
+def test_a_misspelt_path_has_the_nearest_one(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InputError, match=rf"did you mean folder:{tmp_path}/photos\?$"):
+        open_source(f"{kind}{tmp_path}/photo")
+
+
+def test_a_prepared_data_set_is_guessed(tmp_path: Path) -> None:
+    (tmp_path / "birds" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "birds" / "1.0.0" / "features.json").touch()
+    with pytest.raises(InputError, match=r"did you mean tfds:birds\?$"):
+        open_source("bird", tmp_path)
+
+
+def test_a_table_without_its_prefix_is_told_of_it(tmp_path: Path) -> None:
+    (tmp_path / "photos.csv").write_text("image,label")
+    with pytest.raises(InputError, match=rf"is expected, or csv:{tmp_path}/photos\.csv"):
+        open_source(f"{tmp_path}/photos.csv")
+    with pytest.raises(InputError, match=rf"did you mean csv:{tmp_path}/photos\.csv\?$"):
+        open_source(f"csv:{tmp_path}/photo.csv")

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from trainer.data import load
+from trainer.data.sources.tfds import TfdsSource
+from trainer.errors import InputError
+from trainer.images.decode import decode
+from trainer.images.pixels import PixelSpec
+
+MNIST = Path(__file__).parents[3] / "../shared/data/tfds"
+
+
+def prepare(data_dir: Path, name: str, splits: dict[str, list[int]], features: dict[str, Any] | None = None) -> Path:
+    """Write a dataset with a random 10×12 image for each of the labels in `splits`; its folder."""
+    kinds = features or {
+        "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+        "label": tfds.features.ClassLabel(names=["zebra", "ant", "mole"]),
+    }
+
+    def examples(split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index, label in enumerate(splits[split]):
+            is_image = {key: isinstance(kind, tfds.features.Image) for key, kind in kinds.items()}
+            yield index, {key: picture(split, index) if is_image[key] else label for key in kinds}
+
+    builder = tfds.dataset_builders.AdhocBuilder(
+        name=name,
+        version="1.2.0",
+        features=tfds.features.FeaturesDict(kinds),
+        split_datasets={split: examples(split) for split in splits},
+        data_dir=data_dir,
+        disable_shuffling=True,
+    )
+    builder.download_and_prepare()
+    return data_dir / name / "1.2.0"
+
+
+def picture(split: str, index: int) -> Any:
+    return np.random.default_rng([len(split), index]).integers(0, 256, (10, 12, 3), np.uint8)
+
+
+SPLITS = {"train": [0, 1, 2, 1, 0, 2] * 10, "validation": [2, 0, 1], "test": [-1, -1], "extra": [0]}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tfds")
+    prepare(folder, "animals", SPLITS)
+    return folder
+
+
+def test_encoded_images_with_labels_in_the_dataset_s_order(prepared: Path) -> None:
+    source = TfdsSource("animals", prepared)
+    examples = list(source.examples())
+    assert source.class_names == ("zebra", "ant", "mole")
+    assert (source.spec, source.name) == ("tfds:animals:1.2.0", "animals")
+    assert len(source) == len(examples) == 65
+    assert [example.split for example in examples] == ["train"] * 60 + ["val"] * 3 + ["test"] * 2
+    validation = examples[60:63]
+    for index, example in enumerate(validation):
+        assert isinstance(example.data, bytes)
+        assert example.label == SPLITS["validation"][index]
+        np.testing.assert_array_equal(decode(example.data, PixelSpec(10, 12, 3)), picture("validation", index))
+    assert [example.name for example in validation] == ["validation[0]", "validation[1]", "validation[2]"]
+
+
+def test_the_library_s_own_deprecations_are_not_shown(prepared: Path, caplog: pytest.LogCaptureFixture) -> None:
+    list(TfdsSource("animals", prepared).examples())
+    assert not caplog.records
+
+
+def test_unlabelled_examples_are_left_out(prepared: Path) -> None:
+    dataset = load("tfds:animals", data_dir=prepared)
+    assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (52, 3, 8)  # test has no labels
+    assert dataset.ignored == 2
+    assert dataset.pixels == PixelSpec(10, 12, 3)
+
+
+def test_the_environment_names_the_folder_too(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
+    assert TfdsSource("animals:1.2.0").spec == "tfds:animals:1.2.0"
+
+
+def test_the_fingerprint_changes_with_the_files(prepared: Path) -> None:
+    first = TfdsSource("animals", prepared).fingerprint
+    assert TfdsSource("animals", prepared).fingerprint == first
+    file = next((prepared / "animals" / "1.2.0").glob("*train*"))
+    os.utime(file, ns=(1, 1))
+    assert TfdsSource("animals", prepared).fingerprint != first
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mnits", ["TFDS has no dataset 'mnits'", "mnist"]),
+        ("animal", ["TFDS has no dataset 'animal'", "animals"]),
+        ("cifar10", ["not prepared in", "--data-dir or TFDS_DATA_DIR", "tfds.builder('cifar10', data_dir="]),
+        ("animals:9.9.9", ["tfds:animals:9.9.9 is not prepared", "(prepared there: animals/1.2.0)"]),
+        ("animals/other", ["tfds:animals/other is not prepared"]),
+    ],
+)
+def test_what_is_not_there_is_refused_by_name(prepared: Path, name: str, words: list[str]) -> None:
+    with pytest.raises(InputError) as error:
+        TfdsSource(name, prepared)
+    for part in words:
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_command_of_the_message_gets_as_far_as_the_download(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        TfdsSource("mnist", tmp_path)
+    code = str(error.value).split('python -c "')[1].removesuffix('"')
+    code = code.replace(".download_and_prepare()", ".download_and_prepare")  # there is no network in tests
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("features", "words"),
+    [
+        (lambda f: {"label": f.ClassLabel(names=["a", "b"])}, "one image (Image feature) but has none among label"),
+        (lambda f: {"image": f.Image()}, "one label (ClassLabel feature) but has none among image"),
+        (
+            lambda f: {"picture": f.Image(), "other": f.Image(), "label": f.ClassLabel(names=["a", "b"])},
+            "one image (Image feature) but has several: picture, other",
+        ),
+        (lambda f: {"image": f.Image(), "label": f.ClassLabel(names=["a"])}, "has 1 classes; at least 2"),
+    ],
+)
+def test_what_is_no_classification_of_images_is_refused(tmp_path: Path, features: Any, words: str) -> None:
+    prepare(tmp_path, "odd", {"train": [0]}, features(tfds.features))
+    with pytest.raises(InputError) as error:
+        TfdsSource("odd", tmp_path)
+    assert words in str(error.value).replace("other, picture", "picture, other")
+
+
+def test_no_train_split(tmp_path: Path) -> None:
+    prepare(tmp_path, "odd", {"test": [0]})
+    with pytest.raises(InputError, match="has no train split, only test"):
+        TfdsSource("odd", tmp_path)
+    assert [example.split for example in TfdsSource("odd", tmp_path, to_learn=False).examples()] == ["test"]
+
+
+def test_supervised_keys_settle_which_label(tmp_path: Path) -> None:
+    f = tfds.features
+    labels = {"fine": f.ClassLabel(names=["a", "b"]), "coarse": f.ClassLabel(names=["x", "y"])}
+    folder = prepare(tmp_path, "odd", {"train": [0, 1]}, {"picture": f.Image()} | labels)
+    with pytest.raises(InputError, match="one label"):
+        TfdsSource("odd", tmp_path)
+    info = json.loads((folder / "dataset_info.json").read_text())
+    info["supervisedKeys"] = {"tuple": {"items": [{"featureKey": "picture"}, {"featureKey": "fine"}]}}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    assert TfdsSource("odd", tmp_path).class_names == ("a", "b")
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    [file] = prepare(tmp_path, "animals", {"train": [0, 1, 2]}).glob("*train*")
+    os.truncate(file, file.stat().st_size - 20)
+    with pytest.raises(InputError, match="damaged or missing: prepare it again"):
+        list(TfdsSource("animals", tmp_path).examples())
+    file.unlink()
+    with pytest.raises(InputError, match="damaged or missing: prepare it again"):
+        list(TfdsSource("animals", tmp_path).examples())
+
+
+def test_a_class_may_have_no_examples(tmp_path: Path) -> None:
+    prepare(tmp_path, "animals", {"train": [0, 2] * 10})
+    dataset = load("tfds:animals", data_dir=tmp_path)
+    assert dataset.train.counts.tolist() == [7, 0, 7]
+
+
+@pytest.mark.skipif(not MNIST.exists(), reason="needs the shared TFDS MNIST beside the checkout")
+def test_mnist_is_found_without_reading_it() -> None:
+    source = TfdsSource("mnist", MNIST)
+    assert (source.spec, source.name, source.default_normalize) == ("tfds:mnist:3.0.1", "mnist", "mnist")
+    assert source.class_names == tuple("0123456789")
+    assert len(source) == 70_000
+
+
+@pytest.mark.parametrize("within", ["animals", "animals/1.0.0"])
+def test_the_data_set_s_own_folder_will_do(prepared: Path, within: str) -> None:
+    assert TfdsSource("animals", prepared / within).fingerprint == TfdsSource("animals", prepared).fingerprint

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from trainer.cli import run as run_command
+from trainer.config import FitConfig
+from trainer.errors import InputError
+from trainer.runs.checkpoints import Progress
+from trainer.runs.listing import list_runs, prune
+from trainer.runs.run_folder import RunFolder, note_saved, open_run
+
+IDENTITY = {"dataset": "builtin:digits", "epochs": 30}
+
+
+@pytest.fixture(autouse=True)
+def _in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def begin(path: str, created: str) -> RunFolder:
+    run = open_run(FitConfig(dataset="builtin:digits", run_dir=Path(path)), "digits", IDENTITY)
+    run.update(created=f"2026-01-01T{created}:00+00:00")
+    return run
+
+
+def finish(run: RunFolder, export: Path, **result: object) -> None:
+    shutil.copytree(export, run.export)
+    run.finish({"val_accuracy": 0.75, "test_accuracy": 0.5, "epochs": 12, "tag": None, **result})
+    run.close()
+
+
+def write_checkpoint(folder: Path, epochs: int) -> None:
+    history = [{"epoch": float(epoch)} for epoch in range(1, epochs + 1)]
+    step = folder / "checkpoints" / f"step-{epochs:09d}"
+    step.mkdir(parents=True)
+    (step / "progress.json").write_text(json.dumps(asdict(Progress(epochs, history, 0.25))))
+
+
+def test_each_run_is_listed_with_what_became_of_it(
+    tiny_artifact: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    finish(begin("runs/digits-20260101-080000", "08:00"), tiny_artifact, tag="digits:qgl7ui3zws3u3aaa")
+    begin("runs/digits-20260101-090000", "09:00").close()
+    write_checkpoint(Path("runs/digits-20260101-090000"), 3)
+    running = begin("runs/digits-20260101-100000", "10:00")
+    finish(begin("runs/sweep-grid-1/trial-0000", "07:00"), tiny_artifact, val_accuracy=0.8)
+    begin("runs/sweep-grid-1/trial-0001", "07:30").close()
+    Path("runs/torn").mkdir()
+    Path("runs/torn/run.json").write_text("{")
+    Path("runs/no run").mkdir()
+
+    found = {Path(one.path).name: one for one in list_runs()}
+    assert list(found) == [
+        "torn",
+        "digits-20260101-100000",
+        "digits-20260101-090000",
+        "digits-20260101-080000",
+        "sweep-grid-1",
+    ]
+    assert [one.state for one in found.values()] == ["damaged", "running", "unfinished", "finished", "sweep"]
+    unfinished, finished, sweep = list(found.values())[2:]
+    assert (unfinished.epoch, unfinished.epochs, unfinished.val_accuracy) == (3, 30, 0.25)
+    assert (finished.val_accuracy, finished.test_accuracy) == (0.75, 0.5)
+    assert finished.size_bytes > sum(file.stat().st_size for file in tiny_artifact.rglob("*"))
+    assert (sweep.finished_trials, sweep.trials, sweep.val_accuracy) == (1, 2, 0.8)
+
+    assert run_command(["runs"]) == 0
+    printed = capsys.readouterr()
+    for shown in ("digits-20260101-080000 ", "digits:qgl7ui3zws3u3aaa ", "epoch 3 of 30", "running, epoch 0 of 30"):
+        assert shown in printed.out
+    assert "sweep, 1 of 2 finished" in printed.out
+    assert "`rm -r runs/torn` takes it away" in printed.out
+    assert printed.err.splitlines()[-1] == "next: trainer fit --resume runs/digits-20260101-090000"
+    running.close()
+
+    assert run_command(["runs", "runs/sweep-grid-1", "--json"]) == 0
+    trials = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["path"], one["state"]) for one in trials] == [
+        ("runs/sweep-grid-1/trial-0001", "unfinished"),
+        ("runs/sweep-grid-1/trial-0000", "finished"),
+    ]
+
+
+def test_a_finished_run_names_its_model_or_how_to_save_it(
+    tiny_artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["runs"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == "next: trainer fit --dataset builtin:digits"
+    finish(begin("runs/a", "08:00"), tiny_artifact)
+    assert run_command(["runs"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == "next: trainer save runs/a"
+    note_saved(Path("runs/a"), "digits:v1")
+    assert [one.tag for one in list_runs()] == ["digits:v1"]
+    shutil.rmtree("runs/a/export")
+    assert [one.state for one in list_runs()] == ["damaged"]
+    with pytest.raises(InputError, match="absent: no folder"):
+        list_runs(Path("absent"))
+
+
+def test_prune_deletes_what_finished_runs_have_left(tiny_artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in ("runs/a", "runs/sweep-grid-1/trial-0000"):
+        finish(begin(path, "08:00"), tiny_artifact)
+        write_checkpoint(Path(path), 2)  # as an older version left it
+    begin("runs/b", "09:00").close()
+    write_checkpoint(Path("runs/b"), 1)
+    assert run_command(["runs", "--prune"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("checkpoints of 2 finished runs deleted, ")
+    assert "unfinished, stays: runs/b, 0 MB; `rm -r runs/b` deletes it" in printed.out
+    assert printed.err.splitlines()[-1] == "next: trainer fit --resume runs/b"
+    assert [path.parent.name for path in Path("runs").rglob("checkpoints")] == ["b"]
+    assert prune() == (0, 0)

@@ -1,0 +1,170 @@
+"""Decoding many images, in parallel processes where that pays. TensorFlow is never imported here."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import multiprocessing
+import os
+import signal
+import warnings
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trainer.data.sources.base import Example
+from trainer.data.splits import content_hash, look_hashes
+from trainer.errors import ImageError, RunError
+from trainer.images.decode import EncodedImage
+from trainer.images.pixels import PixelSpec
+
+log = logging.getLogger("trainer")
+
+# A chunk is large enough that handing it over costs little, and small enough that progress is seen.
+CHUNK_IMAGES = 256
+CHUNK_BYTES = 4 << 20  # encoded
+CHUNK_DECODED_BYTES = 16 << 20
+CHUNKS_AHEAD = 2  # of a worker: so many that it never waits for its next
+HELD_BYTES = 64 << 20  # of decoded images that wait for their turn
+# Starting a process takes as long as decoding about this much in one.
+WORTH_PROCESSES_BYTES = 2 << 20
+LOCKS = 8  # of a pool, besides one for each worker; they lie in /dev/shm
+
+Size = tuple[int, int, int]  # native height, width (upright) and channels
+
+
+class Decoded(NamedTuple):
+    """What came of a chunk of examples."""
+
+    images: NDArray[np.uint8]  # [n,H,W,C], without the rejected
+    contents: NDArray[np.uint64]  # [n], see `trainer.data.splits`
+    looks: NDArray[np.uint64]  # [n,5]
+    sizes: Counter[Size]  # → images
+    rejected: dict[int, str]  # position in the chunk → reason
+
+
+def decode_all(
+    examples: Iterable[Example], pixels: PixelSpec, processes: int
+) -> Generator[tuple[list[Example], Decoded], None, None]:
+    """Decode in order, chunk by chunk, in this process and `processes` - 1 workers.
+
+    A worker takes half a second to start, in which this process has begun. What is decoded and waits for its turn is
+    bounded, so that memory stays flat. Where the system gives processes nothing to share, this one decodes alone.
+    Raises RunError where a worker is killed.
+    """
+    image_bytes = pixels.height * pixels.width * pixels.channels
+    chunks = _chunks(examples, most=max(1, min(CHUNK_IMAGES, CHUNK_DECODED_BYTES // image_bytes)))
+    pool = _start_pool(processes - 1) if processes > 1 else None
+    if pool is None:
+        for chunk in chunks:
+            yield chunk, _decode_chunk([(e.data, e.size_bytes) for e in chunk], pixels)
+        return
+    pending: deque[tuple[list[Example], Future[Decoded]]] = deque()
+    gc.freeze()  # as in a worker
+    try:
+        for chunk in chunks:
+            data = [(e.data, e.size_bytes) for e in chunk]
+            if sum(not future.done() for _, future in pending) < CHUNKS_AHEAD * (processes - 1):
+                pending.append((chunk, pool.submit(_decode_chunk, data, pixels)))
+            else:
+                future: Future[Decoded] = Future()
+                future.set_result(_decode_chunk(data, pixels))
+                pending.append((chunk, future))
+            while pending and (pending[0][1].done() or image_bytes * sum(len(one) for one, _ in pending) > HELD_BYTES):
+                done, future = pending.popleft()
+                yield done, future.result()
+        for done, future in pending:
+            yield done, future.result()
+    except BrokenProcessPool as error:
+        raise RunError("a process that decoded images was killed, perhaps for want of memory; run it again") from error
+    finally:
+        for _, future in pending:
+            future.cancel()
+        pool.shutdown()
+        gc.unfreeze()
+
+
+def _start_pool(workers: int) -> Any:
+    """A pool of processes, or None where there can be none: they need /dev/shm, which a container may lack."""
+    # joblib's: a fork of a process in which TensorFlow runs its threads may hang, and the standard library's
+    # spawn runs the caller's script again in each worker, with whatever it imports.
+    with warnings.catch_warnings(action="ignore"):  # joblib's own words for the same
+        from joblib.externals.loky import ProcessPoolExecutor  # type: ignore[import-untyped]
+    try:
+        # First as many locks as it takes: it makes some of them later, when one more may find no room.
+        make_lock = multiprocessing.get_context("fork").Lock
+        locks = [make_lock() for _ in range(workers + LOCKS)]
+        del locks
+        return ProcessPoolExecutor(workers, initializer=_start_worker)
+    except OSError as error:
+        log.warning("decoding in one process: /dev/shm cannot be used (%s)", error.strerror)
+        return None
+
+
+def first_size(examples: Iterable[Example]) -> set[Size]:
+    """The native size of the first of `examples` that is a sound image; empty where none is."""
+    for example in examples:
+        decoded = _decode_chunk([(example.data, example.size_bytes)], PixelSpec(1, 1, 3))
+        if decoded.sizes:
+            return set(decoded.sizes)
+    return set()
+
+
+def _chunks(examples: Iterable[Example], most: int) -> Iterator[list[Example]]:
+    chunk: list[Example] = []
+    size_bytes = 0
+    for example in examples:
+        chunk.append(example)
+        size_bytes += example.size_bytes
+        if len(chunk) == most or size_bytes >= CHUNK_BYTES:
+            yield chunk
+            chunk, size_bytes = [], 0
+    if chunk:
+        yield chunk
+
+
+def _decode_chunk(chunk: list[tuple[str | bytes, int]], pixels: PixelSpec) -> Decoded:
+    # One tall picture, of which one array is made: an array of each takes a seventh of a small one's decoding.
+    sheet = Image.new("L" if pixels.channels == 1 else "RGB", (pixels.width, len(chunk) * pixels.height))
+    sizes: Counter[Size] = Counter()
+    rejected: dict[int, str] = {}
+    contents: list[int] = []
+    for position, (source, size_bytes) in enumerate(chunk):
+        try:
+            data = _read(source, size_bytes)
+            image = EncodedImage(data)
+            sheet.paste(image.render(pixels), (0, len(contents) * pixels.height))
+        except ImageError as error:
+            rejected[position] = str(error)
+        except OSError as error:
+            rejected[position] = f"cannot be read: {error.strerror or error}"
+        else:
+            sizes[image.info.height, image.info.width, image.info.channels] += 1
+            contents.append(content_hash(data))
+    images = np.asarray(sheet).reshape(len(chunk), pixels.height, pixels.width, pixels.channels)[: len(contents)]
+    return Decoded(images, np.array(contents, np.uint64), look_hashes(images), sizes, rejected)
+
+
+def _read(source: str | bytes, size_bytes: int) -> bytes:
+    """The encoded bytes. Of a file in three system calls: for small ones, opening dominates."""
+    if isinstance(source, bytes):
+        return source
+    file = os.open(source, os.O_RDONLY)
+    try:
+        data = os.read(file, size_bytes + 1)
+        while len(data) != size_bytes and (more := os.read(file, 1 << 20)):
+            data += more
+        return data
+    finally:
+        os.close(file)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends its workers
+    gc.freeze()  # decoding makes no cycles: searching the imported modules for some took a tenth of the time

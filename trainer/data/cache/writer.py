@@ -1,0 +1,132 @@
+"""A source's images, decoded into the files of a cache entry; which of them are no images is said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Set
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.cache.decoding import WORTH_PROCESSES_BYTES, Size, decode_all
+from trainer.data.pixel_request import Request
+from trainer.data.progress import track
+from trainer.data.sources.base import SPLITS, Example, Source
+from trainer.data.splits import LOOK_WORDS, find_twins
+from trainer.errors import InputError
+from trainer.images.pixels import PixelSpec
+from trainer.machine import available_cpus
+
+log = logging.getLogger("trainer")
+
+MAX_REJECTED = 0.01  # of all images; more means that the dataset is not what it is taken for
+MAX_LOGGED = 50  # rejected files
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file that is no usable image."""
+
+    path: str  # relative to the dataset
+    reason: str
+
+
+class OtherSizes(Exception):
+    """The native sizes met so far call for other pixels."""
+
+    def __init__(self, sizes: Set[Size]) -> None:
+        self.sizes = sizes
+
+
+def write_images(
+    folder: Path,
+    source: Source,
+    pixels: PixelSpec,
+    request: Request,
+    expected: Set[Size],
+    progress: bool | None,
+) -> None:
+    """Decode all of `source` into `folder`. Raises OtherSizes as soon as an image does not fit `pixels`."""
+    labels: list[int] = []
+    contents: list[NDArray[np.uint64]] = [np.empty(0, np.uint64)]
+    looks: list[NDArray[np.uint64]] = [np.empty((0, LOOK_WORDS), np.uint64)]
+    names: list[str] = []
+    splits: Counter[str] = Counter()
+    sizes: Counter[Size] = Counter()
+    rejected: list[tuple[Example, str]] = []
+    digest = hashlib.sha256()
+    processes = available_cpus() if _is_large(source) else 1
+    labelled = (example for example in source.examples() if example.label >= 0)
+    with closing(decode_all(labelled, pixels, processes)) as chunks, (folder / "images.bin").open("wb") as file:
+        for chunk, decoded in track(chunks, lambda done: len(done[0]), total=len(source), bar=progress):
+            if request.resolve(expected | decoded.sizes.keys()) != pixels:
+                raise OtherSizes(expected | decoded.sizes.keys())
+            file.write(decoded.images.data)
+            digest.update(decoded.images.data)
+            contents.append(decoded.contents)
+            looks.append(decoded.looks)
+            sizes.update(decoded.sizes)
+            for position, example in enumerate(chunk):
+                if position in decoded.rejected:
+                    rejected.append((example, decoded.rejected[position]))
+                else:
+                    labels.append(example.label)
+                    names.append(example.name)
+                    splits[example.split] += 1
+    table = np.array(labels, np.int32)
+    _judge(source, rejected, table[: splits["train"]])
+    hashes = np.concatenate(contents)
+    all_looks = np.concatenate(looks)
+    for name, array in (("contents", hashes), ("looks", all_looks), ("twins", find_twins(hashes, all_looks))):
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    np.save(folder / "labels.npy", table, allow_pickle=False)
+    (folder / "names.json").write_text(json.dumps(names), encoding="utf-8")
+    starts = [0, *accumulate(splits[name] for name in SPLITS)]
+    facts = {
+        "labels": source.class_names,
+        "pixels": pixels.to_dict(),
+        "splits": dict(zip(SPLITS, pairwise(starts), strict=True)),
+    }
+    digest.update(table.tobytes() + hashes.tobytes() + json.dumps(facts).encode())
+    index = facts | {
+        "sizes": [[*size, count] for size, count in sizes.items()],
+        "rejected": [{"path": example.name, "reason": reason} for example, reason in rejected],
+        "names_bytes": (folder / "names.json").stat().st_size,
+        "unlabelled": len(source) - len(labels) - len(rejected),
+        "fingerprint": digest.hexdigest()[:32],
+    }
+    (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
+    log.info("decoded %d images to %s", len(labels), pixels.shape_name)
+
+
+def _is_large(source: Source) -> bool:
+    """Whether decoding takes so long that processes are worth starting."""
+    size_bytes = accumulate(example.size_bytes for example in source.examples())
+    return any(total > WORTH_PROCESSES_BYTES for total in size_bytes)
+
+
+def _judge(source: Source, rejected: list[tuple[Example, str]], train_labels: NDArray[np.int32]) -> None:
+    """Log every rejected file; raise InputError where they are too many, or a class loses all its images."""
+    for example, reason in rejected[:MAX_LOGGED]:
+        log.warning("skipped %s: %s", example.name, reason)
+    if len(rejected) > MAX_LOGGED:
+        log.warning("skipped %d more", len(rejected) - MAX_LOGGED)
+    total = len(source)
+    if len(rejected) > MAX_REJECTED * total:
+        first = "; ".join(f"{example.name} ({reason})" for example, reason in rejected[:3])
+        raise InputError(
+            f"--dataset: {source.spec}: {len(rejected)} of {total} images cannot be used, and at most 1 % are "
+            f"skipped: {first}{'; …' if len(rejected) > 3 else ''}"
+        )
+    for label in sorted({example.label for example, _ in rejected if example.split == "train"}):
+        if label not in train_labels:
+            raise InputError(
+                f"--dataset: {source.spec}: the class {source.class_names[label]!r} has no image that can be used"
+            )

@@ -1,0 +1,1 @@
+"""Dataset spec → source of encoded images: folders, tables, TFDS, built-in digits."""

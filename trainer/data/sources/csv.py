@@ -1,0 +1,195 @@
+"""`csv:FILE`: a table with a row for each image: its path beside the file, its label, and perhaps its split."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import logging
+import os
+import stat
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+from trainer.config import slug
+from trainer.data.sources.base import SPLIT_NAMES, SPLITS, Example
+from trainer.errors import InputError, choose
+
+log = logging.getLogger("trainer")
+
+COLUMNS = ("image", "label", "split")
+DELIMITERS = (",", ";", "\t")  # spreadsheets write each of them
+
+
+class CsvSpec(NamedTuple):
+    """What stands after `csv:`."""
+
+    file: Path
+    columns: dict[str, str]  # image, label, split → what the table calls them, where that is said
+
+
+class Row(NamedTuple):
+    """One image. `number` is the row's in a spreadsheet: the header is 1."""
+
+    number: int
+    image: str
+    label: str
+    split: str
+
+
+def parse_csv_spec(rest: str) -> CsvSpec:
+    """`FILE` or `FILE?image=…&label=…&split=…` → its parts. Raises InputError for another key."""
+    if os.path.exists(os.path.expanduser(rest)):  # a name may have a question mark
+        return CsvSpec(Path(rest).expanduser(), {})
+    file, _, query = rest.partition("?")
+    columns: dict[str, str] = {}
+    for part in filter(None, query.split("&")):
+        key, _, name = part.partition("=")
+        choose(f"--dataset csv:{file}?", key, COLUMNS)
+        if not name:
+            raise InputError(f"--dataset csv:{file}?{key}=: the name of a column is expected after {key}=")
+        columns[key] = unquote(name)
+    return CsvSpec(Path(file).expanduser(), columns)
+
+
+class CsvSource:
+    """The images that a table names; class names are its labels (in Unicode's composed form), by code point.
+
+    UTF-8, with or without a byte order mark; commas, semicolons or tabs. Without a column of splits everything is
+    train. A row that stands there twice counts once and is counted as ignored. Raises InputError, with the row,
+    for a missing column, label or file, a path that leaves the table's folder, a split that is none, or one image with
+    two labels or splits; and `to_learn`, for fewer than two classes, or a class in val or test that is not in train.
+    """
+
+    default_normalize = "none"
+
+    def __init__(self, rest: str, *, to_learn: bool = True) -> None:
+        file, self._columns = parse_csv_spec(rest)
+        self._file = file.resolve()
+        query = "&".join(f"{key}={quote(self._columns[key], safe='')}" for key in COLUMNS if key in self._columns)
+        self.spec = f"csv:{self._file}" + (f"?{query}" if query else "")
+        self.name = slug(self._file.stem)
+        self.ignored = 0
+        try:
+            data = self._file.read_bytes()
+        except OSError as error:
+            raise InputError(f"--dataset: {self._file} cannot be read: {error.strerror}") from error
+        rows = self._unique(self._rows(data))
+        self.class_names = self._labels(rows, to_learn)
+        digest = hashlib.sha256(os.fsencode(self.spec) + b"\0" + data)
+        label_of = {name: label for label, name in enumerate(self.class_names)}
+        # Stable: within a split in the table's order.
+        rows.sort(key=lambda row: SPLITS.index(row.split))
+        self._examples = [self._example(row, label_of[row.label], digest) for row in rows]
+        self.fingerprint = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def examples(self) -> Iterator[Example]:
+        """By split, then as they stand in the table."""
+        return iter(self._examples)
+
+    def _rows(self, data: bytes) -> list[Row]:
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            number = data[: error.start].count(b"\n") + 1
+            raise self._wrong(number, "UTF-8 text is expected: save the table as CSV UTF-8") from error
+        number = 1
+        rows: list[Row] = []
+        try:
+            places, reader = self._header(text)
+            for cells in reader:
+                number += 1
+                if any(cell.strip() for cell in cells):
+                    rows.append(self._row(number, cells, places))
+        except csv.Error as error:
+            raise self._wrong(number + 1, f"cannot be read: {error}") from error
+        return rows
+
+    def _header(self, text: str) -> tuple[dict[str, int], Iterator[list[str]]]:
+        """Where the columns are, and the reader of the rows after the header."""
+        wanted = {key: self._columns.get(key, key).lower() for key in COLUMNS}
+        required = [name for key, name in wanted.items() if key != "split" or key in self._columns]
+        headers: list[tuple[list[str], list[str]]] = []
+        for delimiter in DELIMITERS:
+            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+            names = [name.strip().lower() for name in next(reader, [])]
+            missing = [name for name in required if name not in names]
+            if not missing:
+                places = {key: names.index(name) for key, name in wanted.items() if name in names}
+                for key in places:
+                    if names.count(wanted[key]) > 1:
+                        raise self._wrong(1, f"the column {wanted[key]!r} stands there twice")
+                return places, reader
+            headers.append((missing, names))
+        missing, names = min(headers, key=lambda header: (len(header[0]), -len(header[1])))
+        raise self._wrong(
+            1,
+            f"no column {' and no column '.join(map(repr, missing))}, only {', '.join(map(repr, names)) or 'nothing'}; "
+            "what they are called is told by csv:FILE?image=…&label=…&split=…",
+        )
+
+    def _row(self, number: int, cells: list[str], places: dict[str, int]) -> Row:
+        values = {key: cells[place].strip() if place < len(cells) else "" for key, place in places.items()}
+        for key in ("image", "label"):
+            if not values[key]:
+                raise self._wrong(number, f"no {key} in the column {self._columns.get(key, key)!r}")
+        path = os.path.normpath(values["image"])
+        if os.path.isabs(path) or path.split(os.sep)[0] == os.pardir:
+            raise self._wrong(
+                number, f"{values['image']!r} leaves the folder of the file; a path beside it is expected"
+            )
+        split = values.get("split", "train")
+        if split.lower() not in SPLIT_NAMES:
+            raise self._wrong(number, f"the split {split!r} is none of train, val and test")
+        return Row(number, path, unicodedata.normalize("NFC", values["label"]), SPLIT_NAMES[split.lower()])
+
+    def _unique(self, rows: list[Row]) -> list[Row]:
+        """Each image once."""
+        first: dict[str, Row] = {}
+        for row in rows:
+            other = first.setdefault(row.image, row)
+            if other[1:] != row[1:]:
+                what = "label" if other.label != row.label else "split"
+                raise self._wrong(
+                    row.number,
+                    f"{row.image!r} has the {what} {getattr(row, what)!r} here and {getattr(other, what)!r} in row "
+                    f"{other.number}; one of them is expected",
+                )
+        self.ignored = len(rows) - len(first)
+        if self.ignored:
+            log.warning("%s: %d rows stand there twice and count once", self._file, self.ignored)
+        return list(first.values())
+
+    def _labels(self, rows: list[Row], to_learn: bool) -> tuple[str, ...]:
+        labels = tuple(sorted({row.label for row in rows if row.split == "train" or not to_learn}))
+        if not to_learn and not labels:
+            raise InputError(f"--dataset: {self._file} has no images")
+        if to_learn and len(labels) < 2:
+            found = f"only one label, {labels[0]!r}," if labels else "no images"
+            where = " for train" if any(row.split != "train" for row in rows) else ""
+            raise InputError(f"--dataset: {self._file} has {found}{where} where at least two labels are expected")
+        for row in rows:
+            if row.label not in labels:
+                raise self._wrong(row.number, f"the label {row.label!r} stands in {row.split} but nowhere in train")
+        return labels
+
+    def _example(self, row: Row, label: int, digest: hashlib._Hash) -> Example:
+        """Also tells `digest` whether the file has changed."""
+        path = os.path.join(self._file.parent, row.image)
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError) as error:
+            raise self._wrong(row.number, f"{row.image!r}: no such file beside the table") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise self._wrong(row.number, f"{row.image!r} is no file")
+        digest.update(f"{row.image}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+        return Example(row.split, label, row.image, path, status.st_size)
+
+    def _wrong(self, row: int, problem: str) -> InputError:
+        return InputError(f"--dataset: {self._file}, row {row}: {problem}")

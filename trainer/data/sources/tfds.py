@@ -1,0 +1,170 @@
+"""`tfds:NAME[/CONFIG][:VERSION]`: a prepared TFDS dataset with an image and a class label. Never downloads."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from trainer.data.sources.base import SPLIT_NAMES, SPLITS, Example
+from trainer.errors import InputError, did_you_mean
+from trainer.machine import start_tensorflow
+
+log = logging.getLogger("trainer")
+
+READ_AT_ONCE = 256  # examples; one call into TensorFlow each would cost more than reading them
+
+
+class TfdsSource:
+    """A dataset that TFDS has prepared in `data_dir`, `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
+
+    The encoded images are handed on as they are: TFDS does not decode them. Class names keep the order of
+    its ClassLabel. Raises InputError where the name is unknown, the dataset is not prepared, or it has no image,
+    class label or split that is read (`to_learn`: train).
+    """
+
+    ignored = 0
+
+    def __init__(self, name: str, data_dir: Path | None = None, *, to_learn: bool = True) -> None:
+        match = re.fullmatch(r"(\w+)(/[^:/]+)?(:\d+\.\d+\.\d+)?", name)
+        if not match:
+            raise InputError(
+                f"--dataset: 'tfds:{name}' is not of the form tfds:NAME[/CONFIG][:VERSION], "
+                "for example tfds:mnist:3.0.1"
+            )
+        if "tensorflow" not in sys.modules:
+            log.info("starting TensorFlow, which reads the data set")
+            start_tensorflow()
+        self._builder = _open_builder(name, match[1], data_root(data_dir))
+        info = self._builder.info
+        self.spec = "tfds:" + ":".join(info.full_name.rsplit("/", 1))  # mnist/3.0.1 → mnist:3.0.1
+        self.name = info.full_name.rsplit("/", 1)[0].replace("/", "-")
+        self.default_normalize = "mnist" if info.name == "mnist" else "none"
+        self._image, self._label = _find_features(self.spec, info)
+        label = info.features[self._label]
+        self.class_names = tuple(label.int2str(index) for index in range(label.num_classes or 0))
+        if len(self.class_names) < 2:
+            raise InputError(f"--dataset: {self.spec} has {len(self.class_names)} classes; at least 2 are expected")
+        self._splits = [name for split in SPLITS for name in info.splits if SPLIT_NAMES.get(name) == split]
+        if "train" not in self._splits and (to_learn or not self._splits):
+            raise InputError(f"--dataset: {self.spec} has no train split, only {', '.join(info.splits)}")
+        digest = hashlib.sha256(self.spec.encode())
+        for file in sorted(Path(self._builder.data_dir).iterdir()):
+            stat = file.stat()
+            digest.update(f"{file.name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        self.fingerprint = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return sum(self._builder.info.splits[name].num_examples for name in self._splits)
+
+    def examples(self) -> Iterator[Example]:
+        """In the order of the record files. Some test splits have the label -1 throughout: none."""
+        import tensorflow as tf
+
+        for name in self._splits:
+            position = 0
+            try:
+                for images, labels in self._batches(name):
+                    for data, label in zip(images.tolist(), labels.tolist(), strict=True):
+                        yield Example(SPLIT_NAMES[name], label, f"{name}[{position}]", data, len(data))
+                        position += 1
+            except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
+                raise InputError(
+                    f"--dataset: {self.spec} cannot be read after example {position} of {name}; its files in "
+                    f"{self._builder.data_dir} are damaged or missing: prepare it again"
+                ) from error
+
+    def _batches(self, split: str) -> Iterator[tuple[Any, Any]]:
+        """Encoded images, object [n] of bytes, and labels, int64 [n]."""
+        import tensorflow_datasets as tfds
+
+        wanted = {self._image: True, self._label: True}
+        keep_encoded = {self._image: tfds.decode.SkipDecoding()}
+        with _quiet_absl():
+            dataset = self._builder.as_dataset(
+                split=split,
+                decoders=tfds.decode.PartialDecoding(wanted, decoders=keep_encoded),
+                read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+            )
+        for batch in dataset.batch(READ_AT_ONCE).as_numpy_iterator():
+            yield batch[self._image], batch[self._label]
+
+
+def data_root(data_dir: Path | None) -> Path:
+    """Where prepared data sets lie: `data_dir`, else `$TFDS_DATA_DIR` or `~/tensorflow_datasets`."""
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def prepared(root: Path) -> set[str]:
+    """NAME/VERSION and NAME/CONFIG/VERSION of the data sets that lie there."""
+    return {
+        str(file.parent.relative_to(root)) for depth in ("*/*", "*/*/*") for file in root.glob(f"{depth}/features.json")
+    }
+
+
+@contextmanager
+def _quiet_absl() -> Iterator[None]:
+    """Without the warnings of TFDS that it calls what it has deprecated itself."""
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        absl.setLevel(level)
+
+
+def _open_builder(reference: str, name: str, root: Path) -> Any:
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import read_only_builder
+
+    for place in (root, *_around(root, name)):
+        with suppress(tfds.core.DatasetNotFoundError):
+            return read_only_builder.builder_from_files(reference, data_dir=str(place))
+    there = prepared(root)
+    here = sorted(path for path in there if path.split("/")[0] == name)
+    known = {path.split("/")[0] for path in there} | set(tfds.list_builders(with_community_datasets=False))
+    if name not in known:
+        near = difflib.get_close_matches(name.lower(), sorted(known), n=3)
+        raise InputError(f"--dataset: TFDS has no dataset {name!r}{did_you_mean(f'tfds:{one}' for one in near)}")
+    others = f" (prepared there: {', '.join(here)})" if here else ""
+    raise InputError(
+        f"--dataset: tfds:{reference} is not prepared in {root}{others}, and nothing is downloaded by itself: "
+        "point --data-dir or TFDS_DATA_DIR at a folder that holds it, or prepare it where there is network: "
+        f"""python -c "import tensorflow_datasets as tfds; """
+        f"""tfds.builder('{reference}', data_dir='{root}').download_and_prepare()\""""
+    )
+
+
+def _around(root: Path, name: str) -> list[Path]:
+    """The folder around the data set's own, where `root` is that or lies within, as NAME, NAME/VERSION and the like."""
+    whole = root.absolute()
+    return [one.parent for one in (whole, *whole.parents[:2]) if one.name == name]
+
+
+def _find_features(spec: str, info: Any) -> tuple[str, str]:
+    """The keys of the image and of its class label."""
+    import tensorflow_datasets as tfds
+
+    found = []
+    for kind, usual in ((tfds.features.Image, "image"), (tfds.features.ClassLabel, "label")):
+        keys = [key for key, feature in info.features.items() if isinstance(feature, kind)]
+        preferred = [key for key in (usual, *(info.supervised_keys or ())) if key in keys]
+        if not preferred and len(keys) != 1:
+            problem = f"several: {', '.join(keys)}" if keys else f"none among {', '.join(info.features)}"
+            raise InputError(
+                f"--dataset: {spec} is expected to have one {usual} ({kind.__name__} feature) but has {problem}"
+            )
+        found.append((preferred or keys)[0])
+    image, label = found
+    dtype = info.features[image].np_dtype
+    if dtype not in ("uint8", "uint16"):
+        raise InputError(f"--dataset: {spec} has images of {dtype}; uint8 or uint16 is expected")
+    return image, label

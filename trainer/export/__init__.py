@@ -1,0 +1,1 @@
+"""Trained network → the files that are served."""

@@ -1,0 +1,140 @@
+"""`trainer predict` and `explain`: image files through a stored model or a running server. Never imports TensorFlow."""
+
+from __future__ import annotations
+
+import collections
+import http.client
+import ipaddress
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer import artifact
+from trainer.artifact import Artifact, store
+from trainer.artifact.engine import Engine, load_engine
+from trainer.artifact.explain import explain, load_activation_engine
+from trainer.artifact.prediction import prediction
+from trainer.errors import ImageError, InputError
+from trainer.images.decode import decode
+from trainer.images.encode import encode_png
+from trainer.images.heat import overlay
+from trainer.images.pixels import PixelSpec
+
+TIMEOUT_S = 30
+
+
+def predict_local(model: str, paths: Sequence[Path]) -> Iterator[dict[str, Any] | InputError]:
+    """The HTTP prediction plus `path` for each file, in order, or what is wrong with it."""
+    stored = store.find(model)
+    loaded = artifact.load(stored.path)
+    engine = load_engine(loaded)
+    for read in _read_images(paths, loaded.pixels):
+        yield read if isinstance(read, InputError) else _answer(stored.tag, loaded, engine, *read)
+
+
+def explain_local(model: str, paths: Sequence[Path], output: Path | None) -> Iterator[dict[str, Any] | InputError]:
+    """The same with `explanation`, the PNG that is written for each: the picture that the model sees, in gray under the
+    heat of what spoke for its answer.
+
+    It lies in the folder `output`, or the current one, as NAME.explained.png, the next of that name with a number; of
+    one image, `output` may name the file.
+    Raises InputError where it cannot be written.
+    """
+    to_file = output is not None and output.suffix == ".png" and not output.is_dir()
+    if to_file and len(paths) > 1:
+        raise InputError(f"--output: {output} is one file, and there are {len(paths)} images; name a folder")
+    stored = store.find(model)
+    loaded = artifact.load(stored.path)
+    engine, activation = load_engine(loaded), load_activation_engine(stored.path)
+    times: collections.Counter[str] = (
+        collections.Counter()
+    )  # that a name has been used: files of several folders may share it
+    for read in _read_images(paths, loaded.pixels):
+        if isinstance(read, InputError):
+            yield read
+            continue
+        path, image = read
+        answer = _answer(stored.tag, loaded, engine, path, image)
+        heat = explain(image, answer["index"], engine, activation)
+        times[path.stem] += 1
+        name = f"{path.stem}-{times[path.stem]}" if times[path.stem] > 1 else path.stem
+        file = output if output and to_file else (output or Path()) / f"{name}.explained.png"
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(encode_png(overlay(image, heat)))
+        except OSError as error:
+            raise InputError(f"--output: {file} cannot be written: {error.strerror}") from error
+        yield answer | {"explanation": str(file)}
+
+
+def predict_remote(url: str, paths: Sequence[Path], token: str = "") -> Iterator[dict[str, Any] | InputError]:
+    """The same from the server at `url`, with a bearer token if it wants one. Raises InputError where nothing answers
+    there.
+    """
+    opener = _opener(url)
+    for path in paths:
+        try:
+            request = urllib.request.Request(f"{url.rstrip('/')}/predict", data=_read(path), method="POST")
+            request.add_header("Content-Type", "application/octet-stream")
+            if token:
+                request.add_unredirected_header("Authorization", f"Bearer {token}")  # for this server and no other
+            with opener.open(request, timeout=TIMEOUT_S) as response:
+                yield json.load(response) | {"path": str(path)}
+        except urllib.error.HTTPError as error:
+            yield InputError(f"{path}: {_message(error)}")
+        except InputError as error:
+            yield error
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise InputError(f"--url: no answer from {url}: {getattr(error, 'reason', error)}") from error
+
+
+def _read_images(paths: Sequence[Path], pixels: PixelSpec) -> Iterator[tuple[Path, NDArray[np.uint8]] | InputError]:
+    """Each file with its image uint8 [H,W,C], or what is wrong with it."""
+    for path in paths:
+        try:
+            yield path, decode(_read(path), pixels)
+        except ImageError as error:
+            yield InputError(f"{path}: {error}")
+        except InputError as error:
+            yield error
+
+
+def _answer(tag: str, loaded: Artifact, engine: Engine, path: Path, image: NDArray[np.uint8]) -> dict[str, Any]:
+    output = {name: rows[0] for name, rows in engine.predict(image[None]).items()}
+    return prediction(output, loaded.class_names, loaded.threshold) | {"model": tag, "path": str(path)}
+
+
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    """What asks the server at `url`: through the proxy of the environment, but for this machine's own address."""
+    try:
+        address = urllib.parse.urlsplit(url)
+        host, _ = address.hostname or "", address.port  # a port that is no number is found here
+    except ValueError as error:
+        raise InputError(f"--url: {url!r} is no address of a server, such as http://127.0.0.1:3000: {error}") from error
+    try:
+        own = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        own = host == "localhost" or host.endswith(".localhost")
+    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if own else []))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    try:
+        message = str(json.load(error)["error"]["message"])
+        return f"{message}; --token-file names the file that has one" if error.code == 401 else message
+    except (ValueError, KeyError, TypeError):
+        return f"the server answered {error.code} {error.reason}"

@@ -1,0 +1,1 @@
+"""Run folders: their checkpoints, tracking, publishing and listing."""

@@ -1,0 +1,150 @@
+"""`trainer runs`: the run folders under a folder, what became of them, and how to free what is of no use any more."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trainer.artifact import read_spec
+from trainer.errors import ArtifactError, InputError
+from trainer.runs.checkpoints import newest_progress
+from trainer.runs.run_folder import (
+    CHECKPOINTS,
+    EXPORT,
+    FINISHED,
+    RUN_FILE,
+    RUNS,
+    is_in_use,
+    read_run,
+    result_of,
+)
+
+TRIALS = "trial-*"  # the run folders of a sweep, within its own
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, or the folder of a sweep, as `trainer runs` tells of it."""
+
+    path: str
+    state: str  # finished | unfinished | running | damaged | sweep
+    created: str  # ISO 8601, with a time zone
+    size_bytes: int
+    dataset: str | None = None
+    epoch: int | None = None  # how many have ended
+    epochs: int | None = None  # how many are planned
+    val_accuracy: float | None = None  # 0..1; of an unfinished run the best so far, of a sweep the best trial's
+    test_accuracy: float | None = None
+    tag: str | None = None  # of the model in the store
+    trials: int | None = None  # of a sweep
+    finished_trials: int | None = None
+    resumable: bool = False  # by its folder alone: a run of an earlier version needs its options, too
+    error: str | None = None  # why a damaged one cannot be read
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def list_runs(root: Path | None = None) -> list[Run]:
+    """What lies under `root` (None: RUNS, which need not be there), the newest first; a sweep counts as one.
+
+    Raises InputError where `root` is no folder.
+    """
+    if root is not None and not root.is_dir():
+        raise InputError(f"{root}: no folder; one that holds run folders is expected, such as {RUNS}")
+    found = [one for path in (root or RUNS).glob("*/") if (one := _look(path))]
+    return sorted(found, key=lambda one: one.created, reverse=True)
+
+
+def prune(root: Path | None = None) -> tuple[int, int]:
+    """Delete the checkpoints of finished runs, those of sweeps included → (runs, bytes) freed.
+
+    Runs delete their own when they finish; older versions left them, and so does one that is killed just then.
+    """
+    count = size_bytes = 0
+    for path in _finished(root or RUNS):
+        if (path / CHECKPOINTS).is_dir() and not is_in_use(path):
+            count += 1
+            size_bytes += _size(path / CHECKPOINTS)
+            shutil.rmtree(path / CHECKPOINTS)
+    return count, size_bytes
+
+
+def _finished(root: Path) -> Iterator[Path]:
+    for pattern in (f"*/{RUN_FILE}", f"*/{TRIALS}/{RUN_FILE}"):
+        for file in root.glob(pattern):
+            try:
+                if read_run(file.parent).get("state") == FINISHED:
+                    yield file.parent
+            except InputError:  # damaged: it is not known to be of no use
+                continue
+
+
+def _look(path: Path) -> Run | None:
+    """None for a folder that is neither a run nor a sweep."""
+    if (path / RUN_FILE).exists():
+        try:
+            return _look_at_run(path, read_run(path))
+        except (InputError, ArtifactError, KeyError, TypeError, AttributeError) as error:
+            reason = str(error) if isinstance(error, InputError | ArtifactError) else f"{path / RUN_FILE}: is no run's"
+            return Run(str(path), "damaged", _changed(path), _size(path), error=reason)
+    return _look_at_sweep(path) if any(path.glob(TRIALS)) else None
+
+
+def _look_at_run(path: Path, run: dict[str, Any]) -> Run:
+    facts = {
+        "path": str(path),
+        "created": run.get("created") or _changed(path),
+        "size_bytes": _size(path),
+        "dataset": run["identity"]["dataset"],
+        "epochs": run["identity"]["epochs"],
+    }
+    if run["state"] == FINISHED:
+        result = result_of(path, run)
+        if "test_accuracy" in result:  # else a trial whose model was not exported
+            read_spec(path / EXPORT)  # is it there?
+        reached: dict[str, Any] = {name: result.get(name) for name in ("val_accuracy", "test_accuracy", "tag")}
+        return Run(**facts, **reached, state="finished", epoch=result.get("epochs"))
+    progress = newest_progress(path / CHECKPOINTS)
+    return Run(
+        **facts,
+        state="running" if is_in_use(path) else "unfinished",
+        epoch=progress.epochs if progress else 0,
+        val_accuracy=progress.best_accuracy if progress and progress.history else None,
+        resumable="options" in run,
+    )
+
+
+def _look_at_sweep(path: Path) -> Run:
+    runs = [one for trial in path.glob(TRIALS) if (one := _look(trial))]
+    finished = [one for one in runs if one.state == "finished"]
+    return Run(
+        str(path),
+        "sweep",
+        max([one.created for one in runs], default=_changed(path)),
+        _size(path),
+        dataset=next((one.dataset for one in runs if one.dataset), None),
+        val_accuracy=max((one.val_accuracy for one in finished if one.val_accuracy is not None), default=None),
+        trials=len(list(path.glob(TRIALS))),
+        finished_trials=len(finished),
+    )
+
+
+def _changed(path: Path) -> str:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+
+
+def _size(folder: Path) -> int:
+    """Bytes of its files; a training may be deleting some just now."""
+    size_bytes = 0
+    for file in folder.rglob("*"):
+        try:
+            size_bytes += file.lstat().st_size
+        except OSError:
+            continue
+    return size_bytes
