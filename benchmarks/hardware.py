@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""Description of the machine, printed above every benchmark's figures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from pathlib import Path
 
 
 def hardware() -> str:
-    """One line: system, number of cores, processor (of Linux)."""
+    """Operating system, number of cores and processor name in one line (Linux only)."""
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return f"{platform.platform()}, {os.cpu_count()} x {names[0].split(': ')[1]}"

@@ -1,7 +1,7 @@
-"""A load generator for HTTP on loopback: a closed loop of keep-alive connections, or an open loop at a fixed rate.
+"""HTTP load generator for loopback: a closed loop of keep-alive connections, or an open loop at a fixed rate.
 
-It writes one prepared request and reads no more of an answer than its status and length, so that it takes little of
-the machine that it shares with the server.
+It sends one prepared request and parses only the status and the length of each response. It shares the machine with
+the server, so it must use little CPU: that is why it does not use httpx.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ CONNECT_INTERVAL_S = 0.002
 
 
 @dataclass
-class Load:
-    """What happened. Latencies in seconds, of answers with status 200."""
+class LoadResult:
+    """Counts and latencies of one run. Latencies are in seconds, of responses with status 200."""
 
     seconds: float = 0.0
-    statuses: Counter[int] = field(default_factory=Counter)  # 0: the connection failed; -1: not sent
+    statuses: Counter[int] = field(default_factory=Counter)  # key 0: the connection failed; key -1: not sent
     latencies: list[float] = field(default_factory=list)
-    wrong: int = 0  # answers with status 200 that are not as they should be
+    wrong: int = 0  # responses with status 200 that `is_correct` rejects
 
     @property
     def rate(self) -> float:
-        """Good answers for each second."""
+        """Responses with status 200 per second."""
         return self.statuses[200] / self.seconds
 
     @property
@@ -38,7 +38,7 @@ class Load:
 
     @property
     def failed(self) -> int:
-        """Requests that were sent and have no answer with status 200."""
+        """Requests that were sent and got no response with status 200."""
         return self.sent - self.statuses[200]
 
     @property
@@ -62,17 +62,17 @@ def closed_loop(
     connections: int,
     requests: int | None = None,
     seconds: float | None = None,
-    is_right: Callable[[bytes], bool] = lambda body: True,
-) -> Load:
-    """Each connection sends the next request when it has its answer, and waits as long as Retry-After says.
+    is_correct: Callable[[bytes], bool] = lambda body: True,
+) -> LoadResult:
+    """Each connection sends its next request after the response to the last one, and honours Retry-After.
 
-    Ends after `requests` in all, or after `seconds`.
+    Ends after `requests` in total, or after `seconds`.
     """
 
-    async def run() -> Load:
-        load, left, start = Load(), requests, 0.0
+    async def run() -> LoadResult:
+        load, left, start = LoadResult(), requests, 0.0
 
-        def more() -> bool:
+        def has_more() -> bool:
             nonlocal left
             if seconds is not None and time.perf_counter() - start > seconds:
                 return False
@@ -82,15 +82,15 @@ def closed_loop(
             return True
 
         async def client(connection: Connection | None) -> None:
-            while more():
-                connection, retry_after = await _ask(connection, port, request, is_right, load)
+            while has_more():
+                connection, retry_after = await _send(connection, port, request, is_correct, load)
                 if retry_after:
                     await asyncio.sleep(retry_after)
             if connection:
                 connection.close()
 
-        # Connected first: else the early ones keep the late ones waiting, whatever the server does. And one after the
-        # other, as clients come: of a burst, one of several workers may accept all.
+        # All connections are opened before the measurement: otherwise the early ones delay the late ones. They are
+        # opened one after the other, as real clients arrive: one of several workers may accept a whole burst.
         opened = [await _connect(port)]
         for _ in range(connections - 1):
             await asyncio.sleep(CONNECT_INTERVAL_S)
@@ -110,32 +110,32 @@ def open_loop(
     rate: float,
     seconds: float,
     connections: int,
-    go_on: Callable[[], bool] = lambda: False,
-    is_right: Callable[[bytes], bool] = lambda body: True,
-) -> Load:
-    """`rate` requests each second, whether or not earlier ones are answered; up to `connections` at once.
+    keep_going: Callable[[], bool] = lambda: False,
+    is_correct: Callable[[bytes], bool] = lambda body: True,
+) -> LoadResult:
+    """Sends `rate` requests per second whether or not earlier ones are answered; up to `connections` at once.
 
-    Ends after `seconds`, or later, once `go_on` says no. What finds no free connection is counted as status -1: the
-    machine could not offer that much.
+    Ends after `seconds`, or later, when `keep_going` returns False. A request that finds no free connection is counted
+    as status -1: the machine cannot generate that much load.
     """
 
-    async def run() -> Load:
-        load, start = Load(), time.perf_counter()
+    async def run() -> LoadResult:
+        load, start = LoadResult(), time.perf_counter()
         idle: list[Connection | None] = [None] * connections
         tasks: set[asyncio.Task[None]] = set()
 
-        async def one(connection: Connection | None) -> None:
-            connection, _ = await _ask(connection, port, request, is_right, load)
+        async def send_one(connection: Connection | None) -> None:
+            connection, _ = await _send(connection, port, request, is_correct, load)
             idle.append(connection)
 
         sent = 0
-        while (now := time.perf_counter() - start) < seconds or go_on():
+        while (now := time.perf_counter() - start) < seconds or keep_going():
             while sent < now * rate:
                 sent += 1
                 if not idle:
                     load.statuses[-1] += 1
                     continue
-                task = asyncio.create_task(one(idle.pop()))
+                task = asyncio.create_task(send_one(idle.pop()))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
             await asyncio.sleep(0.002)
@@ -150,11 +150,11 @@ def open_loop(
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection with at most one request under way."""
+    """Keep-alive connection with at most one request in flight."""
 
     def __init__(self) -> None:
         self._buffer = b""
-        self._answer: asyncio.Future[tuple[bytes, bytes]] | None = None
+        self._response: asyncio.Future[tuple[bytes, bytes]] | None = None
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -163,26 +163,26 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         end = self._buffer.find(b"\r\n\r\n")
-        if end < 0 or self._answer is None or self._answer.done():
+        if end < 0 or self._response is None or self._response.done():
             return
         head = self._buffer[:end].lower()
         length = int(_header(head, b"content-length") or 0)
         if len(self._buffer) >= end + 4 + length:
             body = self._buffer[end + 4 : end + 4 + length]
             self._buffer = b""
-            self._answer.set_result((head, body))
+            self._response.set_result((head, body))
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._answer and not self._answer.done():
-            self._answer.set_exception(ConnectionResetError())
+        if self._response and not self._response.done():
+            self._response.set_exception(ConnectionResetError())
 
-    async def ask(self, request: bytes) -> tuple[bytes, bytes]:
+    async def send(self, request: bytes) -> tuple[bytes, bytes]:
         assert self._transport
         if self._transport.is_closing():
             raise ConnectionResetError
-        self._answer = asyncio.get_running_loop().create_future()
+        self._response = asyncio.get_running_loop().create_future()
         self._transport.write(request)
-        return await self._answer
+        return await self._response
 
     def close(self) -> None:
         if self._transport:
@@ -194,14 +194,14 @@ async def _connect(port: int) -> Connection:
     return connection
 
 
-async def _ask(
-    connection: Connection | None, port: int, request: bytes, is_right: Callable[[bytes], bool], load: Load
+async def _send(
+    connection: Connection | None, port: int, request: bytes, is_correct: Callable[[bytes], bool], load: LoadResult
 ) -> tuple[Connection | None, float]:
-    """Send the request, note the answer in `load`; the connection to go on with and the seconds to wait."""
+    """Send the request and record the response in `load`; returns the connection to reuse and the seconds to wait."""
     start = time.perf_counter()
     try:
         connection = connection or await _connect(port)
-        head, body = await connection.ask(request)
+        head, body = await connection.send(request)
     except OSError:
         load.statuses[0] += 1
         return None, 0.0
@@ -209,7 +209,7 @@ async def _ask(
     load.statuses[status] += 1
     if status == 200:
         load.latencies.append(time.perf_counter() - start)
-        load.wrong += not is_right(body)
+        load.wrong += not is_correct(body)
     return connection, float(_header(head, b"retry-after") or 0)
 
 

@@ -1,9 +1,9 @@
-"""`trainer fit` on photos, as its user runs it; prints one table.
+"""Accuracy, time and memory of `trainer fit` on folders of photos; prints one table.
 
     python benchmarks/photos.py FOLDER [FOLDER ...] [--runs 3] [-- OPTIONS OF FIT]
 
-Each run is a process of its own with a cold cache and another seed; figures are medians, with the lowest and highest.
-For example, the rows of docs/benchmarks.md: `clothing -- --time-limit 3m`, `clothing -- --time-limit 15m`,
+Each run is a separate process with a cold cache and a new seed; figures are medians, with the lowest and the highest.
+The rows of docs/benchmarks.md: `clothing -- --time-limit 3m`, `clothing -- --time-limit 15m`,
 `clothing -- --limit 500`, `cifar10_folder -- --time-limit 3m`.
 """
 
@@ -23,13 +23,13 @@ from hardware import hardware
 
 
 def fit(folder: str, seed: int, options: Sequence[str]) -> tuple[float, float, float]:
-    """Test accuracy in %, seconds of the whole command, peak memory in MB."""
-    with tempfile.TemporaryDirectory() as place:
+    """Runs one fit; returns the test accuracy in %, the seconds of the whole command and its peak memory in MB."""
+    with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "trainer", "fit", "--dataset", folder, "--seed", str(seed), "--json"]
-        command += ["--no-save", "--wandb=disabled", f"--run-dir={place}/run", *options]
+        command += ["--no-save", "--wandb=disabled", f"--run-dir={scratch}/run", *options]
         start = time.perf_counter()
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | {"TRAINER_CACHE_DIR": place}
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | {"TRAINER_CACHE_DIR": scratch}
         )
         assert process.stdout
         with process.stdout as output:
@@ -49,16 +49,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+")
     parser.add_argument("--runs", type=int, default=3)
-    ours = sys.argv[1:]
-    theirs = ours[ours.index("--") + 1 :] if "--" in ours else []
-    options = parser.parse_args(ours[: ours.index("--")] if "--" in ours else ours)
+    arguments = sys.argv[1:]
+    separator = arguments.index("--") if "--" in arguments else len(arguments)
+    fit_options = arguments[separator + 1 :]
+    options = parser.parse_args(arguments[:separator])
     print(hardware(), flush=True)
     print("| data | options | test accuracy % | seconds | peak MB |\n|---|---|---|---|---|", flush=True)
     for folder in options.folders:
-        accuracies, seconds, megabytes = zip(*(fit(folder, seed, theirs) for seed in range(options.runs)), strict=True)
+        results = [fit(folder, seed, fit_options) for seed in range(options.runs)]
+        accuracies, seconds, megabytes = zip(*results, strict=True)
         row = (
             os.path.basename(folder),
-            " ".join(theirs),
+            " ".join(fit_options),
             spread(accuracies, 1),
             spread(seconds, 0),
             spread(megabytes, 0),

@@ -1,9 +1,9 @@
-"""Serving, measured beside other ways to serve the same model; prints one table.
+"""Throughput and latency of `bentoml serve` and of other servers with the same model; prints one table.
 
     python benchmarks/serve.py [--model TAG] [--image FILE] [--runs 3] [--requests 3000] [--only trainer,litserve,...]
 
-Each server is started by itself, one after the other, and answers a fixed number of requests for one image at 1, 8, 32
-and 128 connections over loopback; figures are medians of the runs. The load generator shares the machine.
+One server runs at a time and answers a fixed number of requests for one image over loopback, at 1, 8, 32 and 128
+connections; figures are medians of the runs. The load generator shares the machine.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ import statistics
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 from hardware import hardware
-from load import Load, closed_loop, open_loop, request_bytes
+from load import LoadResult, closed_loop, open_loop, request_bytes
 
 from trainer.artifact import store
 from trainer.data.sources.digits import DigitsSource
@@ -58,10 +57,10 @@ class Server:
     process: subprocess.Popen[bytes]
     seconds_to_ready: float
 
-    def largest_worker(self) -> float:
-        """Resident megabytes of the largest process."""
+    def largest_worker_mb(self) -> float:
+        """Resident memory of the largest process in megabytes."""
         parent = psutil.Process(self.process.pid)
-        return max(one.memory_info().rss for one in [parent, *parent.children(recursive=True)]) / 1e6
+        return max(process.memory_info().rss for process in [parent, *parent.children(recursive=True)]) / 1e6
 
 
 @contextmanager
@@ -90,16 +89,15 @@ def serving(name: str, model: store.StoredModel) -> Iterator[Server]:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(20)
-        # Some leave children behind. They are alone in this process group: it was made for them.
+        # Some servers leave children behind; this process group holds nothing else.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
 def is_ready(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
-            return True
-    except (urllib.error.URLError, OSError):
+        return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
         return False
 
 
@@ -117,7 +115,7 @@ def make_request(name: str, image: bytes) -> bytes:
 
 
 def compare(names: list[str], model: store.StoredModel, image: bytes, runs: int, requests: int) -> None:
-    loads: dict[tuple[str, int], list[Load]] = {}
+    loads: dict[tuple[str, int], list[LoadResult]] = {}
     ready: dict[str, list[float]] = {name: [] for name in names}
     memory: dict[str, list[float]] = {name: [] for name in names}
     for run in range(runs):
@@ -126,19 +124,19 @@ def compare(names: list[str], model: store.StoredModel, image: bytes, runs: int,
                 request = make_request(name, image)
                 closed_loop(server.port, request, connections=8, requests=200)
                 for connections in CONNECTIONS:
-                    # One connection is slow and steady; it needs fewer requests for its figures.
+                    # One connection is slow, and its latency hardly varies: fewer requests are enough.
                     count = requests // 4 if connections == 1 else requests
                     load = closed_loop(
                         server.port,
                         request,
                         connections=connections,
                         requests=count,
-                        is_right=lambda body: b'"probability"' in body,
+                        is_correct=lambda body: b'"probability"' in body,
                     )
                     loads.setdefault((name, connections), []).append(load)
                     print(f"run {run + 1}, {name}, {connections}: {load.rate:.0f}/s", file=sys.stderr, flush=True)
                 ready[name].append(server.seconds_to_ready)
-                memory[name].append(server.largest_worker())
+                memory[name].append(server.largest_worker_mb())
     print(
         "| server | connections | answers/s | p50 ms | p99 ms | errors | MB | ready s |",
         "|---|---|---|---|---|---|---|---|",
@@ -156,43 +154,44 @@ def compare(names: list[str], model: store.StoredModel, image: bytes, runs: int,
 
 
 def overload(model: store.StoredModel, image: bytes, seconds: float) -> None:
-    """A closed loop of 512 connections, then an open loop at three times the peak rate."""
+    """Closed loop of 512 connections, then an open loop at three times the peak rate."""
     with serving("trainer", model) as server:
         request = make_request("trainer", image)
         peak = closed_loop(server.port, request, connections=128, requests=5000).rate
         load = closed_loop(server.port, request, connections=512, seconds=seconds)
         print(f"peak {peak:.0f}/s; 512 connections: good {load.rate:.0f}/s ({load.rate / peak:.0%}), {load.statuses}")
-        before = server.largest_worker()
+        before = server.largest_worker_mb()
         load = open_loop(server.port, request, rate=3 * peak, seconds=seconds, connections=2000)
         time.sleep(5)
         after = closed_loop(server.port, request, connections=128, requests=3000)
         print(
             f"open loop at {3 * peak:.0f}/s: good {load.rate:.0f}/s, {load.statuses}, "
-            f"memory {before:.0f} to {server.largest_worker():.0f} MB, 5 s later {after.rate:.0f}/s, {after.statuses}",
+            f"memory {before:.0f} to {server.largest_worker_mb():.0f} MB, "
+            f"5 s later {after.rate:.0f}/s, {after.statuses}",
             flush=True,
         )
 
 
 def first_requests(model: store.StoredModel, image: bytes, starts: int) -> None:
-    """The first request after a start beside later ones, each on a connection of its own.
+    """Latency of the first request after a start, compared with later ones; each has a new connection.
 
-    The first comes up to POLL_S after the server is ready. An idle processor may take several times as long for any
-    request, so that later ones are measured after such a pause, too, and one right after the other.
+    The first request arrives up to POLL_S after the server is ready. After a pause an idle processor may take several
+    times as long for any request: so later requests are measured both after such a pause and back to back.
     """
     first, paused, steady = [], [], []
     request = make_request("trainer", image)
 
-    def ask(port: int) -> float:
+    def latency(port: int) -> float:
         return closed_loop(port, request, connections=1, requests=1).latencies[0]
 
     for _ in range(starts):
         with serving("trainer", model) as server:
-            first.append(ask(server.port))
-            steady.append(statistics.median(ask(server.port) for _ in range(50)))
+            first.append(latency(server.port))
+            steady.append(statistics.median(latency(server.port) for _ in range(50)))
             for _ in range(10):
                 time.sleep(POLL_S / 2)
                 is_ready(server.port)
-                paused.append(ask(server.port))
+                paused.append(latency(server.port))
     medians = [1000 * statistics.median(latencies) for latencies in (first, paused, steady)]
     print(
         f"first request {medians[0]:.1f} ms; later ones after a pause {medians[1]:.1f} ms (ratio "
@@ -202,19 +201,19 @@ def first_requests(model: store.StoredModel, image: bytes, starts: int) -> None:
 
 def one_digit() -> bytes:
     data = next(DigitsSource().examples()).data
-    assert isinstance(data, bytes)  # not the path of a file
+    assert isinstance(data, bytes)  # not a path
     return data
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="a tag of the model store (default: the newest)")
+    parser.add_argument("--model", help="tag in the model store (default: the newest)")
     parser.add_argument("--image", type=Path, help="default: one of the built-in digits, 8x8")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--requests", type=int, default=3000)
     parser.add_argument("--only", default="", help=f"of {', '.join(COMMANDS)}")
-    parser.add_argument("--overload", type=float, metavar="SECONDS", help="instead: far more load than it can take")
-    parser.add_argument("--starts", type=int, help="instead: the first request after each of this many starts")
+    parser.add_argument("--overload", type=float, metavar="SECONDS", help="instead: three times the peak load")
+    parser.add_argument("--starts", type=int, help="instead: latency of the first request, over this many starts")
     options = parser.parse_args()
     model = store.find(options.model)
     image = options.image.read_bytes() if options.image else one_digit()

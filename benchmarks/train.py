@@ -1,10 +1,10 @@
-"""Training, measured beside plain Keras on the same machine; prints one table.
+"""Speed and accuracy of `trainer fit` and of plain Keras on the same machine; prints one line per figure.
 
     TFDS_DATA_DIR=... python benchmarks/train.py [--runs 3] [--only throughput,input,...] [--folder DIR]
-    TFDS_DATA_DIR=... python benchmarks/train.py --quick [--runs 1]    # minutes: before and after a change
+    TFDS_DATA_DIR=... python benchmarks/train.py --quick [--runs 1]    # 3 minutes: before and after a change
 
-Each figure is the median of `--runs`, each run a process of its own, ours and the other in turn. `--folder` is
-a folder of class folders with small JPEG files for the first-pass measurement.
+Each figure is the median of `--runs`; every run is a separate process, and trainer and Keras alternate. `--folder` holds
+class folders with small JPEG files, for the first-pass measurement.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from PIL import Image
 BIN = Path(sys.executable).parent
 FILES = 36_000
 
+# Each of these programs runs in a process of its own and prints one JSON object.
 KERAS_FIT = """
 import json, sys, time
 import keras, numpy as np
@@ -56,8 +57,8 @@ from trainer.data import augment_for, load, make_for_train
 data = load("tfds:mnist")
 figures = {}
 for augment in ("none", "auto"):
-    drawn = augment_for(data, augment, default="light", flips=False)
-    batches = make_for_train(data.train, batch_size=128, seed=0, augment=drawn)
+    augmentation = augment_for(data, augment, default="light", flips=False)
+    batches = make_for_train(data.train, batch_size=128, seed=0, augment=augmentation)
     for _ in batches.take(20): pass
     start = time.perf_counter()
     for _ in batches.take(400): pass
@@ -87,9 +88,9 @@ print(json.dumps({"images": images, "seconds": time.perf_counter() - start}))
 
 
 def python(code: str, *arguments: object, plain: bool = False, **environment: str) -> dict[str, float]:
-    """Run `code` in a process of its own; the JSON object of its last line. `plain`: TensorFlow as it comes."""
+    """Run `code` in a separate process; returns the JSON object of its last line. `plain`: TensorFlow's own defaults."""
     variables = os.environ | environment
-    if plain:  # `import trainer` would switch oneDNN on for Keras, too
+    if plain:  # otherwise `import trainer` switches oneDNN on for Keras, too
         variables |= {"TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS", DEFAULT_ONEDNN)}
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
@@ -105,7 +106,7 @@ def python(code: str, *arguments: object, plain: bool = False, **environment: st
 
 
 def fit(*options: str, **environment: str) -> dict[str, float]:
-    """`trainer fit` on real MNIST, not saved unless `options` say so; its result with the seconds of the command."""
+    """`trainer fit` on MNIST, by default with --no-save; returns its result with the seconds of the whole command."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             BIN / "trainer",
@@ -132,7 +133,7 @@ def fit(*options: str, **environment: str) -> dict[str, float]:
 
 
 def onednn_default() -> str:
-    """What TensorFlow itself chooses here: on only with AVX512 instructions for neural networks."""
+    """TensorFlow's own choice on this machine: on only with AVX512 instructions for neural networks."""
     flags = set(Path("/proc/cpuinfo").read_text().split())
     return "1" if flags & {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile"} else "0"
 
@@ -151,11 +152,11 @@ def throughput(runs: int) -> None:
 def time_to_99(runs: int) -> None:
     ours, keras = [], []
     for _ in range(runs):
-        other = python(KERAS_FIT, 60_000, 0.99, 6, plain=True)
-        keras.append(other["seconds"])
-        print(f"  Keras after each epoch: {other['accuracies']}, {keras[-1]:.0f} s", flush=True)
+        reference = python(KERAS_FIT, 60_000, 0.99, 6, plain=True)
+        keras.append(reference["seconds"])
+        print(f"  Keras after each epoch: {reference['accuracies']}, {keras[-1]:.0f} s", flush=True)
         result = fit("--epochs", "1", "--augment", "none", "--learning-rate", "2e-3")
-        print(f"  ours after one epoch: {result['test_accuracy']:.2%}, {result['train_seconds']:.0f} s", flush=True)
+        print(f"  trainer after one epoch: {result['test_accuracy']:.2%}, {result['train_seconds']:.0f} s", flush=True)
         ours.append(result["train_seconds"] if result["test_accuracy"] >= 0.99 else float("inf"))
     row("seconds of training to 99.0 % test accuracy", ours, keras, higher_is_better=False)
 
@@ -172,29 +173,29 @@ def accuracy(runs: int) -> None:
 
 
 def short_fit(runs: int) -> None:
-    """An epoch of `trainer fit` with the model saved to a store of its own, and the first answers that it gives."""
-    results, answers = [], []
+    """One epoch of `trainer fit`, saved to a temporary store, and `trainer predict` with that model."""
+    results, predict_seconds = [], []
     options = ("--epochs", "1", "--augment", "none", "--save", "--name", "mnist")
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as home:
             results.append(fit(*options, BENTOML_HOME=home))
-            answers += [predict(home) for _ in range(3)]
+            predict_seconds += [predict(home) for _ in range(3)]
     for key, scale, unit in (
         ("images_per_second", 1, "images/s"),
         ("command_seconds", 1, "s for the command"),
         ("test_accuracy", 100, "% of the test images right"),
     ):
-        print(f"--epochs 1 --augment none: {spread([scale * one[key] for one in results])} {unit}", flush=True)
-    print(f"trainer predict: {spread(answers)} s", flush=True)
+        print(f"--epochs 1 --augment none: {spread([scale * result[key] for result in results])} {unit}", flush=True)
+    print(f"trainer predict: {spread(predict_seconds)} s", flush=True)
 
 
 def predict(home: str) -> float:
-    """Seconds of `trainer predict` for one image; what is on it does not matter."""
-    picture = Path(home) / "picture.png"
-    Image.linear_gradient("L").save(picture)
+    """Seconds of `trainer predict` for one image."""
+    image = Path(home) / "image.png"
+    Image.linear_gradient("L").save(image)
     start = time.perf_counter()
     done = subprocess.run(
-        [BIN / "trainer", "predict", "mnist", picture],
+        [BIN / "trainer", "predict", "mnist", image],
         env=os.environ | {"BENTOML_HOME": home},
         capture_output=True,
         text=True,
@@ -209,18 +210,18 @@ def input_pipeline(runs: int) -> None:
     results = [python(INPUT) for _ in range(runs)]
     for augment in ("none", "auto"):
         print(
-            f"tf.data alone, --augment {augment}: {spread([r[augment] for r in results])} images/s",
+            f"tf.data alone, --augment {augment}: {spread([result[augment] for result in results])} images/s",
             flush=True,
         )
 
 
 def first_pass(runs: int, folder: Path) -> None:
     ours, keras = [], []
-    with tempfile.TemporaryDirectory(dir=folder.parent if os.access(folder.parent, os.W_OK) else None) as place:
-        link_files(folder, Path(place) / "images")
+    with tempfile.TemporaryDirectory(dir=folder.parent if os.access(folder.parent, os.W_OK) else None) as scratch:
+        link_files(folder, Path(scratch) / "images")
         for run in range(runs):
-            keras.append(rate(python(KERAS_FOLDER, f"{place}/images", plain=True)))
-            ours.append(rate(python(OUR_FOLDER, f"{place}/images", TRAINER_CACHE_DIR=f"{place}/cache{run}")))
+            keras.append(rate(python(KERAS_FOLDER, f"{scratch}/images", plain=True)))
+            ours.append(rate(python(OUR_FOLDER, f"{scratch}/images", TRAINER_CACHE_DIR=f"{scratch}/cache{run}")))
     row(f"first pass over {FILES:,} JPEG files, images/s", ours, keras, higher_is_better=True)
 
 
@@ -256,9 +257,9 @@ def spread(values: Sequence[float]) -> str:
 
 def row(name: str, ours: list[float], keras: list[float], *, higher_is_better: bool) -> None:
     ratio = statistics.median(ours) / statistics.median(keras)
-    wanted = "higher" if higher_is_better else "lower"
+    better = "higher" if higher_is_better else "lower"
     print(
-        f"{name}: trainer {spread(ours)}, Keras {spread(keras)}, ratio {ratio:.2f} ({wanted} is better)",
+        f"{name}: trainer {spread(ours)}, Keras {spread(keras)}, ratio {ratio:.2f} ({better} is better)",
         flush=True,
     )
 
@@ -270,7 +271,7 @@ def main() -> None:
     parser.add_argument(
         "--only", default="", help="of throughput, time_to_99, accuracy, input, first_pass, command_line"
     )
-    parser.add_argument("--quick", action="store_true", help="--help, input, one epoch, predict; nothing beside Keras")
+    parser.add_argument("--quick", action="store_true", help="only --help, input, one epoch and predict, without Keras")
     options = parser.parse_args()
     runs: int = options.runs or (1 if options.quick else 3)
     parts: dict[str, Callable[[int], None]] = {

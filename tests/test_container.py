@@ -23,7 +23,7 @@ import pytest
 import rollout
 import yaml
 from expected_answers import assert_same, encoded, expected
-from load import Load, open_loop, request_bytes
+from load import LoadResult, open_loop, request_bytes
 from PIL import Image
 from rollout import Deployment, containers, deployed, wait_for
 from server import BENTOML, PROJECT, Address, Reply, environment, form, publish
@@ -315,7 +315,7 @@ def test_a_rolling_update_under_load_loses_nothing(
     picture = a_picture_that_tells_apart(image, next_image)
     right = Right(picture, image, next_image)
     request = request_bytes("/predict", picture, "image/png")
-    loads: list[Load] = []
+    loads: list[LoadResult] = []
     while len(loads) < 3 or sum(load.sent for load in loads) < REQUESTS:
         new = (next_image, image)[len(loads) % 2]
         process = deployment.rollback() if len(loads) == 1 else deployment.rollout(new.name)
@@ -341,7 +341,7 @@ def test_a_killed_replica_costs_what_it_had_in_flight(deployment: Deployment, ha
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    load = open_loop(deployment.port, request, rate=rate, seconds=5, connections=64, go_on=killer.is_alive)
+    load = open_loop(deployment.port, request, rate=rate, seconds=5, connections=64, keep_going=killer.is_alive)
     assert 0 < back_after < 30
     assert load.failed <= 16  # of those that it had at that moment
     assert load.sent > 1000

@@ -1,4 +1,4 @@
-"""The ceiling with BentoML's dispatcher in the runner's place: what of the difference is the batching."""
+"""`ceiling.py` with BentoML's dispatcher instead of our runner: shows how much of the difference is the batching."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Bare uvicorn and Starlette over the same engine, decoder and runner: no contract, the most that can be had."""
+"""Bare uvicorn and Starlette with the same engine, decoder and runner: the upper limit of what a server can reach."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""FastAPI with a TensorFlow SavedModel, an image a call: what a first version often is."""
+"""FastAPI with a TensorFlow SavedModel, one image per call: a typical first version."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""LitServe with its batching, over the same engine and decoder. It takes JSON: the image in base64."""
+"""LitServe with its own batching, with the same engine and decoder. It takes JSON with the image in base64."""
 
 import base64
 import os
@@ -21,7 +21,7 @@ class Api(litserve.LitAPI):
         self.artifact = artifact.load(Path(os.environ["ARTIFACT"]))
         self.engine = load_engine(self.artifact)
 
-    def decode_request(self, request: Request, **_: Any) -> Any:  # LitServe gives it the parsed JSON
+    def decode_request(self, request: Request, **_: Any) -> Any:  # LitServe passes the parsed JSON
         return decode(base64.b64decode(cast(Any, request)["image"]), self.artifact.pixels)
 
     def batch(self, inputs: list[Any]) -> Any:

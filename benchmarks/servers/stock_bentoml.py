@@ -1,4 +1,4 @@
-"""BentoML as its documentation shows it: a batchable API on a list of images, over the same engine."""
+"""BentoML as its documentation shows it: a batchable API for a list of images, with the same engine."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ class Stock:
     def predict(self, image: list[Image]) -> list[dict]:
         mode = "L" if self.artifact.pixels.channels == 1 else "RGB"
         size = (self.artifact.pixels.width, self.artifact.pixels.height)
-        resized = [one.convert(mode).resize(size, Resampling.BILINEAR) for one in image]
-        arrays = [np.asarray(one).reshape(*size[::-1], -1) for one in resized]
+        resized = [item.convert(mode).resize(size, Resampling.BILINEAR) for item in image]
+        arrays = [np.asarray(item).reshape(*size[::-1], -1) for item in resized]
         rows = self.engine.predict(np.stack(arrays))[PROBABILITIES]
         return [prediction({PROBABILITIES: row}, self.artifact.class_names, self.artifact.threshold) for row in rows]

@@ -107,7 +107,7 @@ def test_one_bad_image_changes_no_other_answer(server: Server) -> None:
 def test_overload_is_refused_and_leaves_no_trace(server: Server) -> None:
     request = request_bytes("/predict", encoded(), "image/png")
     load = closed_loop(
-        server.port, request, connections=512, seconds=10, is_right=lambda body: b'"probability"' in body
+        server.port, request, connections=512, seconds=10, is_correct=lambda body: b'"probability"' in body
     )
     assert set(load.statuses) <= {200, 503}
     assert load.wrong == 0
