@@ -1,1 +1,1 @@
-"""What a frozen pretrained network tells of pictures (`extract`), and what a linear head makes of it (`head`)."""
+"""Features of a frozen pretrained network, and what is fitted on them: linear probe, learning curve, OOD score."""

@@ -1,37 +1,36 @@
-"""The features of pictures: what a frozen pretrained network tells of each, computed once and kept in the cache."""
+"""Features of a frozen pretrained network, computed once for each image and cached."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data import Split
+from trainer.data.batches import predict_batches
 from trainer.data.cache.entries import load_array
-from trainer.data.progress import track
-from trainer.machine import available_cpus, evaluation_batch, quiet_stderr
+from trainer.machine import available_cpus, quiet_stderr
 from trainer.models import Architecture
 
-log = logging.getLogger("trainer")
-
-FORMAT = 2  # raise it when the same pictures and weights give other features
+FORMAT = 2  # raise it when the same images and weights give other features
+FEATURES = "features"
 Extractor = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # uint8 [N,H,W,3] → float32 [N,F]
 
 
-class NotKept(Exception):
-    """Features that are not in the cache were asked for, and there is no network to compute them."""
+class NotCached(Exception):
+    """The features are not in the cache, and there is no network to compute them."""
 
 
 class Features:
-    """The features of `architecture`'s network for splits of one data set.
+    """Features from the network of `architecture` for splits of one data set.
 
-    `model` is a float32 network of that architecture, whose last layer does not matter; None: only what the cache has
-    can be had, and NotKept is raised for the rest. It takes the splits' pictures as they are, or in its own size and
-    colour where they are `adapted`. `check_interrupted` raises Interrupted once a signal has come.
+    `model` is a float32 network of that architecture; its last layer is not used. With None, only cached features are
+    available, and NotCached is raised for all others. `adapted` resizes the images to the network's own size and makes
+    gray ones colour; otherwise the network takes them as they are. `check_interrupted` raises Interrupted after a
+    signal.
     """
 
     def __init__(
@@ -44,11 +43,11 @@ class Features:
         self._extract: Extractor | None = None
 
     def of(self, split: Split, *, mirrored: bool = False) -> NDArray[np.float32]:
-        """float32 [len(split), F], in order; `mirrored`: of the pictures left to right."""
+        """float32 [len(split), F], in order; `mirrored`: of the images flipped left to right."""
         return load_array(self.key(split, mirrored=mirrored), lambda: self._compute(split, mirrored))
 
     def key(self, split: Split, *, mirrored: bool = False) -> dict[str, Any]:
-        """All that decides them, in plain JSON values."""
+        """Cache key: everything that affects the features, in plain JSON values."""
         return {
             "features": FORMAT,
             "weights": self._architecture.weights_id,
@@ -60,18 +59,16 @@ class Features:
 
     def _compute(self, split: Split, mirrored: bool) -> NDArray[np.float32]:
         if self._model is None:
-            raise NotKept
-        self._extract = self._extract or make_extractor(self._model, self._architecture.features or "")
-        height, width, _ = split.shape
+            raise NotCached
+        extract = self._extract = self._extract or make_extractor(self._model, self._architecture.features or "")
+
+        def predict(images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+            images = images[:, :, ::-1] if mirrored else images
+            images = adapt(images, self._model.input_shape[1:]) if self._adapted else images
+            return {FEATURES: extract(np.ascontiguousarray(images))}
+
         what = "features of mirrored images" if mirrored else "features of images"
-        batches = track(split.batches(evaluation_batch(height, width)), len, total=len(split), what=what, bar=None)
-        parts = []
-        for images in batches:
-            self.check_interrupted()
-            turned = images[:, :, ::-1] if mirrored else images
-            taken = adapt(turned, self._model.input_shape[1:]) if self._adapted else turned
-            parts.append(self._extract(np.ascontiguousarray(taken)))
-        return np.concatenate(parts)
+        return predict_batches(predict, split, what, check_interrupted=self.check_interrupted)[FEATURES]
 
 
 def adapt(images: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -84,7 +81,7 @@ def adapt(images: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.
 
 
 def make_extractor(model: Any, layer: str) -> Extractor:
-    """What gives the output of a `model`'s layer: TensorFlow on a GPU; on CPUs LiteRT, which is twice as fast."""
+    """Extractor of the outputs of a `model`'s layer: TensorFlow on a GPU; LiteRT on CPUs, where it is twice as fast."""
     import keras
     import tensorflow as tf
 
@@ -98,10 +95,10 @@ def make_extractor(model: Any, layer: str) -> Extractor:
     frozen = convert_variables_to_constants_v2(forward.get_concrete_function())
     with quiet_stderr():
         file = tf.lite.TFLiteConverter.from_concrete_functions([frozen], network).convert()
-    return _through_litert(file)
+    return _litert_extractor(file)
 
 
-def _through_litert(file: bytes) -> Extractor:
+def _litert_extractor(file: bytes) -> Extractor:
     from ai_edge_litert.interpreter import Interpreter
 
     with quiet_stderr():
