@@ -3,8 +3,8 @@
     TFDS_DATA_DIR=... python benchmarks/train.py [--runs 3] [--only throughput,input,...] [--folder DIR]
     TFDS_DATA_DIR=... python benchmarks/train.py --quick [--runs 1]    # 3 minutes: before and after a change
 
-Each figure is the median of `--runs`; every run is a separate process, and trainer and Keras alternate. `--folder` holds
-class folders with small JPEG files, for the first-pass measurement.
+Each figure is the median of `--runs`; every run is a separate process, and trainer and Keras alternate. `--folder`
+holds class folders with small JPEG files, for the first-pass measurement.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ print(json.dumps({"images": images, "seconds": time.perf_counter() - start}))
 
 
 def python(code: str, *arguments: object, plain: bool = False, **environment: str) -> dict[str, float]:
-    """Run `code` in a separate process; returns the JSON object of its last line. `plain`: TensorFlow's own defaults."""
+    """Run `code` in a separate process; returns the JSON object in its last line. `plain`: TensorFlow's defaults."""
     variables = os.environ | environment
     if plain:  # otherwise `import trainer` switches oneDNN on for Keras, too
         variables |= {"TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS", DEFAULT_ONEDNN)}

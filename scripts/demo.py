@@ -1,6 +1,6 @@
 """`make demo`: fit on the built-in digits, save, serve, send one image, print the answer, stop.
 
-Everything it writes goes under `.venv/demo`: the user's own model store is not touched.
+It writes only under `.venv/demo`, so that the user's own model store is not touched.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
+
+import httpx
 
 PROJECT = Path(__file__).resolve().parents[1]
 HOME = PROJECT / ".venv" / "demo"
@@ -44,8 +44,8 @@ def main() -> None:
     subprocess.run([str(binaries / "trainer"), *fit], env=environment, cwd=PROJECT, check=True)
 
     image, digit = one_digit()
-    picture = HOME / f"digit-{digit}.png"
-    picture.write_bytes(image)
+    file = HOME / f"digit-{digit}.png"
+    file.write_bytes(image)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     serve = ["serve", "--port", str(port)]
@@ -53,21 +53,20 @@ def main() -> None:
     server = subprocess.Popen([str(binaries / "trainer"), *serve], env=environment, cwd=PROJECT)
     try:
         wait_until_ready(url, server)
-        print(f"$ curl --data-binary @{picture.relative_to(PROJECT)} {url}/predict", flush=True)
-        with urllib.request.urlopen(urllib.request.Request(f"{url}/predict", data=image), timeout=10) as response:
-            answer = json.load(response)
+        print(f"$ curl --data-binary @{file.relative_to(PROJECT)} {url}/predict", flush=True)
+        answer = httpx.post(f"{url}/predict", content=image, timeout=10, trust_env=False).raise_for_status().json()
     finally:
         server.terminate()
         server.wait(30)
     print(json.dumps(answer))
-    print(f"\nA picture of a {digit} was answered with {answer['label']!r} ({answer['probability']:.2%}).")
-    print("To go on with this model store:")
+    print(f"\nThe image shows a {digit}; the answer is {answer['label']!r} ({answer['probability']:.2%}).")
+    print("To use this model store in your terminal:")
     print(f"  export BENTOML_HOME={HOME / 'bentoml'} PATH={binaries}:$PATH")
     print("  trainer models && trainer serve")
 
 
 def one_digit() -> tuple[bytes, int]:
-    """A PNG of one of the built-in digits, and which it is."""
+    """One of the built-in digits as PNG bytes, and its label."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
@@ -90,10 +89,11 @@ def wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
         if server.poll() is not None:
             raise SystemExit(f"error: trainer serve ended with exit code {server.returncode}")
         try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=2):
+            if httpx.get(f"{url}/readyz", timeout=2, trust_env=False).is_success:
                 return
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            time.sleep(0.2)
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.2)
     raise SystemExit(f"error: {url}/readyz was not ready within {READY_TIMEOUT_S} s")
 
 
