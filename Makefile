@@ -1,4 +1,4 @@
-# Every target sets up .venv by itself, from the locked versions, and touches nothing outside the project.
+# Every target sets up .venv from the locked versions if needed, and touches nothing outside the project.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
 DEVELOP := $(VENV)/.ready-develop
-# The first of these that runs and is Python 3.11 or 3.12.
+# The first of these that is Python 3.11 or 3.12.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 PYTEST_ARGS ?=
@@ -33,38 +33,38 @@ $(DEVELOP): requirements-dev.lock $(READY)
 setup: $(READY)  ## make .venv with the locked versions
 	@echo "ready; in each terminal: source $(VENV)/bin/activate"
 
-demo: $(READY)  ## fit on the built-in digits, serve, ask for one image
+demo: $(READY)  ## fit on the built-in digits, serve, predict one image
 	$(BIN)/python scripts/demo.py
 
 test: $(DEVELOP)  ## the quick tests; PYTEST_ARGS='-m ""' for all of them
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: $(DEVELOP)  ## style, format, types, and which room may import which
+lint: $(DEVELOP)  ## style, format, types and import layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(DEVELOP)  ## the README's tables: serving the newest model, a sweep, training (two hours on two cores)
+bench: $(DEVELOP)  ## measure serving of the newest model, a sweep, training (two hours on two cores)
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/train.py
 
-deploy:  ## start IMAGE behind HAProxy on this machine's Docker Swarm; PORT is 3000
+deploy:  ## start IMAGE behind HAProxy on this machine's Docker Swarm, at port PORT (3000)
 	@deploy/swarm deploy $(IMAGE)
 
-rollout:  ## replace the replicas by those of IMAGE, one after the other; back by itself where it fails
+rollout:  ## replace the replicas by IMAGE, one at a time; rolls back by itself on failure
 	@deploy/swarm rollout $(IMAGE)
 
-rollback:  ## back to the image before the last rollout
+rollback:  ## return to the image before the last rollout
 	@deploy/swarm rollback
 
 LOCK := $(BIN)/uv pip compile --quiet $(LOCK_ARGS) --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header
 
-lock: $(DEVELOP)  ## resolve what pyproject.toml asks for; versions stay but with LOCK_ARGS=--upgrade
+lock: $(DEVELOP)  ## resolve pyproject.toml into the locks; LOCK_ARGS=--upgrade takes newer versions
 	$(LOCK) pyproject.toml -o requirements.lock
-	# Every other lock has the versions of the first.
+	# The other locks use the versions of the first.
 	$(LOCK) pyproject.toml --extra cluster --group pyproject.toml:dev --constraints requirements.lock -o requirements-dev.lock
 	$(LOCK) pyproject.toml --extra cluster --constraints requirements.lock -o requirements-cluster.lock
 	$(LOCK) pyproject.toml --extra gpu --constraints requirements.lock -o requirements-gpu.lock

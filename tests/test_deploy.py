@@ -1,3 +1,5 @@
+"""Deployment files: the image's Dockerfile, the Swarm stack and its script, the Kubernetes manifests."""
+
 from __future__ import annotations
 
 import os
@@ -23,7 +25,7 @@ STACK = yaml.safe_load((DEPLOY / "stack.yaml").read_text())
 DOCKERFILE = (DEPLOY / "Dockerfile.jinja").read_text()
 
 
-def test_a_label_of_the_image_has_the_very_text() -> None:
+def test_image_label_keeps_special_characters() -> None:
     labels = {"trainer.dataset": 'folder:it\'s "$HOME" & \\$5 <é>', "trainer.test_accuracy": "0.5"}
     text = jinja2.Template(DOCKERFILE).render(__base_image__="python", __options__env=labels)
     (line,) = (line for line in text.splitlines() if line.startswith("LABEL "))
@@ -33,7 +35,7 @@ def test_a_label_of_the_image_has_the_very_text() -> None:
 
 
 def rendered(folder: Path) -> list[dict[str, Any]]:
-    """What `kustomize build` gives where a kustomization has `resources` and nothing else."""
+    """Output of `kustomize build` for a kustomization that has only `resources`."""
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
     assert set(kustomization) == {"apiVersion", "kind", "resources"}
     return [
@@ -41,13 +43,13 @@ def rendered(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def the(kind: str) -> dict[str, Any]:
-    """The service's one manifest of this kind."""
-    (manifest,) = (manifest for manifest in rendered(KUBERNETES) if manifest["kind"] == kind)
-    return manifest
+def manifest_of(kind: str) -> dict[str, Any]:
+    """The service's only manifest of this kind."""
+    (found,) = (manifest for manifest in rendered(KUBERNETES) if manifest["kind"] == kind)
+    return found
 
 
-POD = the("Deployment")["spec"]["template"]
+POD = manifest_of("Deployment")["spec"]["template"]
 CONTAINER = POD["spec"]["containers"][0]
 SETTINGS = {variable["name"]: variable["value"] for variable in CONTAINER["env"]}
 
@@ -61,13 +63,13 @@ def test_manifests_are_valid(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", [KUBERNETES, KUBERNETES / "sweep"], ids=lambda folder: folder.name)
-def test_every_manifest_is_named(folder: Path) -> None:
+def test_kustomization_names_every_manifest(folder: Path) -> None:
     named = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
     assert sorted(named) == sorted(file.name for file in folder.glob("*.yaml") if file.name != "kustomization.yaml")
 
 
-def test_each_package_of_the_image_is_in_the_notice() -> None:
-    """Each that is installed on the image's platform."""
+def test_notice_names_every_package_of_the_image() -> None:
+    """Only packages that are installed on the image's platform count."""
     lock = (PROJECT / "requirements-serve.lock").read_text()
     packages = [Requirement(line) for line in re.findall(r"^([a-z0-9].*?) \\$", lock, re.MULTILINE)]
     names = {package.name for package in packages if not package.marker or package.marker.evaluate()}
@@ -77,64 +79,66 @@ def test_each_package_of_the_image_is_in_the_notice() -> None:
     assert [name for name, pattern in patterns.items() if not re.search(pattern, notice)] == []
 
 
-def test_the_nodes_of_a_sweep_find_their_head() -> None:
+def test_sweep_nodes_find_their_head() -> None:
     manifests = rendered(KUBERNETES / "sweep")
-    by_name = {(one["kind"], one["metadata"]["name"]): one for one in manifests}
+    by_name = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in manifests}
     service = by_name["Service", "sweep-head"]["spec"]
     templates = {
-        one["metadata"]["name"]: one["spec"]["template"] for one in manifests if one["kind"] in ("Deployment", "Job")
+        manifest["metadata"]["name"]: manifest["spec"]["template"]
+        for manifest in manifests
+        if manifest["kind"] in ("Deployment", "Job")
     }
     assert set(templates) == {"sweep-head", "sweep-workers", "sweep"}
     assert service["selector"].items() <= templates["sweep-head"]["metadata"]["labels"].items()
-    commands = {name: " ".join(one["spec"]["containers"][0]["command"]) for name, one in templates.items()}
+    commands = {name: " ".join(pod["spec"]["containers"][0]["command"]) for name, pod in templates.items()}
     port = service["ports"][0]["port"]
     assert f"--head --block --num-cpus=0 --port={port} " in commands["sweep-head"]
     assert f"--address=sweep-head:{port} --block --num-cpus=4" in commands["sweep-workers"]
     assert f"--address=sweep-head:{port} --num-cpus=0" in commands["sweep"]
-    (policy,) = (one["spec"] for one in manifests if one["kind"] == "NetworkPolicy")
+    (policy,) = (manifest["spec"] for manifest in manifests if manifest["kind"] == "NetworkPolicy")
     assert policy["ingress"] == [{"from": [{"podSelector": policy["podSelector"]}]}]
     for template in templates.values():
         assert policy["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
-        assert {one["image"] for one in template["spec"]["containers"]} == {"trainer:latest"}
-    claims = [one["spec"]["accessModes"] for one in manifests if one["kind"] == "PersistentVolumeClaim"]
-    assert claims == [["ReadWriteOnce"]]
+        assert {container["image"] for container in template["spec"]["containers"]} == {"trainer:latest"}
+    access_modes = [item["spec"]["accessModes"] for item in manifests if item["kind"] == "PersistentVolumeClaim"]
+    assert access_modes == [["ReadWriteOnce"]]
 
 
-def test_the_driver_of_a_sweep_is_given_a_command_that_there_is(
+def test_sweep_driver_runs_a_valid_command(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (job,) = (one for one in rendered(KUBERNETES / "sweep") if one["kind"] == "Job")
+    (job,) = (manifest for manifest in rendered(KUBERNETES / "sweep") if manifest["kind"] == "Job")
     script = job["spec"]["template"]["spec"]["containers"][0]["command"][-1]
     words = shlex.split(script.partition("exec trainer ")[2].replace("/work/", f"{PROJECT}/"))
     monkeypatch.chdir(tmp_path)
     assert words[words.index("--cluster") + 1] == "auto"
-    assert run_command([*words, "--cluster", "127.0.0.1:9"]) == 2  # there is none, and nothing else is wrong
-    assert capsys.readouterr().err.startswith("error: --cluster 127.0.0.1:9: no Ray cluster answers (")
+    assert run_command([*words, "--cluster", "127.0.0.1:9"]) == 2
+    assert capsys.readouterr().err.startswith("error: --cluster 127.0.0.1:9: ")  # the cluster is all that is missing
 
 
-def test_an_invalid_manifest_is_found() -> None:
-    deployment = the("Deployment")
+def test_invalid_manifest_is_rejected() -> None:
+    deployment = manifest_of("Deployment")
     deployment["spec"]["template"]["spec"]["containers"][0]["readinessProb"] = {}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
 
 
-def test_all_of_them_mean_the_same_pods() -> None:
+def test_selectors_of_all_manifests_match_the_same_pods() -> None:
     labels = POD["metadata"]["labels"].items()
-    assert the("Deployment")["spec"]["selector"]["matchLabels"].items() <= labels
-    assert the("Service")["spec"]["selector"].items() <= labels
-    assert the("PodDisruptionBudget")["spec"]["selector"]["matchLabels"].items() <= labels
-    assert the("NetworkPolicy")["spec"]["podSelector"]["matchLabels"].items() <= labels
-    target = the("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
-    assert (target["kind"], target["name"]) == ("Deployment", the("Deployment")["metadata"]["name"])
+    assert manifest_of("Deployment")["spec"]["selector"]["matchLabels"].items() <= labels
+    assert manifest_of("Service")["spec"]["selector"].items() <= labels
+    assert manifest_of("PodDisruptionBudget")["spec"]["selector"]["matchLabels"].items() <= labels
+    assert manifest_of("NetworkPolicy")["spec"]["podSelector"]["matchLabels"].items() <= labels
+    target = manifest_of("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", manifest_of("Deployment")["metadata"]["name"])
     port = CONTAINER["ports"][0]
     assert port["containerPort"] == 3000
-    assert the("Service")["spec"]["ports"][0]["targetPort"] == port["name"]
+    assert manifest_of("Service")["spec"]["ports"][0]["targetPort"] == port["name"]
 
 
-def test_a_rollout_takes_no_pod_away_first() -> None:
-    assert the("Deployment")["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
-    assert the("HorizontalPodAutoscaler")["spec"]["minReplicas"] >= 2
+def test_rollout_starts_a_new_pod_before_it_stops_an_old_one() -> None:
+    assert manifest_of("Deployment")["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert manifest_of("HorizontalPodAutoscaler")["spec"]["minReplicas"] >= 2
     assert STACK["services"]["classifier"]["deploy"]["replicas"] >= 2
     update = STACK["services"]["classifier"]["deploy"]["update_config"]
     assert (update["order"], update["failure_action"]) == ("start-first", "rollback")
@@ -142,11 +146,11 @@ def test_a_rollout_takes_no_pod_away_first() -> None:
 
 @pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
 def test_probes_have_a_timeout(probe: str) -> None:
-    """Before the server is ready its port accepts connections and answers nothing."""
+    """Until the server is ready, its port accepts connections but nothing answers."""
     assert 1 < CONTAINER[probe]["timeoutSeconds"] <= CONTAINER[probe]["periodSeconds"]
 
 
-def test_a_pod_has_no_rights() -> None:
+def test_pod_runs_without_privileges() -> None:
     user = int(re.findall(r"^USER (\d+)", DOCKERFILE, re.MULTILINE)[-1])
     assert POD["spec"]["securityContext"]["runAsNonRoot"] is True
     assert POD["spec"]["securityContext"]["runAsUser"] == user > 0
@@ -156,13 +160,13 @@ def test_a_pod_has_no_rights() -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    policy = the("NetworkPolicy")["spec"]
+    policy = manifest_of("NetworkPolicy")["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
-    assert "egress" not in policy  # none is allowed
+    assert "egress" not in policy  # so none is allowed
 
 
-def test_kubernetes_kills_last() -> None:
-    """Deadline < graceful shutdown < grace period, which preStop is a part of."""
+def test_kubernetes_grace_period_covers_the_drain() -> None:
+    """Deadline < graceful shutdown; preStop + drain delay + graceful shutdown < grace period."""
     sleep = float(re.findall(r"sleep (\d+)", CONTAINER["lifecycle"]["preStop"]["exec"]["command"][-1])[0])
     deadline = float(SETTINGS["TRAINER_DEADLINE_MS"]) / 1000
     delay = float(SETTINGS["TRAINER_DRAIN_DELAY_S"])
@@ -174,8 +178,8 @@ def test_kubernetes_kills_last() -> None:
     assert Path(SETTINGS["TRAINER_DRAIN_FILE"]).is_relative_to(CONTAINER["volumeMounts"][0]["mountPath"])
 
 
-def test_swarm_kills_last() -> None:
-    """HAProxy's notice < drain delay; deadline < graceful shutdown; both within the grace period."""
+def test_swarm_grace_period_covers_the_drain() -> None:
+    """HAProxy's failed checks < drain delay; deadline < graceful shutdown; both within the grace period."""
     service = STACK["services"]["classifier"]
     interval, falls = re.findall(r"inter (\d+)ms fall (\d+)", (DEPLOY / "haproxy.cfg").read_text())[0]
     delay = float(service["environment"]["TRAINER_DRAIN_DELAY_S"])
@@ -184,21 +188,21 @@ def test_swarm_kills_last() -> None:
     assert delay + GRACEFUL_STOP_S < float(service["stop_grace_period"].removesuffix("s"))
 
 
-def test_the_canary_of_the_docs_is_a_deployment_of_its_own() -> None:
+def test_documented_canary_is_a_separate_deployment() -> None:
     text = (DEPLOY.parent / "docs" / "operations.md").read_text()
     (command,) = re.findall(r"^(sed .*?) \| kubectl apply", text, re.MULTILINE | re.DOTALL)
-    made = subprocess.run(["bash", "-c", command], cwd=DEPLOY.parent, capture_output=True, text=True, check=True)
-    canary = yaml.safe_load(made.stdout)
+    result = subprocess.run(["bash", "-c", command], cwd=DEPLOY.parent, capture_output=True, text=True, check=True)
+    canary = yaml.safe_load(result.stdout)
     kubernetes_validate.validate(canary, kubernetes_validate.latest_version(), strict=True)
     labels = canary["spec"]["template"]["metadata"]["labels"]
-    assert canary["metadata"]["name"] != the("Deployment")["metadata"]["name"]
+    assert canary["metadata"]["name"] != manifest_of("Deployment")["metadata"]["name"]
     assert canary["spec"]["selector"]["matchLabels"] == labels
-    assert the("Service")["spec"]["selector"].items() <= labels.items()
-    assert not the("Deployment")["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert manifest_of("Service")["spec"]["selector"].items() <= labels.items()
+    assert not manifest_of("Deployment")["spec"]["selector"]["matchLabels"].items() <= labels.items()
     assert canary["spec"]["template"]["spec"]["containers"][0]["image"].endswith(":2")
 
 
-# Answers as Docker would: STATE is how the last update went, RUNNING the image that is deployed.
+# Stand-in for Docker: STATE is the status of the last update, RUNNING the deployed image.
 DOCKER = """#!/bin/sh
 case "$*" in
 "image inspect classifier:"*) ;;
@@ -216,7 +220,7 @@ esac
 
 
 @pytest.mark.parametrize(
-    ("arguments", "running", "state", "code", "said"),
+    ("arguments", "running", "state", "code", "output"),
     [
         ("deploy", "", "", 2, "error: name the image"),
         ("deploy nope:1", "", "", 2, "pull access denied\nerror: there is no image nope:1 here"),
@@ -224,16 +228,16 @@ esac
         ("rollout classifier:2", "", "", 2, "error: nothing is deployed as trainer"),
         ("rollout classifier:2", "classifier:1", "completed", 0, "from classifier:1 to classifier:2"),
         ("rollout classifier:1", "classifier:1", "", 0, "from classifier:1 to classifier:1"),
-        ("rollout classifier:2", "classifier:1", "updating", 1, "error: classifier:2 is still on its way"),
-        ("rollout classifier:2", "classifier:1", "rollback_completed", 1, "classifier:1 runs on; why"),
+        ("rollout classifier:2", "classifier:1", "updating", 1, "error: the update to classifier:2 is not finished"),
+        ("rollout classifier:2", "classifier:1", "rollback_completed", 1, "classifier:1 still runs; why"),
         ("rollback", "classifier:2@sha256:2", "completed", 0, "from classifier:2 to classifier:1,"),
         ("rollback", "classifier:2", "updating", 0, "from classifier:2 to classifier:1,"),
-        ("rollback", "classifier:1", "", 1, "error: there was no rollout yet, classifier:1 is the first"),
-        ("rollback", "classifier:1", "rollback_completed", 1, "has been rolled back already, to classifier:1"),
+        ("rollback", "classifier:1", "", 1, "error: no rollout yet, classifier:1 is the first"),
+        ("rollback", "classifier:1", "rollback_completed", 1, "is already rolled back, to classifier:1"),
     ],
 )
-def test_swarm_says_what_it_does_and_why_not(
-    arguments: str, running: str, state: str, code: int, said: str, tmp_path: Path
+def test_swarm_script_reports_the_outcome(
+    arguments: str, running: str, state: str, code: int, output: str, tmp_path: Path
 ) -> None:
     docker = tmp_path / "docker"
     docker.write_text(DOCKER)
@@ -242,4 +246,4 @@ def test_swarm_says_what_it_does_and_why_not(
     command = [str(DEPLOY / "swarm"), *arguments.split()]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == code
-    assert said in done.stdout + done.stderr
+    assert output in done.stdout + done.stderr

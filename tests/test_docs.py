@@ -1,4 +1,4 @@
-"""The pages' links, and what the README and the worked example tell their reader to type, run as it stands."""
+"""Documentation: links, file and test names are right; the commands of the README and the example run as written."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ README = PROJECT / "README.md"
 EXAMPLE = PROJECT / "docs" / "example.md"
 TRAINER = PROJECT / "trainer"
 PAGES = (README, PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md")))
-PICTURES = PROJECT.parent / "shared" / "data" / "cifar10_folder"
+IMAGES = PROJECT.parent / "shared" / "data" / "cifar10_folder"
 CLASSES = ("cat", "dog", "horse")
 BIN = Path(sys.executable).parent
 
-# Commands that are not run here, by how they begin, and why.
+# Prefixes of commands that are not run here, and why.
 NOT_RUN = {
     "make demo": "installs everything once more",
     "bentoml containerize": "needs Docker: test_container.py",
@@ -36,27 +36,27 @@ NOT_RUN = {
     "python -c": "needs the network",
     "trainer fit tfds:mnist": "takes minutes: test_real_mnist.py",
 }
-# What the others print, by how they begin: a command that is in neither table fails the test.
-PRINTED = {
+# Expected output of the other commands, by prefix: a command in neither table fails the test.
+EXPECTED_OUTPUT = {
     "trainer data inspect": r"180 images of .*\n(.*\n)*0 rejected, 0 ignored",
     "trainer fit": r"report in runs/\S+/report/report\.html\n(good|doubtful|bad): right \d+ (.*\n)+saved as photos:",
     "trainer models": r"│ photos:",
-    "trainer predict": rf"some-picture\.jpg: ({'|'.join(CLASSES)}) \(\d",
+    "trainer predict": rf"some-image\.jpg: ({'|'.join(CLASSES)}) \(\d",
     "trainer evaluate": r"test accuracy [\d.]+%, .* report in report/photos-\w+/report\.html",
     "cp": r"^$",
-    "trainer sweep": r"pictures in runs/sweep-\w+-\w+/sweep\.html",
+    "trainer sweep": r"\w+ in runs/sweep-\w+-\w+/sweep\.html",
     "bentoml build": r"Successfully built Bento",
     "curl": r'^{"label":"\w+","index":\d',
 }
-# What a reader changes in a file that is copied to be changed; the example runs all of it.
+# Changes that a reader makes in the copied file; the example runs the whole file.
 COPIED = "mine.yaml"
 COPY = f"cp sweeps/photos.yaml {COPIED}"
 CHANGES = (("[0.0001, 0.0003, 0.001]", "[0.0003]"), ("value: 3\n", "value: 1\n"))
-INTERRUPTED = "# Ctrl-C"  # the comment of a command that is stopped after its first epoch; the next one goes on
+INTERRUPTED = "# Ctrl-C"  # comment of a command that is stopped after its first epoch; the next one continues
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
-    """The (language, text) of a page's blocks, in order."""
+    """(language, text) of a page's code blocks, in order."""
     return re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
@@ -65,12 +65,12 @@ def commands(page: Path) -> list[str]:
 
 
 def lines(text: str) -> list[str]:
-    """A block's commands: a backslash at the end continues one."""
+    """Commands of a code block; a backslash at the end of a line continues the command."""
     return text.replace("\\\n", "").splitlines()
 
 
 class Reader:
-    """Does what a page says, in a folder of its own; ends the server that it has started."""
+    """Runs the commands of a page in a separate folder; stops the server that it started."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
@@ -81,8 +81,8 @@ class Reader:
             "BENTOML_PORT": str(port),
         }
         self.server: Server | None = None
-        self.answer: dict[str, Any] = {}  # the server's last one
-        self.interrupted = False  # was the last command?
+        self.answer: dict[str, Any] = {}  # last response of the server
+        self.interrupted = False  # whether the last command was
 
     def follow(self, page: Path) -> None:
         for language, text in blocks(page):
@@ -105,13 +105,13 @@ class Reader:
         if INTERRUPTED in command:
             self.interrupt(command)
             return
-        printed = self.run(["bash", "-euo", "pipefail", "-c", command])
-        (expected,) = (PRINTED[start] for start in PRINTED if command.startswith(start))
-        assert re.search(expected, printed, re.MULTILINE), f"{command}\n{printed}"
+        output = self.run(["bash", "-euo", "pipefail", "-c", command])
+        (expected,) = (EXPECTED_OUTPUT[start] for start in EXPECTED_OUTPUT if command.startswith(start))
+        assert re.search(expected, output, re.MULTILINE), f"{command}\n{output}"
         if command.startswith(COPY):
             self.change(self.folder / COPIED)
         if command.startswith("curl"):
-            self.answer = json.loads(printed)
+            self.answer = json.loads(output)
             assert self.answer["label"] in self.labels()
 
     def change(self, file: Path) -> None:
@@ -122,7 +122,7 @@ class Reader:
         file.write_text(text)
 
     def run(self, command: list[str]) -> str:
-        """What it prints to stdout."""
+        """Runs a command that must succeed; returns its stdout."""
         done = subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
         )
@@ -132,7 +132,7 @@ class Reader:
         return done.stdout
 
     def interrupt(self, command: str) -> None:
-        # In a process group of its own, all of which Ctrl-C reaches, as in a terminal.
+        # A process group of its own: Ctrl-C reaches all of it, as in a terminal.
         process = subprocess.Popen(
             ["bash", "-c", command],
             cwd=self.folder,
@@ -180,7 +180,7 @@ class Reader:
 
 @contextmanager
 def reader(folder: Path, port: int, *, width: int) -> Iterator[Reader]:
-    """In a copy of the project with 60 photos of this width for each class; the runs, which are large, are deleted."""
+    """Reader in a copy of the project with 60 photos of this width per class. Deletes the runs, which are large."""
     shutil.copytree(
         PROJECT,
         folder,
@@ -190,40 +190,41 @@ def reader(folder: Path, port: int, *, width: int) -> Iterator[Reader]:
     )
     for label in CLASSES:
         (folder / "photos" / label).mkdir(parents=True)
-        for picture in sorted((PICTURES / "train" / label).iterdir())[:60]:
-            photo(picture, width).save(folder / "photos" / label / picture.name)
-    photo(min((PICTURES / "test" / CLASSES[0]).iterdir()), width).save(folder / "some-picture.jpg")
-    reading = Reader(folder, port)
+        for image in sorted((IMAGES / "train" / label).iterdir())[:60]:
+            photo(image, width).save(folder / "photos" / label / image.name)
+    photo(min((IMAGES / "test" / CLASSES[0]).iterdir()), width).save(folder / "some-image.jpg")
+    page_reader = Reader(folder, port)
     try:
-        yield reading
+        yield page_reader
     finally:
-        reading.close()
+        page_reader.close()
         shutil.rmtree(folder / "runs", ignore_errors=True)
 
 
-def photo(picture: Path, width: int) -> Image.Image:
-    return Image.open(picture).resize((width, width * 3 // 4))
+def photo(file: Path, width: int) -> Image.Image:
+    return Image.open(file).resize((width, width * 3 // 4))
 
 
-# The README's network is for small pictures; the example's takes those of a phone.
+# 32 pixels take the network for small images; 320 stand for a phone's photos.
 @pytest.mark.slow
 @pytest.mark.docs
 @pytest.mark.timeout(1800)
-@pytest.mark.skipif(not PICTURES.is_dir(), reason="the CIFAR-10 folder is not beside the checkout")
+@pytest.mark.skipif(not IMAGES.is_dir(), reason="the CIFAR-10 folder is not beside the checkout")
 @pytest.mark.parametrize(("page", "width"), [(README, 32), (EXAMPLE, 320)], ids=["README", "example"])
-def test_a_page_is_followed(page: Path, width: int, tmp_path: Path, unused_ports: list[int]) -> None:
-    with reader(tmp_path / "project", unused_ports[0], width=width) as reading:
-        reading.follow(page)
-        assert reading.labels() == list(CLASSES)
+def test_commands_of_a_page_run(page: Path, width: int, tmp_path: Path, unused_ports: list[int]) -> None:
+    with reader(tmp_path / "project", unused_ports[0], width=width) as page_reader:
+        page_reader.follow(page)
+        assert page_reader.labels() == list(CLASSES)
 
 
-def test_every_exception_is_needed() -> None:
-    every = commands(README) + commands(EXAMPLE)
-    assert [start for start in (*NOT_RUN, *PRINTED) if not any(line.startswith(start) for line in every)] == []
+def test_both_tables_name_only_commands_of_the_pages() -> None:
+    all_commands = commands(README) + commands(EXAMPLE)
+    prefixes = (*NOT_RUN, *EXPECTED_OUTPUT)
+    assert [start for start in prefixes if not any(line.startswith(start) for line in all_commands)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_a_target(page: Path) -> None:
     for link in re.findall(r"\]\((?!https?://)([^)]+)\)", page.read_text()):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
@@ -231,9 +232,9 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-# decisions.md also speaks of files that are no longer.
+# decisions.md also names files that were deleted.
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "decisions.md"], ids=lambda page: page.name)
-def test_files_that_are_named_are_there(page: Path) -> None:
+def test_named_files_exist(page: Path) -> None:
     named = re.findall(r"`((?:\w+/)+(?:[\w.-]+\.\w+)?)`", page.read_text())
     roots = (PROJECT, TRAINER)
     ours = [name for name in named if any((root / name.split("/")[0]).is_dir() for root in roots)]
@@ -241,12 +242,12 @@ def test_files_that_are_named_are_there(page: Path) -> None:
 
 
 def anchors(page: Path) -> list[str]:
-    """As GitHub makes them of a page's headings."""
+    """Anchors of a page's headings, as GitHub forms them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
-def test_each_promise_names_a_test_that_is_there() -> None:
+def test_every_row_of_bad_input_names_an_existing_test() -> None:
     named = re.findall(r"`(tests/\S+\.py)::(\w+)`", (PROJECT / "docs" / "bad-input.md").read_text())
     assert len(named) > 30
     assert [(file, test) for file, test in named if f"def {test}(" not in (PROJECT / file).read_text()] == []
