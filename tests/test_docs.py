@@ -34,7 +34,7 @@ NOT_RUN = {
     "docker": "needs Docker: test_container.py",
     "make deploy": "needs Docker: test_container.py",
     "python -c": "needs the network",
-    "trainer fit tfds:mnist": "takes minutes: test_real_mnist.py",
+    "trainer fit --dataset tfds:mnist": "takes minutes: test_real_mnist.py",
 }
 # Expected output of the other commands, by prefix: a command in neither table fails the test.
 EXPECTED_OUTPUT = {
