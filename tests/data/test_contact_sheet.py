@@ -1,43 +1,19 @@
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
-from sample_images import picture, picture_folder
+from sample_images import image_folder
 
 from trainer.data import load
-from trainer.data.contact_sheet import CELL, GAP, MARGIN, SAMPLES, TEXT_WIDTH, contact_sheet, summarize
-from trainer.images.pixels import PixelSpec
-
-
-def test_a_summary_has_the_facts(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"train/a": 200, "train/b": 50, "test/a": 1}, size=(8, 8))
-    picture(tmp_path / "train" / "b" / "large.png", size=(100, 80), mode="L")
-    (tmp_path / "train" / "a" / "empty.png").write_bytes(b"")
-    (tmp_path / "train" / "a" / "notes.txt").write_text("no image")
-    summary = summarize(load(str(tmp_path), progress=False))
-    assert summary.class_names == ("a", "b")
-    assert summary.counts == {"train": (171, 47), "val": (29, 4), "test": (1, 0)}
-    assert summary.sizes == ((8, 8, 3, 251), (100, 80, 1, 1))
-    assert summary.pixels == PixelSpec(64, 64, 3)
-    assert [(entry.path, entry.reason) for entry in summary.rejected] == [
-        ("train/a/empty.png", "the image is empty: 0 bytes")
-    ]
-    assert summary.ignored == 1
-    assert summary.imbalance == pytest.approx(171 / 47)
-
-
-def test_a_class_without_training_images_is_infinitely_rare() -> None:
-    assert math.isinf(summarize(load("builtin:digits", limit=3)).imbalance)
+from trainer.data.contact_sheet import CELL, GAP, MARGIN, SAMPLES, TEXT_WIDTH, draw_contact_sheet
 
 
 def test_a_contact_sheet_shows_up_to_eight_images_of_each_class(tmp_path: Path) -> None:
-    folder = picture_folder(tmp_path / "data", {"Ä long name " * 8: 30, "日本": 5}, size=(32, 16), mode="L")
+    folder = image_folder(tmp_path / "data", {"Ä long name " * 8: 30, "日本": 5}, size=(32, 16), mode="L")
     dataset = load(str(folder))
-    contact_sheet(dataset, tmp_path / "sheet.png")
+    draw_contact_sheet(dataset, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as opened:
         sheet = np.asarray(opened)
     left = sheet.shape[1] - SAMPLES * (CELL + GAP)
@@ -53,7 +29,7 @@ def test_a_contact_sheet_shows_up_to_eight_images_of_each_class(tmp_path: Path) 
 
 
 def test_many_classes_are_cut_off(tmp_path: Path) -> None:
-    folder = picture_folder(tmp_path / "data", {f"{number:03}": 3 for number in range(60)}, size=(8, 8))
-    contact_sheet(load(str(folder)), tmp_path / "sheet.png")
+    folder = image_folder(tmp_path / "data", {f"{number:03}": 3 for number in range(60)}, size=(8, 8))
+    draw_contact_sheet(load(str(folder)), tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert 50 * (CELL + GAP) < sheet.height < 51 * (CELL + GAP)

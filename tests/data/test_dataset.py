@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sample_images import photos, picture_folder
+from sample_images import image_folder, photo_crops
 
 from trainer.data import Dataset, load, load_undivided
 from trainer.data.sources.spec import open_source
@@ -31,7 +31,7 @@ def test_digits_are_divided_disjointly_and_by_class() -> None:
         assert split.counts.sum() == len(split)
     assert digits.class_names == tuple("0123456789")
     assert digits.pixels == PixelSpec(8, 8, 1)
-    assert digits.digits
+    assert digits.has_character_classes
     assert digits.name == "digits"
     assert digits.spec == "builtin:digits"
 
@@ -51,8 +51,8 @@ def split_of(dataset: Dataset) -> dict[str, str]:
 
 
 def test_a_folder_may_grow_and_no_picture_changes_its_split(tmp_path: Path) -> None:
-    before = split_of(load(str(picture_folder(tmp_path, {"a": 60, "b": 60}, size=(16, 16)))))
-    picture_folder(tmp_path, {"a": 90, "b": 61}, size=(16, 16))
+    before = split_of(load(str(image_folder(tmp_path, {"a": 60, "b": 60}, size=(16, 16)))))
+    image_folder(tmp_path, {"a": 90, "b": 61}, size=(16, 16))
     after = split_of(load(str(tmp_path), seed=1))
     assert len(after) == 151
     assert {name: after[name] for name in before} == before
@@ -60,7 +60,7 @@ def test_a_folder_may_grow_and_no_picture_changes_its_split(tmp_path: Path) -> N
 
 
 def test_one_picture_in_several_files_is_in_one_split(tmp_path: Path) -> None:
-    for number, image in enumerate(photos()):
+    for number, image in enumerate(photo_crops()):
         folder = tmp_path / "ab"[number % 2]
         folder.mkdir(exist_ok=True)
         image.save(folder / f"{number}.png")
@@ -76,7 +76,7 @@ def test_one_picture_in_several_files_is_in_one_split(tmp_path: Path) -> None:
 def test_pictures_that_a_given_division_has_on_both_sides_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    picture_folder(tmp_path, {"train/a": 20, "train/b": 20, "val/a": 3, "test/b": 2}, size=(16, 16))
+    image_folder(tmp_path, {"train/a": 20, "train/b": 20, "val/a": 3, "test/b": 2}, size=(16, 16))
     load(str(tmp_path))
     assert "in train, too" not in caplog.text
     shutil.copy(tmp_path / "train/a/007.png", tmp_path / "test/b/x.png")
@@ -88,7 +88,7 @@ def test_pictures_that_a_given_division_has_on_both_sides_are_named(
 
 
 def test_pictures_that_validation_and_test_share_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    picture_folder(tmp_path, {"train/a": 9, "train/b": 9, "val/a": 3, "val/b": 2, "test/a": 2, "test/b": 2})
+    image_folder(tmp_path, {"train/a": 9, "train/b": 9, "val/a": 3, "val/b": 2, "test/a": 2, "test/b": 2})
     shutil.copy(tmp_path / "val/b/001.png", tmp_path / "test/b/x.png")
     load(str(tmp_path))
     assert (
@@ -99,7 +99,7 @@ def test_pictures_that_validation_and_test_share_are_named(tmp_path: Path, caplo
 
 
 def test_a_picture_in_two_classes_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    picture_folder(tmp_path, {"a": 20, "b": 20})
+    image_folder(tmp_path, {"a": 20, "b": 20})
     shutil.copy(tmp_path / "a/007.png", tmp_path / "a/again.png")
     load(str(tmp_path))
     assert "another class" not in caplog.text
@@ -135,7 +135,7 @@ def test_a_split_reads_its_own_images() -> None:
 
 
 def test_rare_classes_reach_every_split_they_can(tmp_path: Path) -> None:
-    dataset = load(str(picture_folder(tmp_path, {"a": 40, "one": 1, "three": 3, "two": 2}, size=(8, 8))))
+    dataset = load(str(image_folder(tmp_path, {"a": 40, "one": 1, "three": 3, "two": 2}, size=(8, 8))))
     # An image of each class that has one to spare.
     assert dataset.class_names == ("a", "one", "three", "two")
     assert dataset.train.counts.tolist()[1:] == [1, 1, 1]
@@ -146,7 +146,7 @@ def test_rare_classes_reach_every_split_they_can(tmp_path: Path) -> None:
 
 
 def test_splits_that_are_there_are_kept(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"train/a": 20, "train/b": 20, "val/a": 3, "test/b": 2}, size=(8, 8))
+    image_folder(tmp_path, {"train/a": 20, "train/b": 20, "val/a": 3, "test/b": 2}, size=(8, 8))
     dataset = load(str(tmp_path))
     assert [len(part) for part in parts(dataset)] == [40, 3, 2]
     assert dataset.val.counts.tolist() == [3, 0]
@@ -155,7 +155,7 @@ def test_splits_that_are_there_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("present", "missing"), [("test", "val"), ("val", "test")])
 def test_one_missing_split_takes_a_tenth_of_train(tmp_path: Path, present: str, missing: str) -> None:
-    picture_folder(tmp_path, {"train/a": 20, "train/b": 20, f"{present}/a": 3}, size=(8, 8))
+    image_folder(tmp_path, {"train/a": 20, "train/b": 20, f"{present}/a": 3}, size=(8, 8))
     dataset = load(str(tmp_path))
     assert 30 <= len(dataset.train) <= 39
     assert len(dataset.train) + len(getattr(dataset, missing)) == 40
@@ -165,35 +165,39 @@ def test_one_missing_split_takes_a_tenth_of_train(tmp_path: Path, present: str, 
 
 def test_too_few_images_to_divide(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has 2 images, too few to set some aside"):
-        load(str(picture_folder(tmp_path, {"a": 1, "b": 1})))
+        load(str(image_folder(tmp_path, {"a": 1, "b": 1})))
 
 
 def test_all_there_is_in_whichever_split_and_from_the_same_cache(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"train/a": 5, "train/b": 5, "val/a": 3, "test/b": 2}, size=(8, 8))
+    image_folder(tmp_path, {"train/a": 5, "train/b": 5, "val/a": 3, "test/b": 2}, size=(8, 8))
     divided = load(str(tmp_path))
-    pictures = load_undivided(open_source(str(tmp_path), to_learn=False), divided.pixels)
+    pictures = load_undivided(open_source(str(tmp_path), for_training=False), divided.pixels)
     assert pictures.cache.file == divided.train.cache.file
     assert pictures.counts.tolist() == [8, 7]
-    assert pictures.contents[8:10].tolist() != divided.test.contents.tolist() == pictures.contents[13:].tolist()
+    assert (
+        pictures.content_hashes[8:10].tolist()
+        != divided.test.content_hashes.tolist()
+        == pictures.content_hashes[13:].tolist()
+    )
 
 
 def test_names_normalize_and_mirroring_follow_the_data(tmp_path: Path) -> None:
-    photos = load(str(picture_folder(tmp_path / "My Photos", {"Ä ö.1": 5, "日本": 5}, size=(8, 8))))
+    photos = load(str(image_folder(tmp_path / "My Photos", {"Ä ö.1": 5, "日本": 5}, size=(8, 8))))
     assert photos.name == "my-photos"
     assert photos.class_names == ("Ä ö.1", "日本")
     assert photos.pixels.normalize == "none"
-    assert not photos.digits
-    letters = load(str(picture_folder(tmp_path / "letters", {"A": 5, "B": 5}, size=(8, 8))), normalize="mnist")
-    assert letters.digits
+    assert not photos.has_character_classes
+    letters = load(str(image_folder(tmp_path / "letters", {"A": 5, "B": 5}, size=(8, 8))), normalize="mnist")
+    assert letters.has_character_classes
     assert letters.pixels == PixelSpec(28, 28, 1, normalize="mnist")
     with pytest.raises(InputError, match="28x28"):
         load("builtin:digits", image_size=(32, 32), normalize="mnist")
 
 
 def test_the_fingerprint_tells_data_and_pixels_apart(tmp_path: Path) -> None:
-    first = picture_folder(tmp_path / "first", {"a": 5, "b": 5}, size=(8, 8))
-    copy = picture_folder(tmp_path / "copy", {"a": 5, "b": 5}, size=(8, 8))
-    renamed = picture_folder(tmp_path / "renamed", {"a": 5, "c": 5}, size=(8, 8))
+    first = image_folder(tmp_path / "first", {"a": 5, "b": 5}, size=(8, 8))
+    copy = image_folder(tmp_path / "copy", {"a": 5, "b": 5}, size=(8, 8))
+    renamed = image_folder(tmp_path / "renamed", {"a": 5, "c": 5}, size=(8, 8))
     assert load(str(first)).fingerprint == load(str(copy)).fingerprint
     others = {load(str(renamed)).fingerprint, load(str(first), image_size=(9, 9)).fingerprint}
     assert len({load(str(first)).fingerprint, *others}) == 3
@@ -206,6 +210,6 @@ def test_real_mnist() -> None:
     assert (len(mnist.train), len(mnist.val), len(mnist.test)) == (54_055, 5_945, 10_000)
     assert mnist.class_names == tuple("0123456789")
     assert mnist.pixels == PixelSpec(28, 28, 1, normalize="mnist")
-    assert (mnist.name, mnist.spec, mnist.digits) == ("mnist", "tfds:mnist:3.0.1", True)
+    assert (mnist.name, mnist.spec, mnist.has_character_classes) == ("mnist", "tfds:mnist:3.0.1", True)
     assert mnist.test.labels[:5].tolist() == [2, 0, 4, 8, 7]
     assert not mnist.rejected

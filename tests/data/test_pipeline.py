@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainer.data import Augment, Dataset, load, make_for_eval, make_for_train
+from trainer.data import Augment, Dataset, load, make_for_train
 from trainer.machine import memory_budget
 
 Batches = list[tuple[Any, Any]]
@@ -48,7 +48,7 @@ def test_batches_hold_images_with_their_labels(digits: Dataset) -> None:
 def test_an_epoch_visits_an_image_at_most_once_and_the_next_differs(digits: Dataset) -> None:
     steps = len(digits.train) // 64  # 22, and 29 images are left over
     batches = taken(digits, 2 * steps)
-    # Of equal images (digits has some) an epoch may hold several: compare with how often each is there.
+    # An epoch may hold equal images (digits has some): compare with how often each occurs.
     whole = digits.train.read(np.arange(len(digits.train)))
     _, counts = np.unique(whole, axis=0, return_counts=True)
     orders = []
@@ -60,7 +60,7 @@ def test_an_epoch_visits_an_image_at_most_once_and_the_next_differs(digits: Data
     assert (orders[0] != orders[1]).any(axis=(1, 2, 3)).mean() > 0.9
 
 
-def test_successive_epochs_are_not_ordered_alike(digits: Dataset) -> None:
+def test_the_orders_of_successive_epochs_do_not_correlate(digits: Dataset) -> None:
     steps = len(digits.train) // 64
     index = {image.tobytes(): i for i, image in enumerate(digits.train.read(np.arange(len(digits.train))))}
     batches = taken(digits, 5 * steps)
@@ -72,7 +72,7 @@ def test_successive_epochs_are_not_ordered_alike(digits: Dataset) -> None:
 
 
 @pytest.mark.parametrize("augment", [None, STRONG])
-def test_from_the_file_come_the_same_batches_as_from_memory(digits: Dataset, augment: Augment | None) -> None:
+def test_batches_from_the_file_equal_those_from_memory(digits: Dataset, augment: Augment | None) -> None:
     assert_same(
         taken(digits, 30, augment=augment, memory_budget_bytes=0),
         taken(digits, 30, augment=augment, memory_budget_bytes=1 << 30),
@@ -85,7 +85,7 @@ def test_a_later_first_step_continues_the_same_batches(digits: Dataset, augment:
 
 
 @pytest.mark.parametrize("augment", [None, STRONG])
-def test_shards_see_together_the_batches_of_one(digits: Dataset, augment: Augment | None) -> None:
+def test_shards_together_see_the_batches_of_one(digits: Dataset, augment: Augment | None) -> None:
     parts = [taken(digits, 25, augment=augment, shard=(index, 2)) for index in range(2)]
     joined = [
         (np.concatenate([left[0], right[0]]), np.concatenate([left[1], right[1]]))
@@ -94,7 +94,7 @@ def test_shards_see_together_the_batches_of_one(digits: Dataset, augment: Augmen
     assert_same(joined, taken(digits, 25, augment=augment))
 
 
-def test_the_seed_decides(digits: Dataset) -> None:
+def test_batches_depend_on_the_seed(digits: Dataset) -> None:
     assert_same(taken(digits, 3, augment=STRONG), taken(digits, 3, augment=STRONG))
     assert (taken(digits, 1)[0][0] != taken(digits, 1, seed=4)[0][0]).any()
     plain, augmented = taken(digits, 1)[0], taken(digits, 1, augment=STRONG)[0]
@@ -110,25 +110,13 @@ def test_shapes_are_static(digits: Dataset) -> None:
         assert dataset.element_spec[1].shape == (64,)
 
 
-def test_evaluation_keeps_the_order_and_the_remainder(digits: Dataset) -> None:
-    batches = list(make_for_eval(digits.val, batch_size=64).as_numpy_iterator())
-    assert [len(labels) for _, labels in batches] == [64, 64, 33]
-    np.testing.assert_array_equal(
-        np.concatenate([images for images, _ in batches]), digits.val.read(np.arange(len(digits.val)))
-    )
-    np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), digits.val.labels)
+def test_autotuning_is_off(digits: Dataset) -> None:
+    """With it, the end of an iterator older than a minute takes up to another minute."""
+    dataset = make_for_train(digits.train, batch_size=64, seed=0, augment=None)
+    assert dataset.options().autotune.enabled is False
 
 
-def test_nothing_is_tuned_in_the_background(digits: Dataset) -> None:
-    """Else the end of an iterator that has lived for more than a minute takes up to another."""
-    for dataset in (
-        make_for_train(digits.train, batch_size=64, seed=0, augment=None),
-        make_for_eval(digits.val, batch_size=64),
-    ):
-        assert dataset.options().autotune.enabled is False
-
-
-def test_the_budget_is_a_part_of_the_memory() -> None:
+def test_the_memory_budget_is_a_share_of_the_memory() -> None:
     assert 1 << 24 < memory_budget() < 1 << 42
 
 
@@ -161,7 +149,7 @@ held = iter(make_for_train(split, memory_budget_bytes=1 << 40, **options))
 next(held)
 figures = {"streaming": streaming, "in_memory": resident_mb() - resident, "data": cache.size_bytes / 2**20}
 print(json.dumps(figures))
-for _ in range(100):  # and end in the middle of it, with iterators that are alive
+for _ in range(100):  # then exit while the iterators are alive
     next(streamed)
 """
 
@@ -172,7 +160,7 @@ def test_memory_stays_flat_and_the_process_ends_while_images_are_read(tmp_path: 
     with (tmp_path / "images.bin").open("r+b") as file:
         file.truncate(count * row_bytes)
     np.save(tmp_path / "labels.npy", np.arange(count, dtype=np.int32) % 2)
-    for name in ("contents", "looks", "twins"):
+    for name in ("content_hashes", "perceptual_hashes", "near_duplicates"):
         np.save(tmp_path / f"{name}.npy", np.arange(count, dtype=np.uint64))
     (tmp_path / "names.json").write_text("[]")
     pixels = {"height": 64, "width": 64, "channels": 3, "resize": "bilinear", "normalize": "none"}
@@ -184,5 +172,5 @@ def test_memory_stays_flat_and_the_process_ends_while_images_are_read(tmp_path: 
     grown = json.loads(done.stdout)
     assert grown["data"] > 230
     assert grown["streaming"] < 60, grown
-    # The measurement does see what is held, and it is held once.
+    # The measurement sees images in memory, and they are held once.
     assert 0.7 < grown["in_memory"] / grown["data"] < 1.6, grown

@@ -2,6 +2,6 @@
 
 from trainer.data.augment import Augment, augment_for
 from trainer.data.dataset import Dataset, Split, load, load_undivided
-from trainer.data.pipeline import make_for_eval, make_for_train
+from trainer.data.pipeline import make_for_train
 
-__all__ = ["Augment", "Dataset", "Split", "augment_for", "load", "load_undivided", "make_for_eval", "make_for_train"]
+__all__ = ["Augment", "Dataset", "Split", "augment_for", "load", "load_undivided", "make_for_train"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ranges:
-    """Each drawn evenly from -x to x, for each image anew."""
+    """Limits x of the changes; each image draws its own, uniform over -x to x."""
 
     shift: float  # of height and width
     rotation_deg: float
@@ -30,16 +30,16 @@ STRENGTHS = {
     "strong": Ranges(shift=0.15, rotation_deg=20, zoom=0.2, brightness=0.25, contrast=0.25),
 }
 
-
-DRAWS = 7  # random numbers that an image needs
+DRAWS = 7  # random numbers per image
 
 
 @dataclass(frozen=True)
 class Augment:
-    """uint8 [B,H,W,C] and `draws` float32 [B,DRAWS], even in -1..1 → uint8 [B,H,W,C]; a pure function.
+    """Random augmentation, a pure function of the images and random numbers.
 
-    `flips` mirrors half of the images left to right; `colour` changes brightness and contrast. Shift, rotation,
-    zoom and mirroring are one resampling, so that an image is blurred once.
+    Images uint8 [B,H,W,C] and `draws` float32 [B,DRAWS], uniform over -1..1 → uint8 [B,H,W,C]. `flips` mirrors half of
+    the images left to right; `colour` changes brightness and contrast. Shift, rotation, zoom and mirroring are one
+    resampling, so that an image is blurred only once.
     """
 
     strength: str
@@ -50,35 +50,35 @@ class Augment:
         import tensorflow as tf
 
         ranges = STRENGTHS[self.strength]
-        rotation, zoom, shift_x, shift_y, side, brightness, contrast = tf.unstack(draws, axis=1)
+        rotation, zoom, shift_x, shift_y, flip, brightness, contrast = tf.unstack(draws, axis=1)
         height, width = images.shape[1:3]
         angle = rotation * (ranges.rotation_deg * math.pi / 180)
         scale = 1.0 / (1.0 + zoom * ranges.zoom)
-        mirror = tf.where(side < 0, -1.0, 1.0) if self.flips else tf.ones_like(side)
+        mirror = tf.where(flip < 0, -1.0, 1.0) if self.flips else tf.ones_like(flip)
         # Output (x, y) → input (a x + b y + c, d x + e y + f), about the centre.
         a, b = tf.cos(angle) * scale * mirror, -tf.sin(angle) * scale
         d, e = tf.sin(angle) * scale * mirror, tf.cos(angle) * scale
         centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
         c = centre_x - a * centre_x - b * centre_y + shift_x * (ranges.shift * width)
         f = centre_y - d * centre_x - e * centre_y + shift_y * (ranges.shift * height)
-        flat = tf.zeros_like(a)
+        zeros = tf.zeros_like(a)
         values = tf.raw_ops.ImageProjectiveTransformV3(
             images=tf.cast(images, tf.float32),
-            transforms=tf.stack([a, b, c, d, e, f, flat, flat], axis=1),
+            transforms=tf.stack([a, b, c, d, e, f, zeros, zeros], axis=1),
             output_shape=[height, width],
             interpolation="BILINEAR",
-            fill_mode="NEAREST",  # black stays black beside a digit, and a photograph goes on
+            fill_mode="NEAREST",  # continues the edge: black beside a digit, background beside a photo
             fill_value=0.0,
         )
         if self.colour:
-            lighter = brightness[:, None, None, None] * (255 * ranges.brightness)
-            steeper = 1.0 + contrast[:, None, None, None] * ranges.contrast
-            values = (values - 127.5) * steeper + 127.5 + lighter
+            offset = brightness[:, None, None, None] * (255 * ranges.brightness)
+            gain = 1.0 + contrast[:, None, None, None] * ranges.contrast
+            values = (values - 127.5) * gain + 127.5 + offset
         return tf.saturate_cast(tf.round(values), tf.uint8)
 
 
 def augment_for(dataset: Dataset, choice: str, *, default: str, flips: bool) -> Augment | None:
-    """What `--augment` asks for; `auto` is the `default`. Gray keeps its tones."""
+    """Augmentation for `--augment choice`; `auto` is the `default`. Brightness and contrast of gray images stay."""
     choose("--augment", choice, ("auto", "none", "light", "strong"))
     if choice == "none":
         return None

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from trainer.data.cache.decoding import Size
 from trainer.data.cache.images import ImageCache, open_or_build
 from trainer.data.cache.writer import Rejected
-from trainer.data.pixel_request import Request
+from trainer.data.pixel_request import PixelRequest
 from trainer.data.sources.base import SPLITS, Source
 from trainer.data.sources.spec import open_source
 from trainer.data.splits import divide
 from trainer.errors import InputError
-from trainer.images.pixels import PixelSpec, PixelWish
+from trainer.images.pixels import InputPreference, PixelSpec
 
 log = logging.getLogger("trainer")
 
-WORTH_WARNING = 0.01  # of the images of a split, or of all
+WARN_SHARE = 0.01  # of the images of a split, or of all: fewer near-duplicates are an info line
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Split:
     """Some rows of the decoded images, in a fixed order."""
 
     cache: ImageCache
-    indices: NDArray[np.int64]  # [N], into the cache
+    indices: NDArray[np.int64]  # [N], rows of the cache
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -42,9 +42,9 @@ class Split:
         return self.cache.labels[self.indices]
 
     @property
-    def contents(self) -> NDArray[np.uint64]:
+    def content_hashes(self) -> NDArray[np.uint64]:
         """Hashes of the files, uint64 [N]."""
-        return self.cache.contents[self.indices]
+        return self.cache.content_hashes[self.indices]
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
@@ -58,11 +58,11 @@ class Split:
         return pixels.height, pixels.width, pixels.channels
 
     def read(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The images at `positions` [n] of this split → uint8 [n,H,W,C]."""
+        """Images at `positions` [n] of this split, uint8 [n,H,W,C]."""
         return self.cache.read(self.indices[positions])
 
     def name(self, position: int) -> str:
-        """How a person finds the image at `position` of this split."""
+        """Path or key by which a person finds the image at `position` of this split."""
         return self.cache.names[self.indices[position]]
 
     def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
@@ -73,9 +73,9 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Disjoint splits with class names. `digits`: the classes are characters, which are not mirrored."""
+    """Disjoint splits with class names."""
 
-    name: str  # a model's name by default
+    name: str  # default name of a model
     spec: str
     class_names: tuple[str, ...]
     pixels: PixelSpec
@@ -85,7 +85,7 @@ class Dataset:
     fingerprint: str  # hex; changes when images, classes or pixels do
     rejected: tuple[Rejected, ...]
     ignored: int
-    digits: bool
+    has_character_classes: bool  # every class name is one character: images are not mirrored
 
 
 def load(
@@ -94,7 +94,7 @@ def load(
     image_size: tuple[int, int] | None = None,
     normalize: str = "auto",
     pixels: PixelSpec | None = None,
-    wish: Callable[[Set[Size]], PixelWish] = lambda sizes: PixelWish(),
+    input_preference: Callable[[Set[Size]], InputPreference] = lambda sizes: InputPreference(),
     data_dir: Path | None = None,
     seed: int = 0,
     limit: int | None = None,
@@ -102,21 +102,21 @@ def load(
 ) -> Dataset:
     """Decode (or find in the cache) and split the images that `spec` names.
 
-    `image_size` (height, width) None: chosen from the data and the network's `wish` for images of their native sizes.
-    `normalize` auto: mnist for `tfds:mnist`, none for everything else. `pixels` fixes all of how an image is decoded,
-    for a model that exists. A tenth of train becomes validation where there is none, and another tenth test, both as
-    the images' content has it: see `trainer.data.splits`. `limit` caps train only, by a draw from `seed`. `progress`
-    None: a bar on a terminal, else lines in the log. Raises InputError where the data cannot be used.
+    `image_size` is (height, width); None: chosen from the native sizes and the network's preference for them.
+    `normalize` auto: mnist for `tfds:mnist`, else none. `pixels` fixes all of the decoding, for an existing model. A
+    tenth of train becomes validation where there is none, and another tenth test, by content hash: see
+    `trainer.data.splits`. `limit` caps train only, by a draw from `seed`. `progress` None: a bar on a terminal, else
+    log lines. Raises InputError where the data cannot be used.
     """
     source = open_source(spec, data_dir)
     if normalize == "auto":
         normalize = source.default_normalize
-    cache = open_or_build(source, Request(image_size, normalize, pixels, wish), progress)
+    cache = open_or_build(source, PixelRequest(image_size, normalize, pixels, input_preference), progress)
     rows = {name: np.arange(part.start, part.stop) for name, part in cache.splits.items()}
     missing = tuple(name for name in ("val", "test") if not len(rows[name]))
     if missing:
         train = rows["train"]
-        division = divide(cache.contents[train], cache.twins[train], cache.labels[train], missing)
+        division = divide(cache.content_hashes[train], cache.near_duplicates[train], cache.labels[train], missing)
         for name in ("train", *missing):
             rows[name] = train[division == SPLITS.index(name)]
     if not all(map(len, rows.values())):
@@ -124,7 +124,7 @@ def load(
             f"--dataset: {source.spec} has {len(cache)} images, too few to set some aside for validation and test; "
             "add images, or folders val and test beside train"
         )
-    _name_twins(cache, rows)
+    _log_near_duplicates(cache, rows)
     if limit is not None:
         rows["train"] = _draw(rows["train"], cache.labels, limit, np.random.default_rng(seed))
     return Dataset(
@@ -138,61 +138,61 @@ def load(
         fingerprint=cache.fingerprint,
         rejected=cache.rejected,
         ignored=source.ignored + cache.unlabelled,
-        digits=all(len(label) == 1 for label in cache.class_names),
+        has_character_classes=all(len(name) == 1 for name in cache.class_names),
     )
 
 
 def load_undivided(source: Source, pixels: PixelSpec) -> Split:
-    """Every image of `source`, in whichever split, for a model that exists. Raises what `load` does."""
-    cache = open_or_build(source, Request(pixels=pixels))
+    """Every image of `source`, of all splits, for an existing model. Raises the errors of `load`."""
+    cache = open_or_build(source, PixelRequest(pixels=pixels))
     if not len(cache):
         raise InputError(f"--dataset: {source.spec} has no images with a class")
     return Split(cache, np.arange(len(cache)))
 
 
-def _name_twins(cache: ImageCache, rows: dict[str, NDArray[np.int64]]) -> None:
-    """Name what a division that is not ours has on both sides, and what is in two classes."""
+def _log_near_duplicates(cache: ImageCache, rows: dict[str, NDArray[np.int64]]) -> None:
+    """Log near-duplicates across the user's own splits, and across classes."""
+    groups = cache.near_duplicates
     for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
-        shared = np.isin(cache.twins[rows[second]], cache.twins[rows[first]])
+        shared = np.isin(groups[rows[second]], groups[rows[first]])
         if shared.any():
-            known = rows[second][np.argmax(shared)]
-            twin = rows[first][np.argmax(cache.twins[rows[first]] == cache.twins[known])]
-            _say(
+            image = rows[second][np.argmax(shared)]
+            duplicate = rows[first][np.argmax(groups[rows[first]] == groups[image])]
+            _log_count(
                 shared,
                 "%d of %d %s images are in %s, too, or look the same as one there (such as %s and %s): by so many, "
                 "figures on %s may be too good",
-                *(second, first, cache.names[known], cache.names[twin], second),
+                *(second, first, cache.names[image], cache.names[duplicate], second),
             )
-    pairs = np.unique(cache.twins * len(cache.class_names) + cache.labels)
-    groups, classes = np.unique(pairs // len(cache.class_names), return_counts=True)
-    torn = np.isin(cache.twins, groups[classes > 1])
-    if torn.any():
-        one = int(np.argmax(torn))
-        other = int(np.argmax((cache.twins == cache.twins[one]) & (cache.labels != cache.labels[one])))
-        _say(
-            torn,
+    pairs = np.unique(np.stack([groups, cache.labels], axis=1), axis=0)
+    in_two_classes = np.isin(groups, pairs[1:, 0][pairs[1:, 0] == pairs[:-1, 0]])
+    if in_two_classes.any():
+        image = np.argmax(in_two_classes)
+        duplicate = np.argmax((groups == groups[image]) & (cache.labels != cache.labels[image]))
+        _log_count(
+            in_two_classes,
             "%d of %d images are in another class, too, or look the same as one there (such as %s and %s): keep the "
             "one in the right class",
-            *(cache.names[one], cache.names[other]),
+            *(cache.names[image], cache.names[duplicate]),
         )
 
 
-def _say(found: NDArray[np.bool_], message: str, *rest: object) -> None:
-    """Log how many of how many are found, and the `rest`; a handful is worth a word, and more a warning."""
+def _log_count(found: NDArray[np.bool_], message: str, *values: object) -> None:
+    """Log the number of images found [N], N, and `values`: a warning from WARN_SHARE on, else an info line."""
     count = int(found.sum())
-    level = logging.WARNING if count >= WORTH_WARNING * len(found) else logging.INFO
-    log.log(level, message, count, len(found), *rest)
+    level = logging.WARNING if count >= WARN_SHARE * len(found) else logging.INFO
+    log.log(level, message, count, len(found), *values)
 
 
 def _draw(
     rows: NDArray[np.int64], labels: NDArray[np.int32], count: int, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """At most `count` of `rows` at random, sorted; of every class its share, and one at least where `count` allows."""
+    """Random stratified draw of at most `count` rows, sorted; at least one of every class where `count` allows it."""
     shuffled = generator.permutation(rows)
     classes = labels[shuffled]
     sizes = np.bincount(classes)
     rank = np.empty(len(rows), np.int64)  # of each row within its class
     rank[np.argsort(classes, kind="stable")] = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    # Taking the lowest quantiles takes the same part of every class.
+    # The lowest quantiles hold the same share of every class.
     quantile = np.where(rank == 0, 0, (rank + 0.5) / sizes[classes])
     return np.sort(shuffled[np.argsort(quantile, kind="stable")[:count]])

@@ -1,8 +1,8 @@
-"""What a model was fitted on: the content hash of each picture, its split and its class.
+"""Data manifest: the content hash, split and class of every image that a model was fitted on.
 
-It lies in the artifact as `data_identity.npz`, so that the model can be measured on what it has never seen, wherever
-that lies, and two models on what neither has. A picture is known by the bytes of its file: one that was saved again is
-another.
+It lies in the artifact as `data_identity.npz`. With it a model can be measured on images that it has never seen, and
+two models on images that neither has seen. An image is identified by the bytes of its file: one that was saved again
+counts as another image.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from trainer.data.splits import TEST
 from trainer.errors import ArtifactError
 
 FILE = "data_identity.npz"
-UNKNOWN = -1  # the split of a picture that the model was not fitted on; the answer to one that it was not asked for
+UNKNOWN = -1  # split of an image outside the manifest; prediction for an image that the model was not tested on
 
 
 @dataclass(frozen=True, eq=False)
-class DataIdentity:
-    """Of N pictures, in the order of SPLITS."""
+class DataManifest:
+    """N images, in the order of SPLITS."""
 
-    contents: NDArray[np.uint64]  # [N]: see `trainer.data.splits`
+    content_hashes: NDArray[np.uint64]  # [N]: see `trainer.data.splits`
     splits: NDArray[np.int8]  # [N], an index into SPLITS
     labels: NDArray[np.int32]  # [N], an index into `class_names`
-    answers: NDArray[np.int32]  # [N]: the class that the model gives a test picture
+    predictions: NDArray[np.int32]  # [N]: the model's class for a test image, else UNKNOWN
     class_names: tuple[str, ...]
 
     @classmethod
-    def of(cls, dataset: Dataset, test_answers: NDArray[np.int64] | None = None) -> DataIdentity:
-        """That of what is fitted on `dataset`; `test_answers` [n] are the classes given to its test pictures."""
+    def of(cls, dataset: Dataset, test_predictions: NDArray[np.int64] | None = None) -> DataManifest:
+        """Manifest of a model fitted on `dataset`; `test_predictions` [n] are its classes for the test images."""
         parts = (dataset.train, dataset.val, dataset.test)
         splits = np.repeat(np.arange(len(SPLITS), dtype=np.int8), [len(part) for part in parts])
-        answers = np.full(len(splits), UNKNOWN, np.int32)
-        if test_answers is not None:
-            answers[splits == TEST] = test_answers
+        predictions = np.full(len(splits), UNKNOWN, np.int32)
+        if test_predictions is not None:
+            predictions[splits == TEST] = test_predictions
         return cls(
-            contents=np.concatenate([part.contents for part in parts]),
+            content_hashes=np.concatenate([part.content_hashes for part in parts]),
             splits=splits,
             labels=np.concatenate([part.labels for part in parts]),
-            answers=answers,
+            predictions=predictions,
             class_names=dataset.class_names,
         )
 
@@ -54,48 +54,52 @@ class DataIdentity:
         """Write FILE into `folder`."""
         np.savez_compressed(
             folder / FILE,
-            contents=self.contents,
+            contents=self.content_hashes,
             splits=self.splits,
             labels=self.labels,
-            answers=self.answers,
+            answers=self.predictions,
             class_names=np.array(self.class_names),
         )
 
     def count(self, split: int) -> int:
-        """The number of pictures in a split."""
+        """Number of images in a split."""
         return int((self.splits == split).sum())
 
-    def splits_of(self, contents: NDArray[np.uint64]) -> NDArray[np.int8]:
-        """In which split each of these pictures was, int8 [n]; UNKNOWN: in none. One in several: the first of them."""
+    def splits_of(self, content_hashes: NDArray[np.uint64]) -> NDArray[np.int8]:
+        """Split of each image, int8 [n]; UNKNOWN outside the manifest. An image in several splits has the first."""
         known, splits = self._first_splits
-        places = np.minimum(np.searchsorted(known, contents), len(known) - 1)
-        return np.where(known[places] == contents, splits[places], UNKNOWN).astype(np.int8)
+        rows = np.minimum(np.searchsorted(known, content_hashes), len(known) - 1)
+        return np.where(known[rows] == content_hashes, splits[rows], UNKNOWN).astype(np.int8)
 
     @cached_property
-    def tested(self) -> NDArray[np.int64]:
-        """The rows of the pictures that were in test alone, and whose answers are known."""
-        return np.flatnonzero((self.splits_of(self.contents) == TEST) & (self.answers != UNKNOWN))
+    def test_rows(self) -> NDArray[np.int64]:
+        """Rows of the images that are in no split but test and have a prediction."""
+        return np.flatnonzero((self.splits_of(self.content_hashes) == TEST) & (self.predictions != UNKNOWN))
 
     @cached_property
     def _first_splits(self) -> tuple[NDArray[np.uint64], NDArray[np.int8]]:
-        """Each content once, sorted, and its first split."""
-        order = np.lexsort((self.splits, self.contents))
-        known, first = np.unique(self.contents[order], return_index=True)
+        """Unique content hashes, sorted, and the first split of each."""
+        order = np.lexsort((self.splits, self.content_hashes))
+        known, first = np.unique(self.content_hashes[order], return_index=True)
         return known, self.splits[order][first]
 
 
-def read(folder: Path) -> DataIdentity | None:
-    """That of the artifact in `folder`; None where it has none: older ones do not, and an image leaves it out.
+def read_manifest(folder: Path) -> DataManifest | None:
+    """Manifest of the artifact in `folder`; None without one, as in older artifacts and in container images.
 
-    Raises ArtifactError for one that is damaged.
+    Raises ArtifactError for a damaged file.
     """
     file = folder / FILE
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            names = arrays["class_names"].tolist()
-            numbers = {name: arrays[name] for name in ("contents", "splits", "labels", "answers")}
+            return DataManifest(
+                content_hashes=arrays["contents"],
+                splits=arrays["splits"],
+                labels=arrays["labels"],
+                predictions=arrays["answers"],
+                class_names=tuple(arrays["class_names"].tolist()),
+            )
     except FileNotFoundError:
         return None
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"{file}: cannot be read: {error}") from error
-    return DataIdentity(**numbers, class_names=tuple(names))

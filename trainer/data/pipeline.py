@@ -1,7 +1,7 @@
-"""Splits → tf.data. Training and evaluation are two functions: they want opposite things.
+"""Training split → tf.data: endless, shuffled, augmented batches.
 
-Training never ends, shuffles, augments and drops nothing but an epoch's remainder (which the next permutation
-brings back); evaluation keeps the order and every image.
+The remainder of an epoch is dropped; the next permutation brings it back. Evaluation keeps the order and every image:
+see `trainer.data.batches`.
 """
 
 from __future__ import annotations
@@ -37,31 +37,31 @@ def make_for_train(
     shard: tuple[int, int] = (0, 1),
     memory_budget_bytes: int | None = None,
 ) -> tf.data.Dataset:
-    """An infinite dataset of (images uint8 [b,H,W,C], labels int32 [b]), b = batch_size // shards.
+    """Infinite dataset of (images uint8 [b,H,W,C], labels int32 [b]), b = batch_size // shards.
 
     `batch_size` is the global batch, at most `len(split)` and a multiple of the shards. `shard` (index, count)
-    takes a slice of each global batch: the shards see together exactly the batches of one. The batch of a step
-    depends on the seed and the step alone, so that `first_step` continues an interrupted training as if nothing
-    had happened. Images are held in memory where they fit `memory_budget_bytes` (default: `memory_budget`), else
-    each batch is read from the cache's file, so that memory stays flat however large the data is.
+    takes a slice of each global batch: together, the shards see exactly the batches of a single one. The batch of a
+    step depends on the seed and the step alone, so that `first_step` continues an interrupted training exactly. Images
+    are held in memory if they fit `memory_budget_bytes` (default: `memory_budget`); else each batch is read from the
+    cache's file, and memory stays flat for data of any size.
     """
     import tensorflow as tf
 
     steps_per_epoch = len(split) // batch_size
     index, count = shard
     share = batch_size // count
-    mine = slice(index * share, (index + 1) * share)
+    own = slice(index * share, (index + 1) * share)
     seed = tf.constant(seed, tf.int64)
     budget_bytes = memory_budget() if memory_budget_bytes is None else memory_budget_bytes
     in_memory = split.cache.size_bytes <= budget_bytes
     gather = _gather_from_memory(split) if in_memory else _gather_from_file(split)
 
     def positions(step: tf.Tensor) -> tf.Tensor:
-        """Positions within `split`, int64 [b], of this shard's part of a batch in its epoch's permutation."""
+        """Positions within `split`, int64 [b]: this shard's slice of the batch in the epoch's permutation."""
         epoch, step_in_epoch = step // steps_per_epoch, step % steps_per_epoch
-        ordinals = step_in_epoch * batch_size + tf.range(batch_size, dtype=tf.int64)[mine]
-        # What tf.random.experimental.index_shuffle does in four rounds; with those, the orders of successive
-        # epochs of 54,000 images correlate by 0.8, with sixteen by no more than chance.
+        ordinals = step_in_epoch * batch_size + tf.range(batch_size, dtype=tf.int64)[own]
+        # tf.random.experimental.index_shuffle uses four rounds: the orders of successive epochs of 54,000 images then
+        # correlate by 0.8. With sixteen the correlation is chance.
         key = tf.random.stateless_uniform([3], tf.stack([seed, epoch]), None, None, tf.uint32)
         last = tf.constant(len(split) - 1, tf.int64)
         return tf.raw_ops.RandomIndexShuffle(index=ordinals, seed=key, max_index=last, rounds=16)
@@ -70,47 +70,28 @@ def make_for_train(
         images, labels = gather(positions(step))
         if augment is None:
             return images, labels
-        # Drawn for the whole batch: what becomes of an image does not depend on the number of shards.
+        # Drawn for the whole batch, so that the augmentation of an image does not depend on the number of shards.
         draws = tf.random.stateless_uniform([batch_size, DRAWS], tf.stack([seed, step]), -1.0, 1.0)
-        return augment(images, draws[mine]), labels
+        return augment(images, draws[own]), labels
 
-    # The order matters: the numbers are shuffled, not the images, so that no buffer is filled and any step can
-    # be the first; whole batches are gathered and augmented, one call for each; the prefetch comes last, so that
-    # all of it runs beside the training step.
+    # The order matters: positions are shuffled, not images, so that no buffer is filled and any step can be the first;
+    # batches are gathered and augmented whole, one call for each; the prefetch comes last, so that all of it runs in
+    # parallel with the training step.
     steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
     batches = steps.map(batch, num_parallel_calls=available_cpus(), deterministic=True).prefetch(PREFETCH)
-    options = _options()
-    # They have nothing to rewrite here, and would copy the images that are held in memory.
+    options = tf.data.Options()
+    # With autotuning, the end of an iterator older than a minute waits up to another minute for its thread.
+    options.autotune.enabled = False
+    # The default optimizations have nothing to rewrite here, and would copy the images that are held in memory.
     options.experimental_optimization.apply_default_optimizations = False
     return batches.with_options(options)
-
-
-def make_for_eval(split: Split, *, batch_size: int) -> tf.data.Dataset:
-    """(images uint8 [b,H,W,C], labels int32 [b]) in order, each image once, the last batch as large as it is.
-
-    Read from the cache's file: a single pass does not earn back loading it all.
-    """
-    import tensorflow as tf
-
-    positions = tf.data.Dataset.range(len(split)).batch(batch_size)
-    batches = positions.map(_gather_from_file(split), num_parallel_calls=available_cpus(), deterministic=True)
-    return batches.prefetch(PREFETCH).with_options(_options())
-
-
-def _options() -> tf.data.Options:
-    """Without tf.data's tuning: an iterator that has lived for a minute waits up to another for its thread to end."""
-    import tensorflow as tf
-
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return options
 
 
 def _gather_from_memory(split: Split) -> Gather:
     import tensorflow as tf
 
     with tf.device("CPU:0"):  # on a GPU they would take the network's memory, and tf.data would copy them back
-        # Read by TensorFlow: a NumPy array given to tf.constant would lie in memory three times for a moment.
+        # Read by TensorFlow: tf.constant would hold a NumPy array three times for a moment.
         images = tf.io.decode_raw(tf.io.read_file(str(split.cache.file)), tf.uint8)
         images = tf.reshape(images, [len(split.cache), *split.shape])
         rows, labels = tf.constant(split.indices), tf.constant(split.labels)

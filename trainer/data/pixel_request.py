@@ -1,4 +1,4 @@
-"""What images are to be decoded to: from what is asked for, what the network wishes, and what the images are."""
+"""Pixel spec of a data set: from the options, the network's preference, and the native sizes of the images."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 
 from trainer.data.cache.decoding import Size
 from trainer.errors import InputError
-from trainer.images.pixels import PixelSpec, PixelWish
+from trainer.images.pixels import InputPreference, PixelSpec
 
 MNIST_SIZE = (28, 28)
 
 
 @dataclass(frozen=True)
-class Request:
-    """What an image is to be decoded to, as far as it is said."""
+class PixelRequest:
+    """Requirements on the decoded images; whatever is not given follows from the images."""
 
     image_size: tuple[int, int] | None = None  # (height, width)
     normalize: str = "none"
-    pixels: PixelSpec | None = None  # all of it
-    wish: Callable[[Set[Size]], PixelWish] = lambda sizes: PixelWish()
+    pixels: PixelSpec | None = None  # all of it, for an existing model
+    input_preference: Callable[[Set[Size]], InputPreference] = lambda sizes: InputPreference()
 
     def resolve(self, sizes: Set[Size]) -> PixelSpec:
-        """The pixels for a source whose images have these native sizes. More sizes can only widen them.
+        """Pixel spec for a source whose images have these native sizes. More sizes can only widen it.
 
-        Where no size is asked for, that of the network's wish. One channel where every file is gray by its mode (a
-        colour file with gray pixels is colour) and the network takes gray.
+        Without `image_size` the network's preference decides. One channel if every file is gray by its mode (a colour
+        file with gray pixels is colour) and the network takes gray.
         """
         if self.pixels:
             return self.pixels
@@ -35,10 +35,7 @@ class Request:
                     "--image-size: --normalize mnist makes images of 28x28; leave the size out, or --normalize none"
                 )
             return PixelSpec(*MNIST_SIZE, channels=1, normalize="mnist")
-        wish = self.wish(sizes)
-        channels = wish.channels or (1 if sizes and all(size[2] == 1 for size in sizes) else 3)
-        if self.image_size:
-            return PixelSpec(*self.image_size, channels)
-        native = {size[:2] for size in sizes}
-        height, width = wish.choose(native)
+        preference = self.input_preference(sizes)
+        channels = preference.channels or (1 if sizes and all(size[2] == 1 for size in sizes) else 3)
+        height, width = self.image_size or preference.choose_size({size[:2] for size in sizes})
         return PixelSpec(height, width, channels)

@@ -10,8 +10,7 @@ from typing import TypeVar
 
 log = logging.getLogger("trainer")
 
-LINE_EVERY_S = 5  # at first: see Pulse
-
+LINE_EVERY_S = 5  # at first: see LogThrottle
 
 Item = TypeVar("Item")
 
@@ -19,7 +18,7 @@ Item = TypeVar("Item")
 def track(
     items: Iterable[Item], size: Callable[[Item], int], *, total: int, what: str = "decoding images", bar: bool | None
 ) -> Iterator[Item]:
-    """Pass on `items`, each of `size` of `total`, and show how far it is. `bar` None: only on a terminal."""
+    """Yield `items` and show the progress: the sum of their sizes, of `total`. `bar` None: a bar on a terminal only."""
     if sys.stderr.isatty() if bar is None else bar:
         from rich.console import Console
         from rich.progress import Progress
@@ -30,22 +29,22 @@ def track(
                 yield item
                 progress.advance(task, size(item))
         return
-    done, pulse = 0, Pulse()
+    done, throttle = 0, LogThrottle()
     for item in items:
         yield item
         done += size(item)
-        if pulse.is_due():
+        if throttle.is_due():
             log.info("%s: %d of %d", what, done, total)
 
 
-class Pulse:
-    """When a log should have its next line about a job: every few seconds first, then every tenth of its time."""
+class LogThrottle:
+    """Decides when a log gets its next line about a job: every few seconds at first, then each tenth of its time."""
 
     def __init__(self) -> None:
         self._start = self._last = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether it is time; then the next line is due later."""
+        """Whether a line is due now; if so, the wait for the next begins."""
         now = time.monotonic()
         due = now - self._last >= max(LINE_EVERY_S, (now - self._start) / 10)
         if due:
@@ -53,5 +52,5 @@ class Pulse:
         return due
 
     def skip(self) -> None:
-        """There was another line just now."""
+        """Begin the wait anew: the job has just logged another line."""
         self._last = time.monotonic()

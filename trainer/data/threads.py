@@ -1,4 +1,4 @@
-"""Python functions that tf.data calls from threads of its own, and the end of the process."""
+"""Guard for Python functions that tf.data calls from its own threads: the process must not hang when it exits."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ T = TypeVar("T")
 QUIET_S = 0.1
 MAX_WAIT_S = 5.0
 
-_last_call = float("-inf")  # time.monotonic() of the last call's begin or end
-_ending = False
+_last_call = float("-inf")  # time.monotonic() of the last call's start or end
+_exiting = False
 
 
 def until_exit(function: Callable[P, T]) -> Callable[P, T]:
-    """`function`, which fails once the process is about to end.
+    """Wrap `function` so that its calls fail once the process is about to exit.
 
-    A thread that is inside Python when the interpreter is taken down never returns, and an iterator of tf.data
-    waits for its threads: the process would hang. So calls fail from then on, tf.data fills its buffers with the
-    failures, which nobody takes any more, and its threads come to rest before the interpreter goes.
+    A thread inside Python never returns when the interpreter shuts down, and a tf.data iterator waits for its threads:
+    the process would hang. With failing calls, tf.data fills its buffers with errors, which nobody reads, and its
+    threads stop before the interpreter does.
     """
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
         _note_call()
         try:
-            if _ending:
-                raise RuntimeError("the process is ending")
+            if _exiting:
+                raise RuntimeError("the process is exiting")
             return function(*args, **kwargs)
         finally:
             _note_call()
@@ -40,14 +40,14 @@ def until_exit(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def _note_call() -> None:
-    global _last_call  # noqa: PLW0603 - one per process, as the interpreter is
+    global _last_call  # noqa: PLW0603 - one per process, like the interpreter
     _last_call = time.monotonic()
 
 
 @atexit.register
-def _wait_for_rest() -> None:
-    global _ending  # noqa: PLW0603
-    _ending = True
+def _wait_for_threads() -> None:
+    global _exiting  # noqa: PLW0603
+    _exiting = True
     start = time.monotonic()
     while time.monotonic() - _last_call < QUIET_S and time.monotonic() - start < MAX_WAIT_S:
         time.sleep(QUIET_S / 10)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sample_images import picture, picture_folder
+from sample_images import image_folder, save_image
 
 from trainer.data.cache import decoding
 from trainer.data.sources.base import Example
@@ -23,7 +23,7 @@ PIXELS = PixelSpec(16, 12, 3)
 
 
 def test_processes_give_the_same_in_the_same_order(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"cat": 300, "dog": 300})
+    image_folder(tmp_path, {"cat": 300, "dog": 300})
     (tmp_path / "dog" / "100.png").write_bytes(b"")
     examples = list(FolderSource(tmp_path).examples())
     alone = list(decoding.decode_all(examples, PIXELS, 1))
@@ -44,7 +44,7 @@ def test_chunks_of_large_files_are_short() -> None:
 
 
 def test_a_file_that_grew_since_it_was_listed_is_read_whole(tmp_path: Path) -> None:
-    file = picture(tmp_path / "one.png")
+    file = save_image(tmp_path / "one.png")
     example = Example("train", 0, "one", str(file), 10)
     [(_, decoded)] = decoding.decode_all([example], PIXELS, 1)
     np.testing.assert_array_equal(decoded.images[0], decode(file.read_bytes(), PIXELS))
@@ -53,7 +53,7 @@ def test_a_file_that_grew_since_it_was_listed_is_read_whole(tmp_path: Path) -> N
 def test_the_first_sound_image_tells_the_size(tmp_path: Path) -> None:
     missing = Example("train", 0, "missing", str(tmp_path / "missing.png"), 5)
     text = Example("train", 0, "text", b"no image", 8)
-    file = picture(tmp_path / "gray.png", size=(20, 30), mode="L")
+    file = save_image(tmp_path / "gray.png", size=(20, 30), mode="L")
     good = Example("train", 0, "gray", str(file), file.stat().st_size)
     assert decoding.first_size([missing, text, good]) == {(20, 30, 1)}
     assert decoding.first_size([missing, text]) == set()
@@ -65,7 +65,7 @@ def test_workers_do_not_import_tensorflow() -> None:
 
 
 def test_a_killed_worker_is_an_error_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    examples = list(FolderSource(picture_folder(tmp_path, {"cat": 1, "dog": 1})).examples())
+    examples = list(FolderSource(image_folder(tmp_path, {"cat": 1, "dog": 1})).examples())
     monkeypatch.setattr(decoding, "_start_worker", os.abort)
     with pytest.raises(RunError, match="was killed"):
         list(decoding.decode_all(examples, PIXELS, 2))
@@ -87,6 +87,6 @@ def test_one_process_decodes_where_no_memory_can_be_shared(
 
     monkeypatch.setattr(importlib.import_module("joblib.externals.loky.backend.synchronize"), "_SemLock", lock)
     monkeypatch.setattr("multiprocessing.synchronize._multiprocessing.SemLock", lock)
-    examples = list(FolderSource(picture_folder(tmp_path, {"cat": 300, "dog": 1})).examples())
+    examples = list(FolderSource(image_folder(tmp_path, {"cat": 300, "dog": 1})).examples())
     assert [len(chunk) for chunk, _ in decoding.decode_all(examples, PIXELS, 2)] == [256, 45]
     assert f"decoding in one process: /dev/shm cannot be used ({os.strerror(reason)})" in caplog.text

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from PIL import Image
-from sample_images import picture, picture_folder
+from sample_images import image_folder, save_image
 
 from trainer.data.cache.entries import cache_dir, prune
 from trainer.data.cache.images import ImageCache, open_or_build
-from trainer.data.pixel_request import Request
+from trainer.data.pixel_request import PixelRequest
 from trainer.data.sources.folder import FolderSource
 from trainer.errors import InputError, RunError
 from trainer.images.decode import decode
-from trainer.images.pixels import PixelSpec, PixelWish
+from trainer.images.pixels import InputPreference, PixelSpec
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def _log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "trainer")
 
 
-def opened(folder: Path, request: Request = Request()) -> ImageCache:  # noqa: B008 - it is frozen
+def opened(folder: Path, request: PixelRequest = PixelRequest()) -> ImageCache:  # noqa: B008 - it is frozen
     return open_or_build(FolderSource(folder), request)
 
 
@@ -36,7 +36,7 @@ def entries() -> list[str]:
 
 
 def test_rows_are_what_the_decoder_gives_in_the_source_s_order(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"train/cat": 3, "train/dog": 2, "test/dog": 2})
+    image_folder(tmp_path, {"train/cat": 3, "train/dog": 2, "test/dog": 2})
     cache = opened(tmp_path)
     assert cache.class_names == ("cat", "dog")
     assert cache.labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
@@ -67,34 +67,36 @@ def test_size_and_channels_fit_the_images(
     tmp_path: Path, pictures: list[tuple[tuple[int, int], str]], expected: tuple[int, int, int]
 ) -> None:
     for number, (size, mode) in enumerate(pictures * 2):
-        picture(tmp_path / "ab"[number // 2] / f"{number}.png", size=size, mode=mode)
+        save_image(tmp_path / "ab"[number // 2] / f"{number}.png", size=size, mode=mode)
     pixels = opened(tmp_path).pixels
     assert (pixels.height, pixels.width, pixels.channels) == expected
 
 
 def test_a_size_that_is_asked_for_is_kept(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"a": 2, "b": 2}, mode="L")
-    assert opened(tmp_path, Request(image_size=(20, 24))).pixels == PixelSpec(20, 24, 1)
-    assert opened(tmp_path, Request(normalize="mnist")).pixels == PixelSpec(28, 28, 1, normalize="mnist")
-    assert opened(tmp_path, Request(pixels=PixelSpec(9, 9, 3))).pixels == PixelSpec(9, 9, 3)
+    image_folder(tmp_path, {"a": 2, "b": 2}, mode="L")
+    assert opened(tmp_path, PixelRequest(image_size=(20, 24))).pixels == PixelSpec(20, 24, 1)
+    assert opened(tmp_path, PixelRequest(normalize="mnist")).pixels == PixelSpec(28, 28, 1, normalize="mnist")
+    assert opened(tmp_path, PixelRequest(pixels=PixelSpec(9, 9, 3))).pixels == PixelSpec(9, 9, 3)
     with pytest.raises(InputError, match="makes images of 28x28"):
-        opened(tmp_path, Request(image_size=(32, 32), normalize="mnist"))
+        opened(tmp_path, PixelRequest(image_size=(32, 32), normalize="mnist"))
 
 
 def test_a_network_s_wish_decides_where_nothing_is_said(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"a": 2, "b": 2}, mode="L")
-    photo = PixelWish(size=(40, 48), native=False, channels=3)
-    assert opened(tmp_path, Request(wish=lambda _: photo)).pixels == PixelSpec(40, 48, 3)
-    assert opened(tmp_path, Request(image_size=(20, 24), wish=lambda _: photo)).pixels == PixelSpec(20, 24, 3)
+    image_folder(tmp_path, {"a": 2, "b": 2}, mode="L")
+    photo = InputPreference(size=(40, 48), native=False, channels=3)
+    assert opened(tmp_path, PixelRequest(input_preference=lambda _: photo)).pixels == PixelSpec(40, 48, 3)
+    assert opened(tmp_path, PixelRequest(image_size=(20, 24), input_preference=lambda _: photo)).pixels == PixelSpec(
+        20, 24, 3
+    )
 
 
 def test_an_entry_is_reused_while_nothing_changed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    picture_folder(tmp_path, {"a": 2, "b": 2})
+    image_folder(tmp_path, {"a": 2, "b": 2})
     first = opened(tmp_path)
     assert "decoded 4 images to 16x12x3" in caplog.text
     caplog.clear()
     # The native sizes are known by now: what `auto` means, too, for a request that says it.
-    for request in (Request(), Request(image_size=(16, 12)), Request(pixels=first.pixels)):
+    for request in (PixelRequest(), PixelRequest(image_size=(16, 12)), PixelRequest(pixels=first.pixels)):
         assert opened(tmp_path, request).fingerprint == first.fingerprint
     assert caplog.text.count("reusing 4 decoded images") == 3
     assert "decoded 4 images to" not in caplog.text
@@ -102,9 +104,9 @@ def test_an_entry_is_reused_while_nothing_changed(tmp_path: Path, caplog: pytest
 
 
 def test_an_entry_is_made_again_when_something_changed(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"a": 2, "b": 2})
+    image_folder(tmp_path, {"a": 2, "b": 2})
     first = opened(tmp_path)
-    picture(tmp_path / "a" / "000.png", seed=77)
+    save_image(tmp_path / "a" / "000.png", seed=77)
     second = opened(tmp_path)
     assert second.fingerprint != first.fingerprint
     assert (second.read(np.array([0])) != first.read(np.array([0]))).any()
@@ -114,7 +116,7 @@ def test_an_entry_is_made_again_when_something_changed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["truncated", "no labels", "bad index", "other index", "names", "no images"])
 def test_a_damaged_entry_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
-    picture_folder(tmp_path, {"a": 2, "b": 2})
+    image_folder(tmp_path, {"a": 2, "b": 2})
     fingerprint = opened(tmp_path).fingerprint
     [entry] = [path for path in cache_dir().iterdir() if path.is_dir()]
     if damage == "truncated":
@@ -136,7 +138,7 @@ def test_a_damaged_entry_is_made_again(tmp_path: Path, caplog: pytest.LogCapture
 
 
 def test_a_writer_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    picture_folder(tmp_path, {"a": 2, "b": 2})
+    image_folder(tmp_path, {"a": 2, "b": 2})
     opened(tmp_path)
     assert prune()[0] == 1
     [lock] = cache_dir().glob("*.lock")
@@ -153,7 +155,7 @@ def test_a_writer_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture
 
 
 def test_what_a_killed_writer_left_is_replaced(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"a": 2, "b": 2})
+    image_folder(tmp_path, {"a": 2, "b": 2})
     opened(tmp_path)
     [entry] = [path for path in cache_dir().iterdir() if path.is_dir()]
     entry.rename(entry.with_suffix(".tmp"))
@@ -165,10 +167,10 @@ def test_what_a_killed_writer_left_is_replaced(tmp_path: Path) -> None:
 def test_prune_deletes_what_nobody_writes(tmp_path: Path) -> None:
     assert prune() == (0, 0)
     for name in ("one", "two"):
-        picture_folder(tmp_path / name, {"a": 2, "b": 2})
+        image_folder(tmp_path / name, {"a": 2, "b": 2})
     reader = opened(tmp_path / "one")
     before = reader.read(np.arange(4))
-    opened(tmp_path / "one", Request(image_size=(8, 8)))
+    opened(tmp_path / "one", PixelRequest(image_size=(8, 8)))
     lock = next(cache_dir().glob("*.lock"))
     with FileLock(lock):
         opened(tmp_path / "two")
@@ -181,7 +183,7 @@ def test_prune_deletes_what_nobody_writes(tmp_path: Path) -> None:
 
 
 def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"a": 2, "b": 2})
+    image_folder(tmp_path, {"a": 2, "b": 2})
     cache = opened(tmp_path)
     [entry] = [path for path in cache_dir().iterdir() if path.is_dir()]
     os.truncate(entry / "images.bin", 100)
@@ -192,7 +194,7 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
 def damage_files(folder: Path) -> dict[str, str]:
     """Spoil five files of class `a`; path → what its reason says."""
     good = (folder / "a" / "000.png").read_bytes()
-    picture(folder / "a" / "jpeg.jpg", size=(64, 64))
+    save_image(folder / "a" / "jpeg.jpg", size=(64, 64))
     jpeg = (folder / "a" / "jpeg.jpg").read_bytes()
     (folder / "a" / "jpeg.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     (folder / "a" / "001.png").write_bytes(b"")
@@ -212,7 +214,7 @@ def damage_files(folder: Path) -> dict[str, str]:
 
 
 def test_up_to_a_hundredth_of_bad_files_is_skipped_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    picture_folder(tmp_path, {"a": 300, "b": 300}, size=(8, 8))
+    image_folder(tmp_path, {"a": 300, "b": 300}, size=(8, 8))
     bad = damage_files(tmp_path)
     cache = opened(tmp_path)
     assert {rejected.path for rejected in cache.rejected} == bad.keys()
@@ -225,7 +227,7 @@ def test_up_to_a_hundredth_of_bad_files_is_skipped_by_name(tmp_path: Path, caplo
 
 
 def test_more_bad_files_are_refused(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"a": 50, "b": 50}, size=(8, 8))
+    image_folder(tmp_path, {"a": 50, "b": 50}, size=(8, 8))
     damage_files(tmp_path)
     with pytest.raises(InputError) as error:
         opened(tmp_path)
@@ -245,14 +247,14 @@ def test_only_bad_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_class_that_loses_its_only_image_is_refused(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"a": 110, "b": 1}, size=(8, 8))
+    image_folder(tmp_path, {"a": 110, "b": 1}, size=(8, 8))
     (tmp_path / "b" / "000.png").write_bytes(b"")
     with pytest.raises(InputError, match="the class 'b' has no image that can be used"):
         opened(tmp_path)
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture_folder(tmp_path / "data", {"a": 2, "b": 2})
+    image_folder(tmp_path / "data", {"a": 2, "b": 2})
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TRAINER_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(InputError, match="set TRAINER_CACHE_DIR to a folder that can be written"):
@@ -260,7 +262,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture_folder(tmp_path, {"a": 2, "b": 2})
+    image_folder(tmp_path, {"a": 2, "b": 2})
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -274,7 +276,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 def test_more_than_the_disk_holds_is_refused_before_anything_is_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picture_folder(tmp_path, {"a": 2, "b": 2})
+    image_folder(tmp_path, {"a": 2, "b": 2})
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(InputError, match=r"4 images of 16x12x3 take 0\.0 GB, and .* has 0\.0 GB left; make room"):

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from sample_images import picture
+from sample_images import save_image
 
 from trainer.data.sources.csv import CsvSource
 from trainer.data.sources.spec import check_spec, open_source
@@ -17,7 +17,7 @@ TABLE = "image,label\na/0.png,cat\na/1.png,dog\nb/2.png,cat\n"
 def table(folder: Path, text: str | bytes = TABLE, name: str = "photos.csv") -> Path:
     """A table, and the pictures a/0.png, a/1.png, b/2.png and b/3.png beside it."""
     for number, place in enumerate(("a/0.png", "a/1.png", "b/2.png", "b/3.png")):
-        picture(folder / place, seed=number)
+        save_image(folder / place, seed=number)
     path = folder / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
@@ -144,9 +144,9 @@ def test_what_a_model_is_measured_on_needs_neither_train_nor_a_second_class(tmp_
             [("train", "cat", "a/0.png"), ("test", "dog", "a/1.png")],
         ),
     ):
-        assert found(CsvSource(str(table(tmp_path, text)), to_learn=False)) == expected
+        assert found(CsvSource(str(table(tmp_path, text)), for_training=False)) == expected
     with pytest.raises(InputError, match="has no images"):
-        CsvSource(str(table(tmp_path, "image,label\n")), to_learn=False)
+        CsvSource(str(table(tmp_path, "image,label\n")), for_training=False)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from sample_images import picture, picture_folder
+from sample_images import image_folder, save_image
 
 from trainer.data.sources.folder import FolderSource
 from trainer.errors import InputError
@@ -17,13 +17,13 @@ def found(source: FolderSource) -> list[tuple[str, str, str]]:
 
 def test_classes_are_sorted_by_code_point_and_keep_their_names(tmp_path: Path) -> None:
     names = ["zebra", "Äpfel & Öl", "a.b.c", "Big cat", "日本", "a b"]
-    source = FolderSource(picture_folder(tmp_path, dict.fromkeys(names, 1)))
+    source = FolderSource(image_folder(tmp_path, dict.fromkeys(names, 1)))
     assert source.class_names == ("Big cat", "a b", "a.b.c", "zebra", "Äpfel & Öl", "日本")
     assert len(source) == 6
 
 
 def test_nested_folders_belong_to_their_class(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"cat": 1, "cat/kittens/small": 1, "dog": 1})
+    image_folder(tmp_path, {"cat": 1, "cat/kittens/small": 1, "dog": 1})
     assert found(FolderSource(tmp_path)) == [
         ("train", "cat", "cat/000.png"),
         ("train", "cat", "cat/kittens/small/000.png"),
@@ -32,7 +32,7 @@ def test_nested_folders_belong_to_their_class(tmp_path: Path) -> None:
 
 
 def test_split_folders(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"train/cat": 2, "train/dog": 1, "validation/dog": 1, "test/cat": 1, "test/dog": 0})
+    image_folder(tmp_path, {"train/cat": 2, "train/dog": 1, "validation/dog": 1, "test/cat": 1, "test/dog": 0})
     (tmp_path / "test" / "dog").mkdir()
     assert [(split, name) for split, name, _ in found(FolderSource(tmp_path))] == [
         ("train", "cat"),
@@ -53,14 +53,14 @@ def test_split_folders(tmp_path: Path) -> None:
     ],
 )
 def test_split_folders_in_any_case_and_by_other_names(tmp_path: Path, names: tuple[str, str, str]) -> None:
-    picture_folder(tmp_path, {f"{name}/{label}": 1 for name in names for label in ("cat", "dog")})
+    image_folder(tmp_path, {f"{name}/{label}": 1 for name in names for label in ("cat", "dog")})
     source = FolderSource(tmp_path)
     assert source.class_names == ("cat", "dog")
     assert [split for split, _, _ in found(source)] == ["train", "train", "val", "val", "test", "test"]
 
 
 def test_several_folders_of_one_split_are_put_together(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"train/cat": 1, "train/dog": 1, "training/cat": 1, "test/cat": 1})
+    image_folder(tmp_path, {"train/cat": 1, "train/dog": 1, "training/cat": 1, "test/cat": 1})
     assert [(split, name) for split, name, _ in found(FolderSource(tmp_path))] == [
         *(("train", "cat"), ("train", "cat"), ("train", "dog"), ("test", "cat"))
     ]
@@ -79,20 +79,20 @@ def test_several_folders_of_one_split_are_put_together(tmp_path: Path) -> None:
 )
 def test_divisions_are_not_taken_for_classes(tmp_path: Path, counts: dict[str, int], words: str) -> None:
     with pytest.raises(InputError) as error:
-        FolderSource(picture_folder(tmp_path, counts))
+        FolderSource(image_folder(tmp_path, counts))
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_classes_may_hold_folders_of_other_or_single_names(tmp_path: Path) -> None:
-    picture_folder(tmp_path / "one", {"cat/images": 1, "dog/images": 1})
-    picture_folder(tmp_path / "other", {"cat/2019": 1, "cat/2020": 1, "dog/2020": 1})
+    image_folder(tmp_path / "one", {"cat/images": 1, "dog/images": 1})
+    image_folder(tmp_path / "other", {"cat/2019": 1, "cat/2020": 1, "dog/2020": 1})
     for name in ("one", "other"):
         assert FolderSource(tmp_path / name).class_names == ("cat", "dog")
 
 
 def test_train_may_be_a_class(tmp_path: Path) -> None:
-    assert FolderSource(picture_folder(tmp_path, {"car": 1, "train": 1, "bus": 1})).class_names == (
+    assert FolderSource(image_folder(tmp_path, {"car": 1, "train": 1, "bus": 1})).class_names == (
         "bus",
         "car",
         "train",
@@ -100,7 +100,7 @@ def test_train_may_be_a_class(tmp_path: Path) -> None:
 
 
 def test_test_pictures_without_classes_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    picture_folder(tmp_path, {"train/cat": 1, "train/dog": 1, "test": 3, "extra/cat": 1})
+    image_folder(tmp_path, {"train/cat": 1, "train/dog": 1, "test": 3, "extra/cat": 1})
     with caplog.at_level(logging.WARNING, "trainer"):
         source = FolderSource(tmp_path)
     assert len(source) == 2
@@ -110,7 +110,7 @@ def test_test_pictures_without_classes_are_left_out(tmp_path: Path, caplog: pyte
 
 
 def test_hidden_and_other_files_are_ignored_and_counted(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"cat": 1, "dog": 1, ".hidden": 1})
+    image_folder(tmp_path, {"cat": 1, "dog": 1, ".hidden": 1})
     for name in ("notes.txt", "cat/.DS_Store", "cat/.hidden.png", "dog/labels.csv", "dog/scan.tiff"):
         (tmp_path / name).write_text("no image")
     os.mkfifo(tmp_path / "dog" / "pipe.png")  # opening it would wait for ever
@@ -122,8 +122,8 @@ def test_hidden_and_other_files_are_ignored_and_counted(tmp_path: Path) -> None:
 def test_what_network_disks_and_systems_leave_is_ignored_and_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    picture_folder(tmp_path, {"cat": 1, "dog": 1, "@eaDir": 1, "__MACOSX/cat": 1, "$RECYCLE.BIN": 1})
-    picture_folder(tmp_path, {"cat/@eaDir/000.png": 1, "dog/__MACOSX": 1})
+    image_folder(tmp_path, {"cat": 1, "dog": 1, "@eaDir": 1, "__MACOSX/cat": 1, "$RECYCLE.BIN": 1})
+    image_folder(tmp_path, {"cat/@eaDir/000.png": 1, "dog/__MACOSX": 1})
     for name in ("cat/._000.png", "cat/Thumbs.db", "dog/desktop.ini", "dog/.DS_Store"):
         (tmp_path / name).write_bytes(b"junk")
     with caplog.at_level(logging.WARNING, "trainer"):
@@ -134,12 +134,12 @@ def test_what_network_disks_and_systems_leave_is_ignored_and_counted(
 
 
 def test_files_that_are_left_out_are_named_by_their_suffixes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    picture_folder(tmp_path, {"cat": 2, "dog": 1})
+    image_folder(tmp_path, {"cat": 2, "dog": 1})
     for number in range(3):
         (tmp_path / "cat" / f"{number}.TIFF").write_bytes(b"II*")
     (tmp_path / "dog" / "notes.txt").write_text("words")
     (tmp_path / "dog" / "LICENSE").write_text("words")
-    picture(tmp_path / "lost.png")
+    save_image(tmp_path / "lost.png")
     with caplog.at_level(logging.WARNING, "trainer"):
         source = FolderSource(tmp_path)
     assert source.ignored == 6
@@ -151,7 +151,7 @@ def test_files_that_are_left_out_are_named_by_their_suffixes(tmp_path: Path, cap
 
 
 def test_a_class_of_other_files_only_names_them(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"cat": 2})
+    image_folder(tmp_path, {"cat": 2})
     (tmp_path / "dog").mkdir()
     (tmp_path / "dog" / "0.tif").write_bytes(b"II*")
     with pytest.raises(InputError, match=r"dog has no images \(.*\); it has 1 \.tif file; "):
@@ -159,35 +159,35 @@ def test_a_class_of_other_files_only_names_them(tmp_path: Path) -> None:
 
 
 def test_files_without_a_suffix_go_by_their_bytes(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"cat": 1, "dog": 1})
+    image_folder(tmp_path, {"cat": 1, "dog": 1})
     for name in ("a", "IMG.0042", "photo of 3.5 m"):
-        picture(tmp_path / "cat" / name, format="PNG")
-    picture(tmp_path / "dog" / "x.png?w=640", format="PNG")
+        save_image(tmp_path / "cat" / name, format="PNG")
+    save_image(tmp_path / "dog" / "x.png?w=640", format="PNG")
     assert len(FolderSource(tmp_path)) == 6
 
 
 @pytest.mark.parametrize("suffix", ["HEIC", "heif", "hif", "avif", "JPEG"])
 def test_suffixes_of_telephones_count(tmp_path: Path, suffix: str) -> None:
-    picture_folder(tmp_path, {"cat": 1, "dog": 1})
+    image_folder(tmp_path, {"cat": 1, "dog": 1})
     (tmp_path / "cat" / f"photo.{suffix}").write_bytes(b"the decoder looks inside")
     assert len(FolderSource(tmp_path)) == 3
 
 
 def test_composed_and_decomposed_names_are_one_class(tmp_path: Path) -> None:
     composed, decomposed = "caf\u00e9", "cafe\u0301"
-    picture_folder(tmp_path, {f"train/{composed}": 1, "train/tea": 1, f"test/{decomposed}": 1})
+    image_folder(tmp_path, {f"train/{composed}": 1, "train/tea": 1, f"test/{decomposed}": 1})
     source = FolderSource(tmp_path)
     assert source.class_names == (composed, "tea")
     assert [(split, name) for split, name, _ in found(source)][-1] == ("test", composed)
-    picture_folder(tmp_path, {f"train/{decomposed}": 1})
+    image_folder(tmp_path, {f"train/{decomposed}": 1})
     with pytest.raises(InputError) as error:
         FolderSource(tmp_path)
     assert "two folders that look alike, 'cafe<U+0301>' and 'caf<U+00E9>'" in str(error.value)
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
-    picture_folder(tmp_path / "data", {"cat": 1, "dog": 1})
-    picture_folder(tmp_path / "elsewhere", {"more": 2})
+    image_folder(tmp_path / "data", {"cat": 1, "dog": 1})
+    image_folder(tmp_path / "elsewhere", {"more": 2})
     (tmp_path / "data" / "dog" / "more").symlink_to(tmp_path / "elsewhere" / "more")
     (tmp_path / "data" / "cat" / "loop").symlink_to(tmp_path / "data")
     (tmp_path / "data" / "cat" / "gone.png").symlink_to("nowhere")
@@ -196,7 +196,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_changes_with_the_files(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"cat": 2, "dog": 1})
+    image_folder(tmp_path, {"cat": 2, "dog": 1})
     first = FolderSource(tmp_path).fingerprint
     assert FolderSource(tmp_path).fingerprint == first
     os.utime(tmp_path / "cat" / "000.png", ns=(1, 1))
@@ -219,7 +219,7 @@ def test_the_fingerprint_changes_with_the_files(tmp_path: Path) -> None:
 def test_what_is_no_dataset_is_refused_in_one_line(tmp_path: Path, counts: dict[str, int], words: str) -> None:
     for name in counts:
         (tmp_path / name).mkdir(parents=True)
-    picture_folder(tmp_path, counts)
+    image_folder(tmp_path, counts)
     with pytest.raises(InputError) as error:
         FolderSource(tmp_path)
     assert words in str(error.value)
@@ -242,7 +242,7 @@ def test_what_a_model_is_measured_on_needs_neither_train_nor_a_second_class(
 ) -> None:
     for name in counts:
         (tmp_path / name).mkdir(parents=True)
-    source = FolderSource(picture_folder(tmp_path, counts), to_learn=False)
+    source = FolderSource(image_folder(tmp_path, counts), for_training=False)
     assert [f"{split} {label}" for split, label, _ in found(source)] == expected
 
 
@@ -257,25 +257,25 @@ def test_nothing_to_measure_a_model_on(tmp_path: Path, names: tuple[str, ...], w
     for name in names:
         (tmp_path / name).mkdir()
     with pytest.raises(InputError) as error:
-        FolderSource(tmp_path, to_learn=False)
+        FolderSource(tmp_path, for_training=False)
     assert words in str(error.value)
 
 
 def test_a_class_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"cat": 1})
+    image_folder(tmp_path, {"cat": 1})
     os.mkdir(os.fsencode(tmp_path) + b"/\xff")
     with pytest.raises(InputError, match="not UTF-8"):
         FolderSource(tmp_path)
 
 
 def test_upper_case_suffixes_count(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"cat": 1, "dog": 1})
-    picture(tmp_path / "cat" / "IMG.JPG", format="JPEG")
+    image_folder(tmp_path, {"cat": 1, "dog": 1})
+    save_image(tmp_path / "cat" / "IMG.JPG", format="JPEG")
     assert len(FolderSource(tmp_path)) == 3
 
 
 def test_a_file_name_that_is_not_utf8_can_be_shown_and_read(tmp_path: Path) -> None:
-    picture_folder(tmp_path, {"a": 1, "b": 1})
+    image_folder(tmp_path, {"a": 1, "b": 1})
     os.rename(os.fsencode(tmp_path / "a" / "000.png"), os.fsencode(tmp_path / "a") + b"/caf\xe9.png")
     first = next(FolderSource(tmp_path).examples())
     assert first.name == r"a/caf\xe9.png"

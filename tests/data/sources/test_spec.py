@@ -3,14 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sample_images import picture_folder
+from sample_images import image_folder
 
 from trainer.data.sources.spec import open_source
 from trainer.errors import InputError
 
 
 def test_a_folder_may_be_named_with_or_without_its_prefix(tmp_path: Path) -> None:
-    folder = picture_folder(tmp_path / "Pets 2", {"cat": 1, "dog": 1})
+    folder = image_folder(tmp_path / "Pets 2", {"cat": 1, "dog": 1})
     for spec in (f"folder:{folder}", str(folder)):
         source = open_source(spec)
         assert source.spec == f"folder:{folder}"

@@ -31,7 +31,7 @@ def prepare(data_dir: Path, name: str, splits: dict[str, list[int]], features: d
     def examples(split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         for index, label in enumerate(splits[split]):
             is_image = {key: isinstance(kind, tfds.features.Image) for key, kind in kinds.items()}
-            yield index, {key: picture(split, index) if is_image[key] else label for key in kinds}
+            yield index, {key: save_image(split, index) if is_image[key] else label for key in kinds}
 
     builder = tfds.dataset_builders.AdhocBuilder(
         name=name,
@@ -45,7 +45,7 @@ def prepare(data_dir: Path, name: str, splits: dict[str, list[int]], features: d
     return data_dir / name / "1.2.0"
 
 
-def picture(split: str, index: int) -> Any:
+def save_image(split: str, index: int) -> Any:
     return np.random.default_rng([len(split), index]).integers(0, 256, (10, 12, 3), np.uint8)
 
 
@@ -70,7 +70,7 @@ def test_encoded_images_with_labels_in_the_dataset_s_order(prepared: Path) -> No
     for index, example in enumerate(validation):
         assert isinstance(example.data, bytes)
         assert example.label == SPLITS["validation"][index]
-        np.testing.assert_array_equal(decode(example.data, PixelSpec(10, 12, 3)), picture("validation", index))
+        np.testing.assert_array_equal(decode(example.data, PixelSpec(10, 12, 3)), save_image("validation", index))
     assert [example.name for example in validation] == ["validation[0]", "validation[1]", "validation[2]"]
 
 
@@ -148,7 +148,7 @@ def test_no_train_split(tmp_path: Path) -> None:
     prepare(tmp_path, "odd", {"test": [0]})
     with pytest.raises(InputError, match="has no train split, only test"):
         TfdsSource("odd", tmp_path)
-    assert [example.split for example in TfdsSource("odd", tmp_path, to_learn=False).examples()] == ["test"]
+    assert [example.split for example in TfdsSource("odd", tmp_path, for_training=False).examples()] == ["test"]
 
 
 def test_supervised_keys_settle_which_label(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from trainer.data.perceptual_hash import perceptual_hashes
 from trainer.data.sources.base import Example
-from trainer.data.splits import content_hash, look_hashes
+from trainer.data.splits import content_hash
 from trainer.errors import ImageError, RunError
 from trainer.images.decode import EncodedImage
 from trainer.images.pixels import PixelSpec
@@ -43,8 +44,8 @@ class Decoded(NamedTuple):
     """What came of a chunk of examples."""
 
     images: NDArray[np.uint8]  # [n,H,W,C], without the rejected
-    contents: NDArray[np.uint64]  # [n], see `trainer.data.splits`
-    looks: NDArray[np.uint64]  # [n,5]
+    content_hashes: NDArray[np.uint64]  # [n], see `trainer.data.splits`
+    perceptual_hashes: NDArray[np.uint64]  # [n,5]
     sizes: Counter[Size]  # → images
     rejected: dict[int, str]  # position in the chunk → reason
 
@@ -148,7 +149,7 @@ def _decode_chunk(chunk: list[tuple[str | bytes, int]], pixels: PixelSpec) -> De
             sizes[image.info.height, image.info.width, image.info.channels] += 1
             contents.append(content_hash(data))
     images = np.asarray(sheet).reshape(len(chunk), pixels.height, pixels.width, pixels.channels)[: len(contents)]
-    return Decoded(images, np.array(contents, np.uint64), look_hashes(images), sizes, rejected)
+    return Decoded(images, np.array(contents, np.uint64), perceptual_hashes(images), sizes, rejected)
 
 
 def _read(source: str | bytes, size_bytes: int) -> bytes:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from trainer.data.cache.decoding import Size, first_size
 from trainer.data.cache.entries import PARTIAL, cache_dir, locked, place_of, write_entry
 from trainer.data.cache.writer import OtherSizes, Rejected, write_images
-from trainer.data.pixel_request import Request
+from trainer.data.pixel_request import PixelRequest
 from trainer.data.sources.base import Source
 from trainer.errors import InputError, RunError
 from trainer.images.pixels import PixelSpec
@@ -56,9 +56,13 @@ class ImageCache:
         self.unlabelled: int = index["unlabelled"]  # examples without a class
         self.fingerprint: str = index["fingerprint"]  # of the pixels, files, labels, class names and splits
         self.labels: NDArray[np.int32] = np.load(path / "labels.npy", allow_pickle=False)
-        self.contents: NDArray[np.uint64] = np.load(path / "contents.npy", allow_pickle=False)  # hash of each file
-        self.looks: NDArray[np.uint64] = np.load(path / "looks.npy", allow_pickle=False)
-        self.twins: NDArray[np.int64] = np.load(path / "twins.npy", allow_pickle=False)  # the group of each image
+        self.content_hashes: NDArray[np.uint64] = np.load(
+            path / "contents.npy", allow_pickle=False
+        )  # hash of each file
+        self.perceptual_hashes: NDArray[np.uint64] = np.load(path / "looks.npy", allow_pickle=False)
+        self.near_duplicates: NDArray[np.int64] = np.load(
+            path / "twins.npy", allow_pickle=False
+        )  # the group of each image
         self._shape = (self.pixels.height, self.pixels.width, self.pixels.channels)
         self._row_bytes = int(np.prod(self._shape))
         rows = sum(map(len, self.splits.values()))
@@ -72,7 +76,9 @@ class ImageCache:
         self._names_bytes: int = index["names_bytes"]
         if os.fstat(self._names_descriptor).st_size != self._names_bytes:
             raise ValueError(f"{path}/names.json is not as it was written")
-        arrays = {len(array) for array in (self.labels, self.contents, self.looks, self.twins)}
+        arrays = {
+            len(array) for array in (self.labels, self.content_hashes, self.perceptual_hashes, self.near_duplicates)
+        }
         if (arrays, os.fstat(self._descriptor).st_size) != ({rows}, self.size_bytes):
             raise ValueError(f"{path} does not hold the {rows} images that its index names")
 
@@ -104,7 +110,7 @@ class ImageCache:
             buffer, offset = buffer[count:], offset + count
 
 
-def open_or_build(source: Source, request: Request, progress: bool | None = None) -> ImageCache:
+def open_or_build(source: Source, request: PixelRequest, progress: bool | None = None) -> ImageCache:
     """The decoded images of `source`, from the cache where it has them.
 
     `progress` None: a bar on a terminal, else lines in the log. Raises InputError where more than 1 % of the
@@ -124,7 +130,7 @@ def place_of_source(source: Source) -> Path:
     return place_of([source.fingerprint, FORMAT, PIL.__version__])
 
 
-def _find(place: Path, request: Request) -> ImageCache | None:
+def _find(place: Path, request: PixelRequest) -> ImageCache | None:
     """The entry for `request` among those of one source, whose native sizes say which it is."""
     for entry in sorted(place.parent.glob(f"{place.name}-*")):
         if entry.suffix == PARTIAL or not (sibling := _open(entry)):
@@ -152,7 +158,7 @@ def _folder(place: Path, pixels: PixelSpec) -> Path:
     return place.with_name(f"{place.name}-{pixels.shape_name}{normalize}")
 
 
-def _build(place: Path, source: Source, request: Request, progress: bool | None) -> ImageCache:
+def _build(place: Path, source: Source, request: PixelRequest, progress: bool | None) -> ImageCache:
     # Mostly all images are like the first, and nothing is decoded twice.
     sizes: Set[Size] = first_size(source.examples())
     while True:

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.cache.decoding import WORTH_PROCESSES_BYTES, Size, decode_all
-from trainer.data.pixel_request import Request
+from trainer.data.perceptual_hash import HASH_WORDS, group_near_duplicates
+from trainer.data.pixel_request import PixelRequest
 from trainer.data.progress import track
 from trainer.data.sources.base import SPLITS, Example, Source
-from trainer.data.splits import LOOK_WORDS, find_twins
 from trainer.errors import InputError
 from trainer.images.pixels import PixelSpec
 from trainer.machine import available_cpus
@@ -49,14 +49,14 @@ def write_images(
     folder: Path,
     source: Source,
     pixels: PixelSpec,
-    request: Request,
+    request: PixelRequest,
     expected: Set[Size],
     progress: bool | None,
 ) -> None:
     """Decode all of `source` into `folder`. Raises OtherSizes as soon as an image does not fit `pixels`."""
     labels: list[int] = []
     contents: list[NDArray[np.uint64]] = [np.empty(0, np.uint64)]
-    looks: list[NDArray[np.uint64]] = [np.empty((0, LOOK_WORDS), np.uint64)]
+    looks: list[NDArray[np.uint64]] = [np.empty((0, HASH_WORDS), np.uint64)]
     names: list[str] = []
     splits: Counter[str] = Counter()
     sizes: Counter[Size] = Counter()
@@ -70,8 +70,8 @@ def write_images(
                 raise OtherSizes(expected | decoded.sizes.keys())
             file.write(decoded.images.data)
             digest.update(decoded.images.data)
-            contents.append(decoded.contents)
-            looks.append(decoded.looks)
+            contents.append(decoded.content_hashes)
+            looks.append(decoded.perceptual_hashes)
             sizes.update(decoded.sizes)
             for position, example in enumerate(chunk):
                 if position in decoded.rejected:
@@ -84,7 +84,11 @@ def write_images(
     _judge(source, rejected, table[: splits["train"]])
     hashes = np.concatenate(contents)
     all_looks = np.concatenate(looks)
-    for name, array in (("contents", hashes), ("looks", all_looks), ("twins", find_twins(hashes, all_looks))):
+    for name, array in (
+        ("contents", hashes),
+        ("looks", all_looks),
+        ("twins", group_near_duplicates(hashes, all_looks)),
+    ):
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
     np.save(folder / "labels.npy", table, allow_pickle=False)
     (folder / "names.json").write_text(json.dumps(names), encoding="utf-8")

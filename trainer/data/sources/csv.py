@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from trainer.config import slug
 from trainer.data.sources.base import SPLIT_NAMES, SPLITS, Example
 from trainer.errors import InputError, choose
+from trainer.names import slug
 
 log = logging.getLogger("trainer")
 
@@ -61,12 +61,12 @@ class CsvSource:
     UTF-8, with or without a byte order mark; commas, semicolons or tabs. Without a column of splits everything is
     train. A row that stands there twice counts once and is counted as ignored. Raises InputError, with the row,
     for a missing column, label or file, a path that leaves the table's folder, a split that is none, or one image with
-    two labels or splits; and `to_learn`, for fewer than two classes, or a class in val or test that is not in train.
+    two labels or splits; and `for_training`, for fewer than two classes, or a class in val or test that is not in train.
     """
 
     default_normalize = "none"
 
-    def __init__(self, rest: str, *, to_learn: bool = True) -> None:
+    def __init__(self, rest: str, *, for_training: bool = True) -> None:
         file, self._columns = parse_csv_spec(rest)
         self._file = file.resolve()
         query = "&".join(f"{key}={quote(self._columns[key], safe='')}" for key in COLUMNS if key in self._columns)
@@ -78,7 +78,7 @@ class CsvSource:
         except OSError as error:
             raise InputError(f"--dataset: {self._file} cannot be read: {error.strerror}") from error
         rows = self._unique(self._rows(data))
-        self.class_names = self._labels(rows, to_learn)
+        self.class_names = self._labels(rows, for_training)
         digest = hashlib.sha256(os.fsencode(self.spec) + b"\0" + data)
         label_of = {name: label for label, name in enumerate(self.class_names)}
         # Stable: within a split in the table's order.
@@ -166,11 +166,11 @@ class CsvSource:
             log.warning("%s: %d rows stand there twice and count once", self._file, self.ignored)
         return list(first.values())
 
-    def _labels(self, rows: list[Row], to_learn: bool) -> tuple[str, ...]:
-        labels = tuple(sorted({row.label for row in rows if row.split == "train" or not to_learn}))
-        if not to_learn and not labels:
+    def _labels(self, rows: list[Row], for_training: bool) -> tuple[str, ...]:
+        labels = tuple(sorted({row.label for row in rows if row.split == "train" or not for_training}))
+        if not for_training and not labels:
             raise InputError(f"--dataset: {self._file} has no images")
-        if to_learn and len(labels) < 2:
+        if for_training and len(labels) < 2:
             found = f"only one label, {labels[0]!r}," if labels else "no images"
             where = " for train" if any(row.split != "train" for row in rows) else ""
             raise InputError(f"--dataset: {self._file} has {found}{where} where at least two labels are expected")

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer.config import slug
 from trainer.data.sources.base import SPLIT_NAMES, SPLITS, Example
 from trainer.data.sources.image_files import IMAGE_SUFFIXES, is_image_file, is_junk, suffix
 from trainer.errors import InputError
+from trainer.names import slug
 
 log = logging.getLogger("trainer")
 
@@ -24,15 +24,15 @@ class FolderSource:
     Hidden files and folders, what network disks and operating systems leave, and files that are no images by
     their suffix (by their bytes, where they have none) are ignored and counted; the latter with a warning.
     Raises InputError for a folder that cannot be read, no images, two class folders whose names look alike, or
-    divisions that are called neither train, val nor test; and `to_learn`, for fewer than two classes, a class without
+    divisions that are called neither train, val nor test; and `for_training`, for fewer than two classes, a class without
     images, a class in val or test that train does not have, or val or test without train.
     """
 
     default_normalize = "none"
 
-    def __init__(self, path: Path, *, to_learn: bool = True) -> None:
+    def __init__(self, path: Path, *, for_training: bool = True) -> None:
         root = path.resolve()
-        self._to_learn = to_learn
+        self._to_learn = for_training
         self.spec = f"folder:{root}"
         self.name = slug(root.name)
         self.ignored = 0

@@ -18,16 +18,16 @@ WELL_KNOWN = (
 )
 
 
-def open_source(spec: str, data_dir: Path | None = None, *, to_learn: bool = True) -> Source:
+def open_source(spec: str, data_dir: Path | None = None, *, for_training: bool = True) -> Source:
     """The source that `spec` names; `data_dir` is where prepared TFDS datasets lie.
 
-    Not `to_learn`: a single class will do, and no split is asked for, as a model that exists is measured on all.
+    Not `for_training`: a single class will do, and no split is asked for, as a model that exists is measured on all.
     Raises InputError where the spec cannot be read, or what it names is not there or not usable.
     """
     check_spec(spec, data_dir)
     kind, _, rest = spec.partition(":")
     if kind == "tfds":
-        return TfdsSource(rest, data_dir, to_learn=to_learn)
+        return TfdsSource(rest, data_dir, for_training=for_training)
     if kind == "builtin":
         from trainer.data.sources.digits import DigitsSource
 
@@ -35,10 +35,10 @@ def open_source(spec: str, data_dir: Path | None = None, *, to_learn: bool = Tru
     if kind == "csv":
         from trainer.data.sources.csv import CsvSource
 
-        return CsvSource(rest, to_learn=to_learn)
+        return CsvSource(rest, for_training=for_training)
     from trainer.data.sources.folder import FolderSource
 
-    return FolderSource(_path(spec), to_learn=to_learn)
+    return FolderSource(_path(spec), for_training=for_training)
 
 
 def check_spec(spec: str, data_dir: Path | None = None) -> None:

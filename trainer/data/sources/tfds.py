@@ -27,12 +27,12 @@ class TfdsSource:
 
     The encoded images are handed on as they are: TFDS does not decode them. Class names keep the order of
     its ClassLabel. Raises InputError where the name is unknown, the dataset is not prepared, or it has no image,
-    class label or split that is read (`to_learn`: train).
+    class label or split that is read (`for_training`: train).
     """
 
     ignored = 0
 
-    def __init__(self, name: str, data_dir: Path | None = None, *, to_learn: bool = True) -> None:
+    def __init__(self, name: str, data_dir: Path | None = None, *, for_training: bool = True) -> None:
         match = re.fullmatch(r"(\w+)(/[^:/]+)?(:\d+\.\d+\.\d+)?", name)
         if not match:
             raise InputError(
@@ -53,7 +53,7 @@ class TfdsSource:
         if len(self.class_names) < 2:
             raise InputError(f"--dataset: {self.spec} has {len(self.class_names)} classes; at least 2 are expected")
         self._splits = [name for split in SPLITS for name in info.splits if SPLIT_NAMES.get(name) == split]
-        if "train" not in self._splits and (to_learn or not self._splits):
+        if "train" not in self._splits and (for_training or not self._splits):
             raise InputError(f"--dataset: {self.spec} has no train split, only {', '.join(info.splits)}")
         digest = hashlib.sha256(self.spec.encode())
         for file in sorted(Path(self._builder.data_dir).iterdir()):
