@@ -23,13 +23,13 @@ def test_evaluate() -> None:
     assert evaluation.bin_counts.sum() == 5
 
 
-def test_a_class_without_examples_has_a_recall_of_zero() -> None:
+def test_class_without_examples_has_recall_0() -> None:
     evaluation = metrics.evaluate(LABELS[:4], PROBABILITIES[:4])
     assert evaluation.confusion.tolist() == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
     np.testing.assert_allclose(evaluation.recall, [1 / 2, 1, 0])
 
 
-def test_what_an_accuracy_is_worth() -> None:
+def test_guess_accuracy_and_interval() -> None:
     evaluation = metrics.evaluate(LABELS, PROBABILITIES)
     assert evaluation.images == 5
     assert evaluation.guess_accuracy == pytest.approx(2 / 5)
@@ -38,7 +38,7 @@ def test_what_an_accuracy_is_worth() -> None:
 
 
 def test_calibration_error_by_hand() -> None:
-    # Ten answers that are 95 % sure, eight of them right.
+    # Ten predictions with a probability of 95 %, eight of them correct.
     probabilities = np.tile(np.array([[0.95, 0.05]], np.float32), (10, 1))
     evaluation = metrics.evaluate(np.array([0] * 8 + [1] * 2, np.int32), probabilities)
     assert evaluation.calibration_error == pytest.approx(0.15, abs=1e-6)
@@ -46,20 +46,20 @@ def test_calibration_error_by_hand() -> None:
     assert perfect.calibration_error == 0
 
 
-def test_a_probability_of_zero_is_no_infinite_loss() -> None:
+def test_probability_0_gives_a_finite_loss() -> None:
     evaluation = metrics.evaluate(np.array([1], np.int32), np.array([[1.0, 0.0]], np.float32))
     assert np.isfinite(evaluation.loss)
     assert evaluation.loss > 80
 
 
-def test_answers_that_are_not_finite_show_in_the_loss() -> None:
+def test_probabilities_that_are_not_finite_show_in_the_loss() -> None:
     evaluation = metrics.evaluate(np.array([1], np.int32), np.array([[np.nan, np.nan]], np.float32))
     assert not np.isfinite(evaluation.loss)
 
 
-def test_worst_are_the_most_confident_mistakes() -> None:
-    assert metrics.worst(LABELS, PROBABILITIES, 5).tolist() == [1, 4]
-    assert metrics.worst(LABELS, PROBABILITIES, 1).tolist() == [1]
+def test_most_confident_mistakes() -> None:
+    assert metrics.most_confident_mistakes(LABELS, PROBABILITIES, 5).tolist() == [1, 4]
+    assert metrics.most_confident_mistakes(LABELS, PROBABILITIES, 1).tolist() == [1]
 
 
 def test_to_dict_is_plain_json() -> None:
@@ -68,15 +68,23 @@ def test_to_dict_is_plain_json() -> None:
     assert values["classes"]["b c"] == {"images": 2, "precision": 2 / 3, "recall": 1.0}
 
 
-def test_labels_that_are_likely_wrong() -> None:
+def test_label_issues_are_more_than_the_probabilities_predict() -> None:
     labels = np.arange(200, dtype=np.int32) % 10
     probabilities = np.full((200, 10), 0.001, np.float32)
     probabilities[np.arange(200), labels] = 0.991
-    assert metrics.mislabelled(labels, probabilities) == 0
+    assert metrics.count_test_label_issues(labels, probabilities) == 0
     wrong = labels.copy()
     wrong[:20] = (labels[:20] + 1) % 10
-    assert metrics.mislabelled(wrong, probabilities) == 20
+    assert metrics.count_test_label_issues(wrong, probabilities) == 20
     wrong[3:] = labels[3:]
-    assert metrics.mislabelled(wrong, probabilities) == 0  # it promised that of 200 two are not what they look like
-    # An undecided model finds nothing impossible.
-    assert metrics.mislabelled(wrong, np.full((200, 10), 0.1, np.float32)) == 0
+    assert metrics.count_test_label_issues(wrong, probabilities) == 0  # its probabilities predict 2 of 200
+    # An undecided model rules out no class.
+    assert metrics.count_test_label_issues(wrong, np.full((200, 10), 0.1, np.float32)) == 0
+
+
+def test_most_confused_classes() -> None:
+    truth = np.array([0, 0, 0, 1, 1, 2, 2], np.int32)
+    predicted = np.array([0, 2, 2, 1, 0, 2, 2])
+    evaluation = metrics.evaluate(truth, np.eye(3, dtype=np.float32)[predicted])
+    assert metrics.most_confused(evaluation, 3) == [(0, 2, 2, 3), (1, 0, 1, 2)]
+    assert metrics.most_confused(evaluation, 1) == [(0, 2, 2, 3)]

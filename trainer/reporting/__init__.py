@@ -1,1 +1,1 @@
-"""What is measured and shown of a model: metrics, figures, the report."""
+"""Metrics of a model, and what is shown of them: figures, verdict and advice, report page."""

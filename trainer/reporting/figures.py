@@ -1,4 +1,4 @@
-"""The report's pictures, drawn with matplotlib. Its colours (Okabe and Ito) the colour-blind tell apart."""
+"""Figures of the report, drawn with matplotlib in colours that colour-blind readers can distinguish (Okabe and Ito)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from trainer.images.encode import encode_png
+from trainer.reporting.fonts import drawable_names
 from trainer.reporting.metrics import CALIBRATION_BINS, Evaluation, Mistake
 
 if TYPE_CHECKING:
@@ -17,13 +18,12 @@ if TYPE_CHECKING:
     from trainer.reporting.learning_curve import LearningCurve
 
 BLUE, ORANGE, GRAY = "#0072B2", "#D55E00", "#999999"
-MAX_CELLS_WITH_NUMBERS = 20  # classes, up to which the confusion matrix has room for figures
+MAX_CLASSES_WITH_COUNTS = 20  # up to which the cells of the confusion matrix show their count
 MAX_BARS = 40  # classes, above which only the weakest have bars
-MAX_LETTERS = 24  # of a class name
-DPI = 144  # sharp on a screen of a high resolution
-WIDTH = 5.5  # inches: so narrow that a telephone's screen leaves the letters legible
-NORMAL_95 = 1.96  # standard errors on either side hold 95 %
-TELLING_ANSWERS = 5  # in a bin of the calibration curve; the share of right ones among fewer says nothing
+DPI = 144  # sharp on a high-resolution screen
+WIDTH = 5.5  # inches; narrow enough for legible text on a phone
+NORMAL_95 = 1.96  # standard errors on either side of the mean in a 95 % interval
+MIN_BIN_PREDICTIONS = 5  # in a bin of the calibration curve; the accuracy of fewer says nothing
 
 
 def draw(
@@ -33,12 +33,12 @@ def draw(
     mistakes: Sequence[Mistake],
     curve: LearningCurve | None = None,
 ) -> dict[str, bytes]:
-    """Name → PNG file. Learning curves need a `history` of epochs, and what more images would bring a `curve`."""
+    """Name → PNG file. The training curves need a `history` of epochs, `more_images` a learning `curve`."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    fonts, names = _drawable(class_names)
-    pictures = {}
+    fonts, names = drawable_names(class_names)
+    files = {}
     with matplotlib.rc_context({"font.family": fonts}):
         figures = {
             "confusion": _confusion(names, evaluation),
@@ -47,24 +47,24 @@ def draw(
             "mistakes": _mistakes(names, mistakes),
         }
         if history:
-            figures["learning_curves"] = _learning_curves(history)
+            figures["learning_curves"] = _training_curves(history)
         if curve:
             figures["more_images"] = _more_images(curve)
         for name, figure in figures.items():
             canvas: Any = FigureCanvasAgg(figure)
-            canvas.draw()  # not `savefig`, which lays out and draws everything twice
-            pictures[name] = encode_png(np.asarray(canvas.buffer_rgba())[:, :, :3])
-    return pictures
+            canvas.draw()  # `savefig` would lay out and draw everything twice
+            files[name] = encode_png(np.asarray(canvas.buffer_rgba())[:, :, :3])
+    return files
 
 
 def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
-    # Not pyplot: it keeps every figure alive and looks for a screen.
+    # Not pyplot, which keeps every figure alive and looks for a display.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, layout=layout)
 
 
-def _learning_curves(history: Sequence[Mapping[str, float]]) -> Figure:
+def _training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     figure = _figure(WIDTH, 6.5)
     loss, accuracy = figure.subplots(2, 1)
     epochs = [entry["epoch"] for entry in history]
@@ -97,7 +97,7 @@ def _more_images(curve: LearningCurve) -> Figure:
         low, high = (accuracy[-1] + 100 * end for end in curve.doubling)
         axes.plot([images[-1], 2 * images[-1]], [accuracy[-1], (low + high) / 2], "--", color=ORANGE)
         axes.vlines(2 * images[-1], low, high, color=ORANGE, linewidth=6, label="likely with twice as many")
-    axes.set(xlabel="training images", ylabel="right on validation (%)", xlim=(0, None))
+    axes.set(xlabel="training images", ylabel="validation accuracy (%)", xlim=(0, None))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
@@ -110,12 +110,12 @@ def _confusion(class_names: Sequence[str], evaluation: Evaluation) -> Figure:
     figure = _figure(side + 1, side)
     axes = figure.subplots()
     shares = evaluation.confusion / np.maximum(evaluation.confusion.sum(1, keepdims=True), 1)
-    # Not a linear scale: mistakes are rare, and one in a hundred should show.
+    # Square-root scale: mistakes are rare, and one in a hundred should be visible.
     image = axes.imshow(100 * shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=100))
-    axes.set(title="Which class is taken for which", xlabel="prediction", ylabel="truth")
+    axes.set(title="Confusion matrix", xlabel="prediction", ylabel="truth")
     _name_ticks(axes, class_names, x=True)
     _name_ticks(axes, class_names, x=False)
-    if len(class_names) <= MAX_CELLS_WITH_NUMBERS:
+    if len(class_names) <= MAX_CLASSES_WITH_COUNTS:
         size = 12 if len(class_names) <= 10 and evaluation.confusion.max() < 1000 else 8
         for (row, column), count in np.ndenumerate(evaluation.confusion):
             if count:
@@ -126,22 +126,24 @@ def _confusion(class_names: Sequence[str], evaluation: Evaluation) -> Figure:
 
 
 def _per_class(class_names: Sequence[str], evaluation: Evaluation) -> Figure:
-    """Horizontal bars, as wide for a hundred classes as for two: on a telephone, too, the names can be read."""
+    """Horizontal bars: the figure is as wide for a hundred classes as for two, so that a phone shows legible names."""
     title, shown = "Per class", np.arange(len(class_names))
     if len(class_names) > MAX_BARS:
         title = f"The {MAX_BARS} weakest of {len(class_names)} classes"
         shown = np.argsort(evaluation.recall, kind="stable")[:MAX_BARS]
-    figure = _figure(WIDTH, 1.6 + (0.4 if len(shown) <= MAX_CELLS_WITH_NUMBERS else 0.25) * len(shown))
+    figure = _figure(WIDTH, 1.6 + (0.4 if len(shown) <= MAX_CLASSES_WITH_COUNTS else 0.25) * len(shown))
     axes = figure.subplots()
-    places = np.arange(len(shown))
+    positions = np.arange(len(shown))
     axes.barh(
-        places - 0.2, 100 * evaluation.precision[shown], 0.4, color=BLUE, label="precision (right, when it says so)"
+        positions - 0.2,
+        100 * evaluation.precision[shown],
+        0.4,
+        color=BLUE,
+        label="precision (correct, of predicted)",
     )
-    axes.barh(
-        places + 0.2, 100 * evaluation.recall[shown], 0.4, color=ORANGE, label="recall (found, of those there are)"
-    )
+    axes.barh(positions + 0.2, 100 * evaluation.recall[shown], 0.4, color=ORANGE, label="recall (found, of existing)")
     axes.set(title=title, xlabel="%", ylabel="class", xlim=(0, 100), ylim=(len(shown) - 0.4, -0.6))
-    axes.set_yticks(places, [class_names[int(index)] for index in shown])
+    axes.set_yticks(positions, [class_names[int(index)] for index in shown])
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside lower center")
     return figure
@@ -151,7 +153,7 @@ def _calibration(evaluation: Evaluation) -> Figure:
     figure = _figure(WIDTH, 5)
     axes = figure.subplots()
     filled = evaluation.bin_counts > 0
-    telling = evaluation.bin_counts >= TELLING_ANSWERS
+    sufficient = evaluation.bin_counts >= MIN_BIN_PREDICTIONS
     edges = (np.arange(CALIBRATION_BINS) + 0.5) * 100 / CALIBRATION_BINS
     axes.bar(
         edges[filled],
@@ -159,20 +161,20 @@ def _calibration(evaluation: Evaluation) -> Figure:
         100 / CALIBRATION_BINS,
         color=GRAY,
         alpha=0.4,
-        label="share of the answers",
+        label="share of the predictions",
     )
     axes.plot([0, 100], [0, 100], "--", color="black", linewidth=1, label="perfectly calibrated")
     axes.plot(
-        100 * evaluation.bin_confidence[telling],
-        100 * evaluation.bin_accuracy[telling],
+        100 * evaluation.bin_confidence[sufficient],
+        100 * evaluation.bin_accuracy[sufficient],
         "o-",
         color=BLUE,
         label="model",
     )
     axes.set(
         title=f"Calibration (expected error {100 * evaluation.calibration_error:.1f} %)",
-        xlabel="probability that it gives (%)",
-        ylabel="right answers (%)",
+        xlabel="predicted probability (%)",
+        ylabel="correct predictions (%)",
         xlim=(0, 100),
         ylim=(0, 102),
     )
@@ -184,7 +186,7 @@ def _mistakes(class_names: Sequence[str], mistakes: Sequence[Mistake]) -> Figure
     columns = 4
     rows = max(1, -(-len(mistakes) // columns))
     height = 2.6 * rows + 0.6
-    figure = _figure(2.3 * columns, height, layout=None)  # a layout of so many panels takes longer than all the rest
+    figure = _figure(2.3 * columns, height, layout=None)  # the layout of so many panels would take longer than all else
     figure.suptitle("The most confident mistakes" if mistakes else "No mistakes", y=1 - 0.2 / height)
     grid = {"left": 0.02, "right": 0.98, "bottom": 0.1 / height, "top": 1 - 0.9 / height, "hspace": 0.3}
     panels = figure.subplots(rows, columns, squeeze=False, gridspec_kw=grid).flat
@@ -193,52 +195,19 @@ def _mistakes(class_names: Sequence[str], mistakes: Sequence[Mistake]) -> Figure
     for axes, mistake in zip(figure.axes, mistakes, strict=False):
         image = mistake.image[:, :, 0] if mistake.image.shape[2] == 1 else mistake.image
         axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-        truth, answer = class_names[mistake.true], class_names[mistake.predicted]
-        axes.set_title(f"{truth}, taken for\n{answer} ({100 * mistake.probability:.0f} %)", fontsize=8)
+        truth, predicted = class_names[mistake.true], class_names[mistake.predicted]
+        axes.set_title(f"{truth}, taken for\n{predicted} ({100 * mistake.probability:.0f} %)", fontsize=8)
     return figure
 
 
 def _name_ticks(axes: Axes, class_names: Sequence[str], *, x: bool) -> None:
-    """Class names at the ticks: every one of up to 100 (small ones above 40), else some."""
+    """Class names at the ticks: all of up to 100 classes (in small type above 40), every n-th of more."""
     every = -(-len(class_names) // 100)
     size = 10 if len(class_names) <= 40 else 7
-    places = list(range(0, len(class_names), every))
-    names = [class_names[place] for place in places]
+    positions = list(range(0, len(class_names), every))
+    names = [class_names[position] for position in positions]
     long = max(map(len, names)) > 3
     if x:
-        axes.set_xticks(places, names, rotation=60 if long else 0, ha="right" if long else "center", fontsize=size)
+        axes.set_xticks(positions, names, rotation=60 if long else 0, ha="right" if long else "center", fontsize=size)
     else:
-        axes.set_yticks(places, names, fontsize=size)
-
-
-def _drawable(class_names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Font families that between them have the letters of `class_names`, and the names as they can be drawn.
-
-    A label with a letter that no installed font has (a Chinese one, for example) shows `?` for it and begins with
-    the label's index, to be told from others; a long one is cut; `$` is no mathematics.
-    """
-    from matplotlib.font_manager import fontManager, get_font
-
-    fonts = ["DejaVu Sans"]  # comes with matplotlib, and has Latin, Greek, Cyrillic and Arabic letters
-    missing = set("".join(class_names))
-    regular = [font for font in fontManager.ttflist if font.style == "normal" and font.weight == 400]
-    for entry in sorted(regular, key=lambda font: (font.name not in fonts, font.name)):
-        font = get_font(entry.fname)
-        letters = font.get_charmap()
-        found = {letter for letter in missing if ord(letter) in letters}
-        # Coloured pictures cannot be drawn; the last resort has every letter, as an empty box.
-        if found and font.scalable and not entry.name.startswith("Last Resort"):
-            missing -= found
-            if entry.name not in fonts:
-                fonts.append(entry.name)
-        if not missing:
-            break
-    names = []
-    for index, label in enumerate(class_names):
-        name = "".join("?" if letter in missing else letter for letter in label)
-        if name != label:
-            name = f"{index}: {name}"
-        if len(name) > MAX_LETTERS:
-            name = f"{name[: MAX_LETTERS - 1]}…"
-        names.append(name.replace("$", r"\$"))
-    return fonts, names
+        axes.set_yticks(positions, names, fontsize=size)

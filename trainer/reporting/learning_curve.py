@@ -1,11 +1,10 @@
-"""What more training images would bring: accuracy by their number, as it was measured, and what follows from it.
+"""Learning curve: accuracy by number of training images, and its extrapolation to twice as many.
 
-The law is the one that learning curves have been found to follow: the share of mistakes falls with a power of the
-number of training images, down to a floor (Figueroa et al., "Predicting sample size required for classification
-performance", 2012; Hestness et al., "Deep Learning Scaling is Predictable, Empirically", 2017). Four sizes do not tell
-the floor, so both ends are asked. Without a floor, the next doubling saves the same share of the mistakes as the last
-one: the most. Where mistakes above the floor go with one over the number, it saves half as many as the last one: the
-least.
+The share of mistakes falls with a power of the number of training images, down to a floor (Figueroa et al., "Predicting
+sample size required for classification performance", 2012; Hestness et al., "Deep Learning Scaling is Predictable,
+Empirically", 2017). Four sizes do not determine the floor, so two bounds are computed. Upper bound: without a floor,
+the next doubling saves the same share of the mistakes as the last one. Lower bound: where the mistakes above the floor
+are proportional to one over the number of images, it saves half as many as the last one.
 """
 
 from __future__ import annotations
@@ -16,65 +15,68 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLES = 4000  # of what may have been measured on other images, for the ranges
-LIKELY = (10, 90)  # percentiles
-OFF_THE_LAW = 3  # standard errors between a point and the law, from which on the law says nothing
-TELLING_IMAGES = 100  # validation images, below which nothing is said of twice as many
-WORTH = 0.01  # accuracy, 0..1; less is hardly worth the work of doubling
-NOTHING = 0.0005  # accuracy that reads as 0.0 points
+SAMPLES = 4000  # of the accuracies that other images might have given, for the interval
+LIKELY_PERCENTILES = (10, 90)
+MAX_DEVIATION = 3  # standard errors between a point and the power law; beyond, nothing is extrapolated
+MIN_VAL_IMAGES = 100  # with fewer validation images, nothing is extrapolated
+MIN_USEFUL_GAIN = 0.01  # accuracy, 0..1; less is hardly worth the work of doubling
+MIN_VISIBLE_GAIN = 0.0005  # accuracy, 0..1; less reads as 0.0 points
 
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """The accuracy of a head on fixed features with P growing shares of the training images, the last being all.
+    """Validation results of linear probes that were fitted on P growing subsets of the training images.
 
-    The smaller shares were drawn D times. All heads name the same V validation images.
+    The last subset has all images; each smaller one was drawn D times. All probes predict the same V validation images.
     """
 
-    images: tuple[int, ...]  # [P] training images
-    right: NDArray[np.bool_]  # [P,D,V], whether a validation image was named right; the draws of the last are all alike
+    images: tuple[int, ...]  # [P], number of training images
+    correct: NDArray[np.bool_]  # [P,D,V], whether the prediction was correct; the last subset has D equal draws
 
     @property
     def accuracies(self) -> NDArray[np.float64]:
-        """Of each draw, [P,D], 0..1."""
-        return self.right.mean(2)
+        """Accuracy of each draw, [P,D], 0..1."""
+        return self.correct.mean(2)
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
-        """[P], 0..1."""
+        """Mean accuracy over the draws, [P], 0..1."""
         return self.accuracies.mean(1)
 
     @property
     def errors(self) -> NDArray[np.float64]:
-        """The standard error of each accuracy, [P]."""
+        """Standard error of each mean accuracy, [P]."""
         return np.sqrt(np.diag(self._covariance))
 
     @cached_property
     def doubling(self) -> tuple[float, float] | None:
-        """Where the accuracy gained by twice as many images likely lies; None where the measured says too little."""
-        if self.right.shape[2] < TELLING_IMAGES or not self._follows_law:
+        """Likely interval of the accuracy gained by twice as many images; None where the measurements are too few."""
+        if self.correct.shape[2] < MIN_VAL_IMAGES or not self._follows_law:
             return None
         exponent, _ = self._fit(self._samples)
         mistakes = 1 - self._samples[:, -1]
-        luck = np.random.default_rng(1).normal(scale=np.sqrt(self._draw_variance / 2), size=SAMPLES)
-        most = mistakes * (1 - 2.0**-exponent) + luck
-        least = mistakes * (2.0**exponent - 1) / 2 + luck
-        low, high = np.percentile(np.minimum(most, least), LIKELY[0]), np.percentile(np.maximum(most, least), LIKELY[1])
+        draw_noise = np.random.default_rng(1).normal(scale=np.sqrt(self._draw_variance / 2), size=SAMPLES)
+        upper = mistakes * (1 - 2.0**-exponent) + draw_noise
+        lower = mistakes * (2.0**exponent - 1) / 2 + draw_noise
+        low = np.percentile(np.minimum(upper, lower), LIKELY_PERCENTILES[0])
+        high = np.percentile(np.maximum(upper, lower), LIKELY_PERCENTILES[1])
         return float(low), float(high)
 
     @property
     def rises(self) -> bool:
-        """Whether twice as many images likely bring something."""
-        return self.doubling is not None and self.doubling[0] >= NOTHING and self.doubling[1] >= WORTH
+        """Whether twice as many images likely improve the accuracy."""
+        return (
+            self.doubling is not None and self.doubling[0] >= MIN_VISIBLE_GAIN and self.doubling[1] >= MIN_USEFUL_GAIN
+        )
 
     @property
     def flat(self) -> bool:
-        """Whether twice as many images likely bring nothing worth the work."""
-        return self.doubling is not None and self.doubling[1] < WORTH
+        """Whether twice as many images likely gain less than MIN_USEFUL_GAIN."""
+        return self.doubling is not None and self.doubling[1] < MIN_USEFUL_GAIN
 
     @property
-    def in_words(self) -> str:
-        """What was measured and what follows from it: a sentence without its full stop."""
+    def summary(self) -> str:
+        """Measurement and extrapolation in one sentence, without its full stop."""
         half = int(np.abs(np.array(self.images) / self.images[-1] - 0.5).argmin())
         return (
             f"with {self.images[half]:,} of the {self.images[-1]:,} training images {_percent(self.accuracy[half])} of "
@@ -83,7 +85,7 @@ class LearningCurve:
 
     @property
     def outlook(self) -> str:
-        """What follows for twice as many images: a clause."""
+        """Expected gain of twice as many images: a clause."""
         if self.doubling is None:
             return "what more would bring cannot be told from so few, or from a curve like this"
         low, high = (f"{100 * end:.1f}" for end in self.doubling)
@@ -95,31 +97,31 @@ class LearningCurve:
 
     @property
     def _draw_variance(self) -> float:
-        """How much the accuracy with all images differs from one set of so many images to another.
+        """Variance of the accuracy with all images over other training sets of that size.
 
-        A mean of a share p of n values, drawn without replacement, has 1/p - 1 times the variance of the mean of n.
+        The mean of a share p of n values, drawn without replacement, has 1/p - 1 times the variance of the mean of n.
         """
         shares = np.array(self.images[:-1]) / self.images[-1]
         return float((self.accuracies[:-1].var(1, ddof=1) / (1 / shares - 1)).mean())
 
     @property
     def _covariance(self) -> NDArray[np.float64]:
-        """Of the accuracies, [P,P]: the validation images are a draw, and so are the shares, each within the next."""
+        """Covariance of the accuracies, [P,P]: validation images are sampled, and so are the (nested) subsets."""
         images = np.array(self.images)
         larger = np.maximum.outer(images, images) / images[-1]
-        draws = self._draw_variance * (1 / larger - 1) / self.right.shape[1]
-        return np.cov(self.right.mean(1), bias=True) / self.right.shape[2] + draws
+        draws = self._draw_variance * (1 / larger - 1) / self.correct.shape[1]
+        return np.cov(self.correct.mean(1), bias=True) / self.correct.shape[2] + draws
 
     @cached_property
     def _samples(self) -> NDArray[np.float64]:
-        """Accuracies that might have been measured as well, [SAMPLES,P]."""
+        """Accuracies that could have been measured as well, [SAMPLES,P]."""
         random = np.random.default_rng(0)
         samples = random.multivariate_normal(self.accuracy, self._covariance, size=SAMPLES, method="eigh")
         return np.clip(samples, 0, 1)
 
     def _fit(self, accuracies: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The power law without a floor through accuracies [N,P]: its exponents [N], and how far it is off [N,P]."""
-        smallest = 0.5 / self.right.shape[2]  # half a mistake: its logarithm is asked
+        """Fit a power law without a floor to accuracies [N,P]: exponents [N] and residuals [N,P]."""
+        smallest = 0.5 / self.correct.shape[2]  # half a mistake, as zero has no logarithm
         logs = np.log(np.maximum(1 - accuracies, smallest))
         sizes = np.log(np.array(self.images))
         sizes -= sizes.mean()
@@ -129,10 +131,10 @@ class LearningCurve:
 
     @property
     def _follows_law(self) -> bool:
-        """Whether no point is further from the law than chance explains."""
-        off = self._fit(self.accuracy[None])[1][0]
+        """Whether chance explains the distance of every point from the power law."""
+        residuals = self._fit(self.accuracy[None])[1][0]
         noise = self._fit(self._samples)[1].std(0)
-        return bool((np.abs(off) <= OFF_THE_LAW * noise + 1e-9).all())
+        return bool((np.abs(residuals) <= MAX_DEVIATION * noise + 1e-9).all())
 
 
 def _percent(share: float) -> str:

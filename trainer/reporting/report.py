@@ -1,8 +1,7 @@
-"""The report: pictures, and one page with all of them."""
+"""The report: figures as PNG files, and one HTML page that contains them."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,151 +9,129 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.images.encode import encode_png
-from trainer.images.heat import overlay
-from trainer.reporting.advice import Judgement, in_100
-from trainer.reporting.figures import TELLING_ANSWERS, draw
+from trainer.console import format_duration
+from trainer.images.encode import data_uri, encode_png
+from trainer.images.saliency import overlay
+from trainer.reporting.advice import Judgement
+from trainer.reporting.advice.verdict import in_100
+from trainer.reporting.figures import MIN_BIN_PREDICTIONS, draw
 from trainer.reporting.learning_curve import LearningCurve
-from trainer.reporting.metrics import FEW_TEST_IMAGES, Evaluation, Mistake, Trust
+from trainer.reporting.metrics import FEW_TEST_IMAGES, WELL_CALIBRATED, Evaluation, Mistake, Trust, most_confused
 from trainer.reporting.templates import render
 
-WELL_CALIBRATED = 0.03  # calibration error, up to which a probability can be taken at its word
 PAGE = "report.html"
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
+CONFUSED_PAIRS = 3  # that are named
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What a report is about; `evaluation`, beside it, is on the test images."""
+class ReportFacts:
+    """Facts about a model and its training that a report shows beside the `evaluation` on test images."""
 
-    name: str  # the model's, or its tag
+    name: str  # of the model or its tag
     dataset: str  # a spec
-    command: str  # what the report comes from
+    command: str  # that wrote the report
     class_names: Sequence[str]
-    tested: str  # what the test images are to the model: a clause
+    test_images_note: str  # how the test images relate to the model: a clause
     trained_on: str  # a spec
-    train_images: int | None  # None: it is not known
+    train_images: int | None  # None: unknown
     val_images: int
     val_accuracy: float | None  # 0..1; None without validation images
     judgement: Judgement
     trust: Trust | None  # None: a model without a threshold
-    asked: Mapping[str, str]  # the options that were asked for
-    settings: Mapping[str, str]  # all others
-    seconds: Mapping[str, float]  # by part of the work, and `all`; empty where the model is only measured
-    model_bytes: int  # of the file that is served
-    answer_s: float  # for one image, on this machine
+    given_options: Mapping[str, str]  # options of the command line
+    other_settings: Mapping[str, str]  # resolved values of all other options
+    seconds: Mapping[str, float]  # by stage, and `all`; empty where the model was measured only
+    model_bytes: int  # size of the file that is served
+    latency_s: float  # latency for one image on this machine
 
 
 def write(
     folder: Path,
-    subject: Subject,
+    facts: ReportFacts,
     *,
     evaluation: Evaluation,
     history: Sequence[Mapping[str, float]] | None,
     mistakes: Sequence[Mistake],
     curve: LearningCurve | None = None,
 ) -> dict[str, Path]:
-    """Write the pictures as PNG files into `folder`, and PAGE with all of them; name → path, the page as `page`.
+    """Write the figures as PNG files into `folder`, and PAGE with all of them; name → path, the page as `page`.
 
-    Learning curves need a `history` of epochs, and what more images would bring a `curve`.
+    The training curves need a `history` of epochs, the figure of more images a learning `curve`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = draw(subject.class_names, evaluation, history, mistakes, curve)
-    paths = {name: folder / f"{name}.png" for name in pictures}
-    for name, picture in pictures.items():
-        paths[name].write_bytes(picture)
-    page = _page(subject, evaluation, mistakes, pictures, curve)
+    figures = draw(facts.class_names, evaluation, history, mistakes, curve)
+    paths = {name: folder / f"{name}.png" for name in figures}
+    for name, png in figures.items():
+        paths[name].write_bytes(png)
     paths["page"] = folder / PAGE
-    paths["page"].write_text(page, encoding="utf-8")
+    paths["page"].write_text(_page(facts, evaluation, mistakes, figures, curve), encoding="utf-8")
     return paths
 
 
 def _page(
-    subject: Subject,
+    facts: ReportFacts,
     evaluation: Evaluation,
     mistakes: Sequence[Mistake],
-    pictures: Mapping[str, bytes],
+    figures: Mapping[str, bytes],
     curve: LearningCurve | None,
 ) -> str:
-    """HTML that needs nothing but itself. The mistakes are pictures of their own, which a narrow screen can wrap."""
-    class_names = subject.class_names
+    """Self-contained HTML. Each mistake is an image of its own, so that a narrow screen can wrap them."""
+    class_names = facts.class_names
     return render(
         TEMPLATE,
-        subject=subject,
+        facts=facts,
         classes=len(class_names),
         test_images=evaluation.images,
-        right=int(np.trace(evaluation.confusion)),
+        correct=int(np.trace(evaluation.confusion)),
         accuracy=evaluation.accuracy,
         interval=evaluation.accuracy_interval,
         guess_accuracy=evaluation.guess_accuracy,
         calibration_error=evaluation.calibration_error,
-        calibration=_calibration_in_words(evaluation),
+        calibration=describe_calibration(evaluation),
         in_100=in_100,
         confused=[
-            (class_names[truth], class_names[answer], *counts) for truth, answer, *counts in _most_confused(evaluation)
+            (class_names[truth], class_names[predicted], *counts)
+            for truth, predicted, *counts in most_confused(evaluation, CONFUSED_PAIRS)
         ],
-        pictures={name: _data_uri(png) for name, png in pictures.items()},
+        figures={name: data_uri(png) for name, png in figures.items()},
         mistakes=[
             (
                 mistake.name,
-                _data_uri(encode_png(mistake.image)),
-                _data_uri(encode_png(overlay(mistake.image, mistake.heat))),
+                data_uri(encode_png(mistake.image)),
+                data_uri(encode_png(overlay(mistake.image, mistake.saliency))),
                 class_names[mistake.true],
                 class_names[mistake.predicted],
                 mistake.probability,
             )
             for mistake in mistakes
         ],
-        curve=curve.in_words if curve else "",
-        telling_answers=TELLING_ANSWERS,
-        duration=_spoken(subject.seconds["all"]) if subject.seconds else None,
-        parts=_parts(subject.seconds),
+        curve=curve.summary if curve else "",
+        min_bin_predictions=MIN_BIN_PREDICTIONS,
+        duration=format_duration(facts.seconds["all"]) if facts.seconds else None,
+        stages=_stages(facts.seconds),
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     )
 
 
-def _parts(seconds: Mapping[str, float]) -> list[tuple[str, float, str]]:
-    """Part of the work, its share of all (0..1), its time in words; the longest first, what is in no part last."""
-    parts = sorted(((name, value) for name, value in seconds.items() if name != "all"), key=lambda part: -part[1])
-    rest = seconds.get("all", 0.0) - sum(value for _, value in parts)
-    named = [*parts, ("starting and the rest", rest)] if parts else []
-    return [(name, value / seconds["all"], _spoken(value)) for name, value in named]
+def _stages(seconds: Mapping[str, float]) -> list[tuple[str, float, str]]:
+    """Stage, its share of the time (0..1) and its duration; the longest first, time in no stage last."""
+    stages = sorted(((name, value) for name, value in seconds.items() if name != "all"), key=lambda stage: -stage[1])
+    rest = seconds.get("all", 0.0) - sum(value for _, value in stages)
+    named = [*stages, ("starting and the rest", rest)] if stages else []
+    return [(name, value / seconds["all"], format_duration(value)) for name, value in named]
 
 
-def _spoken(seconds: float) -> str:
-    """`0.3 s`, `45 s`, `3 min 20 s` or `2 h 5 min`."""
-    if seconds < 59.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    whole = round(seconds)
-    minutes = f"{whole // 60} min {whole % 60} s"
-    return minutes if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def _most_confused(evaluation: Evaluation, most: int = 3) -> list[tuple[int, int, int, int]]:
-    """Truth, wrong answer, how often, and of how many images; the most frequent first."""
-    wrong = evaluation.confusion * ~np.eye(len(evaluation.confusion), dtype=bool)
-    images = wrong.sum(1) + np.diag(evaluation.confusion)
-    places = [np.unravel_index(place, wrong.shape) for place in np.argsort(-wrong, axis=None, kind="stable")[:most]]
-    return [
-        (int(truth), int(answer), int(wrong[truth, answer]), int(images[truth]))
-        for truth, answer in places
-        if wrong[truth, answer]
-    ]
-
-
-def _calibration_in_words(evaluation: Evaluation) -> str:
+def describe_calibration(evaluation: Evaluation) -> str:
+    """Whether the probabilities of a model can be trusted: a clause."""
     if evaluation.images < FEW_TEST_IMAGES:
         return "too few test images to tell more"
     if evaluation.calibration_error <= WELL_CALIBRATED:
         return "well calibrated: a probability can be taken at its word"
-    promised = evaluation.bin_counts @ evaluation.bin_confidence / evaluation.bin_counts.sum()
+    mean_confidence = evaluation.bin_counts @ evaluation.bin_confidence / evaluation.bin_counts.sum()
     low, high = evaluation.accuracy_interval
-    if low <= promised <= high:
+    if low <= mean_confidence <= high:
         return "as far as so many test images tell, a probability can be taken at its word"
-    if promised > evaluation.accuracy:
-        return "too sure of itself: right less often than its probabilities say"
-    return "too modest: right more often than its probabilities say"
-
-
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+    if mean_confidence > evaluation.accuracy:
+        return "overconfident: right less often than its probabilities say"
+    return "underconfident: right more often than its probabilities say"

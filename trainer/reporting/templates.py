@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def render(template: Path, **values: object) -> str:
-    """The page of a template file, text escaped. Raises jinja2.UndefinedError for a value that is missing."""
+    """Render a template file to HTML with escaped text. Raises jinja2.UndefinedError for a missing value."""
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
