@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainer import artifact
-from trainer.data.manifest import DataIdentity
+from trainer.data.manifest import DataManifest
 from trainer.images.pixels import PixelSpec
 
 LABELS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "drei Punkte … é")
@@ -17,7 +17,7 @@ PIXELS = PixelSpec(28, 28, 1)
 
 
 def export_tiny_model(folder: Path, pixel_scale: float = 1 / 255, logit_scale: float = 30, seed: int = 1) -> Path:
-    """Write an artifact of an untrained network, 28×28×1 → 10, whose answers differ from image to image."""
+    """Write an artifact of an untrained network, 28×28×1 → 10 classes, whose outputs differ from image to image."""
     import keras
 
     keras.utils.set_random_seed(seed)
@@ -30,7 +30,7 @@ def export_tiny_model(folder: Path, pixel_scale: float = 1 / 255, logit_scale: f
                 layers.Conv2D(4, 5, strides=3, activation="relu"),
                 layers.Flatten(),
                 layers.Dense(10, kernel_initializer="random_normal"),
-                layers.Rescaling(logit_scale),  # 30: far from undecided
+                layers.Rescaling(logit_scale),  # at 30, the probabilities are far from uniform
             ]
         ),
         folder,
@@ -38,7 +38,7 @@ def export_tiny_model(folder: Path, pixel_scale: float = 1 / 255, logit_scale: f
 
 
 def export_full_size_model(folder: Path, seed: int = 1) -> Path:
-    """The same of MNIST's own network: what it costs to start and to run does not depend on what it has learnt."""
+    """The same with the network for MNIST, whose start-up time and speed do not depend on its training."""
     import keras
 
     from trainer.models import build
@@ -55,12 +55,12 @@ def _export(model: Any, folder: Path) -> Path:
     save_frozen(frozen, folder / "saved_model")
     (folder / "model.tflite").write_bytes(convert(folder / "saved_model", quantize=True))
     (folder / "report").mkdir()
-    (folder / "report" / "report.txt").write_text("a picture would be here\n")
-    identity = DataIdentity(
-        contents=np.arange(3, dtype=np.uint64),
+    (folder / "report" / "report.txt").write_text("a report\n")
+    identity = DataManifest(
+        content_hashes=np.arange(3, dtype=np.uint64),
         splits=np.arange(3, dtype=np.int8),
         labels=np.zeros(3, np.int32),
-        answers=np.array([-1, -1, 0], np.int32),
+        predictions=np.array([-1, -1, 0], np.int32),
         class_names=LABELS,
     )
     identity.save(folder)
@@ -69,7 +69,7 @@ def _export(model: Any, folder: Path) -> Path:
 
 
 def write_tiny_spec(folder: Path) -> None:
-    """Write the spec for what lies in `folder`."""
+    """Write the spec of the files in `folder`."""
     artifact.write_spec(
         folder,
         class_names=LABELS,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from trainer.artifact import store
-from trainer.data.manifest import FILE, DataIdentity
+from trainer.data.manifest import FILE, DataManifest
 from trainer.data.splits import TEST, TRAIN
 from trainer.runs.publish import Comparison, Published, compare, publish
 
@@ -69,11 +69,11 @@ def answered(export: Path, right: int, *, images: int = 20, first: int = 0, **va
     answers = np.zeros(images + 1, np.int32)
     answers[right:images] = 1
     answers[images] = -1
-    identity = DataIdentity(
-        contents=np.append(np.arange(first, first + images), 10**6).astype(np.uint64),
+    identity = DataManifest(
+        content_hashes=np.append(np.arange(first, first + images), 10**6).astype(np.uint64),
         splits=np.append(np.full(images, TEST), TRAIN).astype(np.int8),
         labels=np.zeros(images + 1, np.int32),
-        answers=answers,
+        predictions=answers,
         class_names=("cat", "dog"),
     )
     identity.save(export)
@@ -122,18 +122,18 @@ def test_a_version_whose_identity_is_damaged_keeps_none_back(export: Path, caplo
 
 
 def test_classes_are_compared_by_name_and_the_new_truth_holds() -> None:
-    new = DataIdentity(
-        contents=np.arange(4, dtype=np.uint64),
+    new = DataManifest(
+        content_hashes=np.arange(4, dtype=np.uint64),
         splits=np.array([TEST, TEST, TEST, TRAIN], np.int8),
         labels=np.array([0, 1, 1, 0], np.int32),
-        answers=np.array([0, 1, 0, -1], np.int32),
+        predictions=np.array([0, 1, 0, -1], np.int32),
         class_names=("cat", "dog"),
     )
-    old = DataIdentity(
-        contents=np.array([1, 2, 3, 4], np.uint64),
+    old = DataManifest(
+        content_hashes=np.array([1, 2, 3, 4], np.uint64),
         splits=np.full(4, TEST, np.int8),
         labels=np.array([2, 0, 0, 0], np.int32),
-        answers=np.array([2, 2, 0, 0], np.int32),
+        predictions=np.array([2, 2, 0, 0], np.int32),
         class_names=("ant", "cat", "dog"),
     )
     compared = compare(new, old)

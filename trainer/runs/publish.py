@@ -14,9 +14,9 @@ import numpy as np
 from trainer import artifact
 from trainer.artifact import store
 from trainer.data import manifest
-from trainer.data.manifest import DataIdentity
+from trainer.data.manifest import DataManifest
 from trainer.errors import ArtifactError, InputError
-from trainer.reporting.metrics import CHANCE
+from trainer.reporting.metrics import SIGNIFICANCE
 from trainer.runs.run_folder import EXPORT, FINISHED, note_saved, read_run, resume_command
 
 log = logging.getLogger("trainer")
@@ -47,7 +47,7 @@ class Comparison:
     @property
     def is_worse(self) -> bool:
         """Whether the new one is, clearly."""
-        return self.chance < CHANCE
+        return self.chance < SIGNIFICANCE
 
 
 @dataclass(frozen=True)
@@ -108,22 +108,24 @@ def publish(export: Path, name: str, *, promote: bool = False) -> Published:
     )
 
 
-def compare(new: DataIdentity | None, old: DataIdentity | None) -> Comparison | None:
+def compare(new: DataManifest | None, old: DataManifest | None) -> Comparison | None:
     """By what both answered when they were made; classes by their names, the truth as the new one has it.
 
     None where no pictures are known to be test pictures of both.
     """
     if new is None or old is None:
         return None
-    _, ours, theirs = np.intersect1d(new.contents[new.tested], old.contents[old.tested], return_indices=True)
+    _, ours, theirs = np.intersect1d(
+        new.content_hashes[new.test_rows], old.content_hashes[old.test_rows], return_indices=True
+    )
     if not len(ours):
         return None
     from scipy.stats import binomtest
 
-    ours, theirs = new.tested[ours], old.tested[theirs]
+    ours, theirs = new.test_rows[ours], old.test_rows[theirs]
     new_names, old_names = np.array(new.class_names), np.array(old.class_names)
     truth = new_names[new.labels[ours]]
-    new_right, old_right = new_names[new.answers[ours]] == truth, old_names[old.answers[theirs]] == truth
+    new_right, old_right = new_names[new.predictions[ours]] == truth, old_names[old.predictions[theirs]] == truth
     lost, different = int((old_right & ~new_right).sum()), int((old_right != new_right).sum())
     return Comparison(
         images=len(ours),
@@ -181,9 +183,9 @@ def _tell(tag: str, verdict: _Verdict, promoted: bool) -> None:
         )
 
 
-def _identity(folder: Path) -> DataIdentity | None:
+def _identity(folder: Path) -> DataManifest | None:
     try:
-        return manifest.read(folder)
+        return manifest.read_manifest(folder)
     except ArtifactError as error:  # no reason to keep a new version back
         log.warning("%s", error)
         return None
