@@ -1,4 +1,4 @@
-"""The image and its rolling update, on Docker's engine. `.ci/docker` installs what is needed."""
+"""The container image and its rolling update, on Docker's engine. `.ci/docker` installs Docker."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.container, pytest.mark.timeout(900)]
 
 BASE = yaml.safe_load((PROJECT / "bentofile.yaml").read_text())["docker"]["base_image"]
 PROXY = yaml.safe_load((PROJECT / "deploy" / "stack.yaml").read_text())["services"]["proxy"]["image"]
-CERTIFICATES = Path("/usr/local/share/ca-certificates")  # where Debian keeps those of the machine's owner
+CERTIFICATES = Path("/usr/local/share/ca-certificates")  # Debian's folder for local certificates
 MEGABYTES_OVER_BASE = 360
 STOP_GRACE_S = 20
 REQUESTS = 20_000
@@ -53,7 +53,7 @@ def docker(*arguments: str, data: bytes = b"") -> str:
 
 
 def containerize(home: Path, artifact: Path, image: str, *, buildkit: bool, path: str) -> BuiltImage:
-    """`bentoml build`, then `bentoml containerize` with this machine's index and certificates."""
+    """`bentoml build`, then `bentoml containerize` with the package index and certificates of this machine."""
     model = publish(artifact, home)
     variables = environment(home) | {"DOCKER_BUILDKIT": str(int(buildkit)), "PATH": path}
     build = subprocess.run([BENTOML, "build"], cwd=PROJECT, env=variables, capture_output=True, text=True, check=False)
@@ -76,7 +76,7 @@ def containerize(home: Path, artifact: Path, image: str, *, buildkit: bool, path
 
 
 def path_with_buildkit() -> str | None:
-    """A PATH whose docker has BuildKit built in or as a plug-in."""
+    """A PATH whose docker has BuildKit, built in or as a plug-in; None without one."""
     for folder in os.environ["PATH"].split(os.pathsep):
         if not shutil.which("docker", path=folder):
             continue
@@ -108,7 +108,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def image(engine: None, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuiltImage]:
-    """Of the real size: a small network costs nothing to start and nothing to run, and proves nothing."""
+    """An image with a network of realistic size: a small one would cost nothing to start or run."""
     artifact = export_full_size_model(tmp_path_factory.mktemp("one") / "export", seed=1)
     yield containerize(home, artifact, "trainer-test:one", buildkit=False, path=os.environ["PATH"])
     docker("image", "rm", "--force", "trainer-test:one")
@@ -116,7 +116,7 @@ def image(engine: None, home: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def next_image(image: BuiltImage, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuiltImage]:
-    """The same service with another network."""
+    """An image of the same service with another network."""
     artifact = export_full_size_model(tmp_path_factory.mktemp("two") / "export", seed=2)
     yield containerize(home, artifact, "trainer-test:two", buildkit=False, path=os.environ["PATH"])
     docker("image", "rm", "--force", "trainer-test:two")
@@ -124,7 +124,7 @@ def next_image(image: BuiltImage, home: Path, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def container(image: BuiltImage) -> Iterator[str]:
-    """A healthy container that may do nothing but compute."""
+    """A healthy container without network, capabilities or a writable file system."""
     locked = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=none")
     name = docker("run", "--detach", *locked, image.name)
     try:
@@ -134,8 +134,8 @@ def container(image: BuiltImage) -> Iterator[str]:
         docker("rm", "--force", name)
 
 
-def ask_within(container: str, path: str, body: bytes) -> dict[str, object]:
-    """From inside: it has no network."""
+def request_inside(container: str, path: str, body: bytes) -> dict[str, object]:
+    """Send a request from inside the container, which has no network."""
     code = (
         "import sys; from urllib.request import Request, urlopen; "
         f"print(urlopen(Request('http://127.0.0.1:3000{path}', data=sys.stdin.buffer.read() or None)).read().decode())"
@@ -144,16 +144,16 @@ def ask_within(container: str, path: str, body: bytes) -> dict[str, object]:
     return answer
 
 
-def test_it_answers_without_network_or_rights(container: str, image: BuiltImage) -> None:
-    picture = encoded()
-    answer = ask_within(container, "/predict", picture)
+def test_the_container_answers_without_network_or_capabilities(container: str, image: BuiltImage) -> None:
+    sample = encoded()
+    answer = request_inside(container, "/predict", sample)
     assert answer["model"] == image.model
-    assert_same(answer, expected(picture, image.artifact))
-    assert ask_within(container, "/model", b"")["model"] == image.model
+    assert_same(answer, expected(sample, image.artifact))
+    assert request_inside(container, "/model", b"")["model"] == image.model
     assert docker("exec", container, "id", "-u") == "10001"
 
 
-def test_it_holds_what_it_needs_and_no_more(container: str, image: BuiltImage) -> None:
+def test_the_image_holds_only_what_serving_needs(container: str, image: BuiltImage) -> None:
     code = "import importlib.util as i; print([m for m in %r if i.find_spec(m)])"
     unwanted = [
         "tensorflow",
@@ -175,7 +175,7 @@ def test_it_holds_what_it_needs_and_no_more(container: str, image: BuiltImage) -
     assert whole - base <= MEGABYTES_OVER_BASE * 1e6
 
 
-def test_it_is_labelled(image: BuiltImage) -> None:
+def test_the_image_has_labels(image: BuiltImage) -> None:
     config = json.loads(docker("image", "inspect", "--format", "{{json .Config}}", image.name))
     assert config["Labels"]["org.opencontainers.image.version"] == image.model
     assert config["Labels"]["trainer.test_accuracy"] == "0.5"
@@ -184,24 +184,24 @@ def test_it_is_labelled(image: BuiltImage) -> None:
     assert "BENTOML_DO_NOT_TRACK=True" in config["Env"]
 
 
-def test_a_stop_ends_it_in_time_and_in_order(container: str) -> None:
+def test_docker_stop_ends_the_container_cleanly(container: str) -> None:
     docker("stop", "--time", str(STOP_GRACE_S), container)
-    # 137 where it is killed as the grace ends
+    # 137: killed at the end of the grace period
     assert docker("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
 
 
-def large_pictures() -> list[bytes]:
-    """Small files that are large once they are decoded, near the limit of 25 million pixels."""
-    pictures = []
+def large_images() -> list[bytes]:
+    """Small files that are large when decoded, close to the limit of 25 million pixels."""
+    images = []
     for mode, format in (("RGBA", "PNG"), ("LA", "PNG"), ("RGB", "WEBP"), ("RGB", "JPEG"), ("P", "GIF")):
         file = BytesIO()
         Image.new(mode, (4990, 4990)).save(file, format, progressive=True)
-        pictures.append(file.getvalue())
-    return pictures
+        images.append(file.getvalue())
+    return images
 
 
-def test_no_request_takes_the_memory_of_the_others(image: BuiltImage) -> None:
-    """In the memory that deploy/ gives it: large pictures at once, large bodies at once, and each a good many times."""
+def test_large_images_and_bodies_do_not_exhaust_memory(image: BuiltImage) -> None:
+    """With the memory limit of deploy/: many large images and large bodies at once."""
     limit = yaml.safe_load((PROJECT / "deploy" / "stack.yaml").read_text())["services"]["classifier"]["deploy"]
     memory = limit["resources"]["limits"]["memory"]
     name = docker(
@@ -210,15 +210,15 @@ def test_no_request_takes_the_memory_of_the_others(image: BuiltImage) -> None:
     try:
         wait_for(lambda: docker("inspect", "--format", "{{.State.Health.Status}}", name) == "healthy")
         server = Address(int(docker("port", name, "3000").rpartition(":")[2]))
-        small, large = encoded(), large_pictures()
+        small, large = encoded(), large_images()
         batch, content_type = form(*[("images", bytes(9 * 2**20))] * 7)
         wanted = server.predict(small).value
-        asked: list[Callable[[], Reply]] = [partial(server.predict, data) for data in large * 8]
-        asked += [partial(server.ask, "POST", "/predict_batch", batch, content_type)] * 8
-        asked += [partial(server.predict, small)] * 200
-        random.Random(0).shuffle(asked)
+        requests: list[Callable[[], Reply]] = [partial(server.predict, data) for data in large * 8]
+        requests += [partial(server.ask, "POST", "/predict_batch", batch, content_type)] * 8
+        requests += [partial(server.predict, small)] * 200
+        random.Random(0).shuffle(requests)
         with ThreadPoolExecutor(16) as pool:
-            replies = list(pool.map(lambda ask: ask(), asked))
+            replies = list(pool.map(lambda request: request(), requests))
         statuses = Counter(reply.status for reply in replies)
         assert set(statuses) <= {200, 413, 503, 504}
         assert statuses[200] > 200
@@ -229,14 +229,14 @@ def test_no_request_takes_the_memory_of_the_others(image: BuiltImage) -> None:
         docker("rm", "--force", name)
 
 
-def test_the_index_and_the_certificates_leave_nothing(image: BuiltImage) -> None:
+def test_the_index_and_the_certificates_leave_no_trace(image: BuiltImage) -> None:
     history = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", image.name)
-    assert "COPY" in history  # it is the history
+    assert "COPY" in history  # the output is the history
     assert not re.search("CERTIFICATE|PIP_|pypi|ca.pem", history)
     assert "PIP_" not in docker("image", "inspect", image.name)
 
 
-def test_another_model_rebuilds_only_the_last_layers(image: BuiltImage, next_image: BuiltImage) -> None:
+def test_another_model_changes_only_the_last_layers(image: BuiltImage, next_image: BuiltImage) -> None:
     one, two = (
         json.loads(docker("image", "inspect", "--format", "{{json .RootFS.Layers}}", built.name))
         for built in (image, next_image)
@@ -246,14 +246,14 @@ def test_another_model_rebuilds_only_the_last_layers(image: BuiltImage, next_ima
     assert len(one) - same == 3  # the model, the Bento's description, its build file
 
 
-def test_buildkit_makes_the_same(image: BuiltImage, home: Path) -> None:
+def test_buildkit_builds_the_same_image(image: BuiltImage, home: Path) -> None:
     path = path_with_buildkit()
     if path is None:
         pytest.skip("no docker here has BuildKit")
     built = containerize(home, image.artifact, "trainer-test:buildkit", buildkit=True, path=path)
     try:
         listing = ("run", "--rm", "--entrypoint=sh", "--workdir=/app")
-        # Compiled files hold the time of their source.
+        # Compiled files hold the modification time of their source.
         command = "find . -type f -not -name '*.pyc' -not -path './models/*' | sort"
         one, two = (docker(*listing, name, "-c", command) for name in (image.name, built.name))
         assert one == two
@@ -265,7 +265,7 @@ def test_buildkit_makes_the_same(image: BuiltImage, home: Path) -> None:
 
 @pytest.fixture(scope="module")
 def swarm(engine: None) -> Iterator[None]:
-    """This machine as a Swarm of one; as it was afterwards."""
+    """A Swarm of this machine alone; left afterwards unless it was active before."""
     active = docker("info", "--format", "{{.Swarm.LocalNodeState}}") == "active"
     if not active:
         docker("swarm", "init", "--advertise-addr", "127.0.0.1")
@@ -280,11 +280,11 @@ def deployment(swarm: None, image: BuiltImage) -> Iterator[Deployment]:
         yield running
 
 
-class Right:
-    """Whether an answer is what the version that it names answers."""
+class AnswerCheck:
+    """Whether an answer is that of the version it names."""
 
-    def __init__(self, picture: bytes, *images: BuiltImage) -> None:
-        self.indices = {built.model: expected(picture, built.artifact)["index"] for built in images}
+    def __init__(self, sample: bytes, *images: BuiltImage) -> None:
+        self.indices = {built.model: expected(sample, built.artifact)["index"] for built in images}
         self.seen: set[str] = set()
 
     def __call__(self, body: bytes) -> bool:
@@ -293,8 +293,8 @@ class Right:
         return bool(self.indices.get(answer["model"]) == answer["index"])
 
 
-def a_picture_that_tells_apart(*images: BuiltImage) -> bytes:
-    """One that the versions take for different classes, so that a mixed-up answer is seen."""
+def image_with_different_answers(*images: BuiltImage) -> bytes:
+    """An image that the versions classify differently, so that an answer of the wrong version is noticed."""
     for seed in range(100):
         buffer = BytesIO()
         Image.fromarray(np.random.default_rng(seed).integers(0, 256, (28, 28), np.uint8)).save(buffer, "PNG")
@@ -305,31 +305,31 @@ def a_picture_that_tells_apart(*images: BuiltImage) -> bytes:
 
 @pytest.fixture(scope="module")
 def half_of_capacity(deployment: Deployment) -> float:
-    """Requests a second."""
+    """Half of the capacity, in requests per second."""
     return rollout.capacity(deployment.port, request_bytes("/predict", encoded(), "image/png")) / 2
 
 
-def test_a_rolling_update_under_load_loses_nothing(
+def test_a_rolling_update_under_load_loses_no_request(
     deployment: Deployment, half_of_capacity: float, image: BuiltImage, next_image: BuiltImage
 ) -> None:
-    picture = a_picture_that_tells_apart(image, next_image)
-    right = Right(picture, image, next_image)
-    request = request_bytes("/predict", picture, "image/png")
+    sample = image_with_different_answers(image, next_image)
+    check = AnswerCheck(sample, image, next_image)
+    request = request_bytes("/predict", sample, "image/png")
     loads: list[LoadResult] = []
     while len(loads) < 3 or sum(load.sent for load in loads) < REQUESTS:
         new = (next_image, image)[len(loads) % 2]
         process = deployment.rollback() if len(loads) == 1 else deployment.rollout(new.name)
-        loads.append(rollout.during(process, deployment.port, request, half_of_capacity, right))
+        loads.append(rollout.during(process, deployment.port, request, half_of_capacity, check))
         output, _ = process.communicate()
         assert process.returncode == 0, output
         assert deployment.tags() == {new.model}
     assert [(load.failed, load.wrong) for load in loads] == [(0, 0)] * len(loads), [load.statuses for load in loads]
-    assert right.seen == {image.model, next_image.model}
+    assert check.seen == {image.model, next_image.model}
 
 
-def test_a_killed_replica_costs_what_it_had_in_flight(deployment: Deployment, half_of_capacity: float) -> None:
+def test_a_killed_replica_loses_only_its_requests_in_flight(deployment: Deployment, half_of_capacity: float) -> None:
     request = request_bytes("/predict", encoded(), "image/png")
-    rate = half_of_capacity / 2  # what the other replica can carry alone
+    rate = half_of_capacity / 2  # the other replica can serve it alone
     back_after = 0.0
 
     def kill_one() -> None:
@@ -343,17 +343,19 @@ def test_a_killed_replica_costs_what_it_had_in_flight(deployment: Deployment, ha
     killer.start()
     load = open_loop(deployment.port, request, rate=rate, seconds=5, connections=64, keep_going=killer.is_alive)
     assert 0 < back_after < 30
-    assert load.failed <= 16  # of those that it had at that moment
+    assert load.failed <= 16  # its requests in flight
     assert load.sent > 1000
 
 
-def test_a_bad_version_cannot_take_over(deployment: Deployment, half_of_capacity: float, image: BuiltImage) -> None:
-    """Its model is not the one that was saved."""
+def test_a_bad_version_is_rolled_back(deployment: Deployment, half_of_capacity: float, image: BuiltImage) -> None:
+    """The model of the bad version was altered after it was saved."""
     before = deployment.tags()
-    spoilt = f"FROM {image.name}\nUSER 0\nRUN for f in /app/models/*/*/model.tflite; do echo >> $f; done\nUSER 10001\n"
+    dockerfile = (
+        f"FROM {image.name}\nUSER 0\nRUN for f in /app/models/*/*/model.tflite; do echo >> $f; done\nUSER 10001\n"
+    )
     subprocess.run(
         ["docker", "build", "--quiet", "--tag", "trainer-test:bad", "-"],
-        input=spoilt.encode(),
+        input=dockerfile.encode(),
         env=os.environ | {"DOCKER_BUILDKIT": "0"},
         capture_output=True,
         check=True,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import sys
@@ -17,8 +18,8 @@ from trainer.serve import Launch
 TRAINER = str(Path(sys.executable).with_name("trainer"))
 
 
-def test_it_serves_from_any_folder(tiny_artifact: Path, tmp_path: Path) -> None:
-    """Modules and relative paths there, too."""
+def test_serve_works_from_any_folder(tiny_artifact: Path, tmp_path: Path) -> None:
+    """The modules there are not imported; relative paths are relative to it."""
     folder = tmp_path / "anywhere"
     folder.mkdir()
     for module in ("service.py", "random.py"):
@@ -30,8 +31,7 @@ def test_it_serves_from_any_folder(tiny_artifact: Path, tmp_path: Path) -> None:
         (folder / "drain").touch()
         assert server.ask("GET", "/readyz").code == "not_ready"
         url = f"http://127.0.0.1:{server.port}"
-        said = server.log.read_text()
-        assert f"serving {server.tag} at {url} (this machine only; --host 0.0.0.0 for all); page: {url}/ui\n" in said
+        assert f"serving {server.tag} at {url} (" in server.log.read_text()
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(20) == 0
         assert "Traceback" not in server.log.read_text()
@@ -53,7 +53,7 @@ def test_it_serves_from_any_folder(tiny_artifact: Path, tmp_path: Path) -> None:
         ("::1", False, "[::1]:80 (this machine only; --host 0.0.0.0 for all); page: http://[::1]:80/ui"),
     ],
 )
-def test_it_says_who_can_reach_it(host: str, with_token: bool, shown: str) -> None:
+def test_the_first_line_says_who_can_reach_the_server(host: str, with_token: bool, shown: str) -> None:
     assert str(Launch("pets:1", host, 80, {}, with_token)) == f"serving pets:1 at http://{shown}"
 
 
@@ -65,13 +65,13 @@ def test_it_says_who_can_reach_it(host: str, with_token: bool, shown: str) -> No
         (["--arg", "workers=two"], "--arg workers: 'two' is wrong: "),
         (["--arg", "workers"], "--arg: 'workers' is wrong; NAME=VALUE is expected"),
         (["tiny", "--arg", "model=other"], "--arg model: both 'tiny' and 'other' are given; one is expected"),
-        (["--host", "nowhere.invalid"], "--host: 'nowhere.invalid' is no address, such as 127.0.0.1 or 0.0.0.0"),
+        (["--host", "nowhere.invalid"], "--host: 'nowhere.invalid' is not an address, such as 127.0.0.1 or 0.0.0.0"),
         (["--host", "203.0.113.1"], "--host 203.0.113.1 --port 3000 cannot be listened on: "),
         (["--port", "many"], "--port: 'many' is wrong; a whole number is expected"),
         (["--port", "0"], "--port: '0' is wrong: "),
     ],
 )
-def test_what_stands_in_its_way_is_told_in_one_line(
+def test_wrong_input_is_refused_in_one_line(
     arguments: list[str], message: str, tiny_artifact: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store.publish(tiny_artifact, "tiny")
@@ -82,7 +82,7 @@ def test_what_stands_in_its_way_is_told_in_one_line(
     assert errors.count("\n") == 1
 
 
-def test_a_taken_port_is_told_with_a_free_one(tiny_artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_taken_port_is_refused_with_a_free_one(tiny_artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store.publish(tiny_artifact, "tiny")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -93,22 +93,22 @@ def test_a_taken_port_is_told_with_a_free_one(tiny_artifact: Path, capsys: pytes
             assert run(["serve", "--host", host, "--port", str(port)]) == 2
             errors = capsys.readouterr().err
             address = host.replace("localhost", "127.0.0.1")
-            told = f"error: --port: {port} of {address} is taken by another program; try --port "
-            assert errors.startswith(told)
-            assert int(errors.removeprefix(told)) > port
+            message = f"error: --port: {port} of {address} is taken by another program; try --port "
+            assert errors.startswith(message)
+            assert int(errors.removeprefix(message)) > port
 
 
-def test_a_damaged_model_is_told_before_the_start(tiny_artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_model_is_refused_before_the_start(tiny_artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damaged = store.find(store.publish(tiny_artifact, "tiny")).path / "model.tflite"
     damaged.write_bytes(b"x")
     capsys.readouterr()
     assert run(["serve"]) == 2
-    assert capsys.readouterr().err == f"error: {damaged}: is not the file that was saved: its sha256 differs\n"
+    assert re.fullmatch(f"error: {damaged}: .*sha256.*\n", capsys.readouterr().err)
 
 
-def test_without_the_project_it_says_what_to_install(
+def test_without_the_project_the_error_says_what_to_install(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serve, "PROJECT", tmp_path)
     assert run(["serve"]) == 2
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path} has no service.py: trainer was installed without ")
+    assert "pip install" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`trainer predict` and `explain`: image files through a stored model or a running server. Never imports TensorFlow."""
+"""`trainer predict` and `explain`: predictions for image files. Never imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -24,28 +24,27 @@ from trainer.artifact.prediction import prediction
 from trainer.errors import ImageError, InputError
 from trainer.images.decode import decode
 from trainer.images.encode import encode_png
-from trainer.images.heat import overlay
 from trainer.images.pixels import PixelSpec
+from trainer.images.saliency import overlay
 
-TIMEOUT_S = 30
+TIMEOUT_S = 30  # for a connection and for each read
 
 
 def predict_local(model: str, paths: Sequence[Path]) -> Iterator[dict[str, Any] | InputError]:
-    """The HTTP prediction plus `path` for each file, in order, or what is wrong with it."""
+    """Predict image files with a stored model, in order: the HTTP prediction plus `path`, or the error of the file."""
     stored = store.find(model)
     loaded = artifact.load(stored.path)
     engine = load_engine(loaded)
     for read in _read_images(paths, loaded.pixels):
-        yield read if isinstance(read, InputError) else _answer(stored.tag, loaded, engine, *read)
+        yield read if isinstance(read, InputError) else _predict(stored.tag, loaded, engine, *read)
 
 
 def explain_local(model: str, paths: Sequence[Path], output: Path | None) -> Iterator[dict[str, Any] | InputError]:
-    """The same with `explanation`, the PNG that is written for each: the picture that the model sees, in gray under the
-    heat of what spoke for its answer.
+    """Predict image files and write a PNG for each: the model's input in gray under the saliency map of its answer.
 
-    It lies in the folder `output`, or the current one, as NAME.explained.png, the next of that name with a number; of
-    one image, `output` may name the file.
-    Raises InputError where it cannot be written.
+    The prediction has the path of the PNG as `explanation`: NAME.explained.png in the folder `output` (default: the
+    current folder), numbered if NAME occurs again. For one image, `output` may name the file.
+    Raises InputError if the PNG cannot be written.
     """
     to_file = output is not None and output.suffix == ".png" and not output.is_dir()
     if to_file and len(paths) > 1:
@@ -53,30 +52,29 @@ def explain_local(model: str, paths: Sequence[Path], output: Path | None) -> Ite
     stored = store.find(model)
     loaded = artifact.load(stored.path)
     engine, activation = load_engine(loaded), load_activation_engine(stored.path)
-    times: collections.Counter[str] = (
-        collections.Counter()
-    )  # that a name has been used: files of several folders may share it
+    uses: collections.Counter[str] = collections.Counter()  # of each NAME: files in several folders may share it
     for read in _read_images(paths, loaded.pixels):
         if isinstance(read, InputError):
             yield read
             continue
         path, image = read
-        answer = _answer(stored.tag, loaded, engine, path, image)
-        heat = explain(image, answer["index"], engine, activation)
-        times[path.stem] += 1
-        name = f"{path.stem}-{times[path.stem]}" if times[path.stem] > 1 else path.stem
+        answer = _predict(stored.tag, loaded, engine, path, image)
+        saliency = explain(image, answer["index"], engine, activation)
+        uses[path.stem] += 1
+        name = f"{path.stem}-{uses[path.stem]}" if uses[path.stem] > 1 else path.stem
         file = output if output and to_file else (output or Path()) / f"{name}.explained.png"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(encode_png(overlay(image, heat)))
+            file.write_bytes(encode_png(overlay(image, saliency)))
         except OSError as error:
             raise InputError(f"--output: {file} cannot be written: {error.strerror}") from error
         yield answer | {"explanation": str(file)}
 
 
 def predict_remote(url: str, paths: Sequence[Path], token: str = "") -> Iterator[dict[str, Any] | InputError]:
-    """The same from the server at `url`, with a bearer token if it wants one. Raises InputError where nothing answers
-    there.
+    """Predict image files with the server at `url`, with a bearer token unless empty.
+
+    Raises InputError if no server answers there.
     """
     opener = _opener(url)
     for path in paths:
@@ -84,7 +82,9 @@ def predict_remote(url: str, paths: Sequence[Path], token: str = "") -> Iterator
             request = urllib.request.Request(f"{url.rstrip('/')}/predict", data=_read(path), method="POST")
             request.add_header("Content-Type", "application/octet-stream")
             if token:
-                request.add_unredirected_header("Authorization", f"Bearer {token}")  # for this server and no other
+                request.add_unredirected_header(
+                    "Authorization", f"Bearer {token}"
+                )  # not sent to another server after a redirect
             with opener.open(request, timeout=TIMEOUT_S) as response:
                 yield json.load(response) | {"path": str(path)}
         except urllib.error.HTTPError as error:
@@ -96,7 +96,7 @@ def predict_remote(url: str, paths: Sequence[Path], token: str = "") -> Iterator
 
 
 def _read_images(paths: Sequence[Path], pixels: PixelSpec) -> Iterator[tuple[Path, NDArray[np.uint8]] | InputError]:
-    """Each file with its image uint8 [H,W,C], or what is wrong with it."""
+    """Each path with its image uint8 [H,W,C], or the error of the file."""
     for path in paths:
         try:
             yield path, decode(_read(path), pixels)
@@ -106,23 +106,23 @@ def _read_images(paths: Sequence[Path], pixels: PixelSpec) -> Iterator[tuple[Pat
             yield error
 
 
-def _answer(tag: str, loaded: Artifact, engine: Engine, path: Path, image: NDArray[np.uint8]) -> dict[str, Any]:
+def _predict(tag: str, loaded: Artifact, engine: Engine, path: Path, image: NDArray[np.uint8]) -> dict[str, Any]:
     output = {name: rows[0] for name, rows in engine.predict(image[None]).items()}
     return prediction(output, loaded.class_names, loaded.threshold) | {"model": tag, "path": str(path)}
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:
-    """What asks the server at `url`: through the proxy of the environment, but for this machine's own address."""
+    """An opener for `url` that uses the proxy of the environment, except for loopback addresses."""
     try:
         address = urllib.parse.urlsplit(url)
-        host, _ = address.hostname or "", address.port  # a port that is no number is found here
+        host, _ = address.hostname or "", address.port  # `port` raises ValueError if it is not a number
     except ValueError as error:
-        raise InputError(f"--url: {url!r} is no address of a server, such as http://127.0.0.1:3000: {error}") from error
+        raise InputError(f"--url: {url!r} is not a server address such as http://127.0.0.1:3000: {error}") from error
     try:
-        own = ipaddress.ip_address(host).is_loopback
+        is_local = ipaddress.ip_address(host).is_loopback
     except ValueError:
-        own = host == "localhost" or host.endswith(".localhost")
-    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if own else []))
+        is_local = host == "localhost" or host.endswith(".localhost")
+    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if is_local else []))
 
 
 def _read(path: Path) -> bytes:

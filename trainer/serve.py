@@ -1,4 +1,4 @@
-"""`trainer serve`: `bentoml serve` of the project's service, from any folder, once nothing stands in its way."""
+"""`trainer serve`: checks everything that can be checked, then runs `bentoml serve` of the project's service."""
 
 from __future__ import annotations
 
@@ -20,49 +20,51 @@ from trainer.serving.settings import read_settings
 
 PROJECT = Path(__file__).parents[1]
 SERVICE = "service.py"
-PORTS = 65_536
+MAX_PORT = 65_535
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A server that can be started."""
+    """The command of a server that can be started."""
 
-    tag: str  # of the model that it serves first
+    tag: str  # of the model that is served at start-up
     host: str  # an IP address
     port: int
     settings: dict[str, str]
-    with_token: bool  # whether callers need one
+    with_token: bool  # whether clients need a token
 
     def __str__(self) -> str:
-        """What is served, where, and who can reach it."""
+        """One line: the model, the address, and who can reach it."""
         address = ipaddress.ip_address(self.host)
         if address.is_loopback:
-            who = "this machine only; --host 0.0.0.0 for all"
+            reachable = "this machine only; --host 0.0.0.0 for all"
         else:
-            who = f"every machine that reaches this one, {'with a token' if self.with_token else 'without password'}"
+            reachable = (
+                f"every machine that reaches this one, {'with a token' if self.with_token else 'without password'}"
+            )
         loopback = "127.0.0.1" if address.version == 4 else "::1"
         page = _url(loopback if address.is_unspecified else self.host, self.port)
-        return f"serving {self.tag} at {_url(self.host, self.port)} ({who}); page: {page}/ui"
+        return f"serving {self.tag} at {_url(self.host, self.port)} ({reachable}); page: {page}/ui"
 
     def command(self) -> list[str]:
-        """What `bentoml` runs. Without `-P` Python would import modules from the user's folder."""
+        """The `bentoml serve` command. `-P`: Python must not import modules from the user's folder."""
         settings = [word for name, value in self.settings.items() for word in ("--arg", f"{name}={value}")]
-        place = ["--working-dir", str(PROJECT), "--host", self.host, "--port", str(self.port)]
-        return [sys.executable, "-P", "-m", "bentoml", "serve", "service:Classifier", *place, *settings]
+        address = ["--working-dir", str(PROJECT), "--host", self.host, "--port", str(self.port)]
+        return [sys.executable, "-P", "-m", "bentoml", "serve", "service:Classifier", *address, *settings]
 
     def run(self) -> NoReturn:
-        """Become that command: signals and exit codes are BentoML's own."""
+        """Replace this process by the command, so that signals and exit codes are BentoML's."""
         environment = dict(os.environ)
         if home := environment.get("BENTOML_HOME"):
-            environment["BENTOML_HOME"] = os.path.abspath(home)  # the workers are in the project's folder
+            environment["BENTOML_HOME"] = os.path.abspath(home)  # the workers run in the project's folder
         os.execve(sys.executable, self.command(), environment)
 
 
 def prepare(model: str | None, host: str, port: int, arguments: Sequence[str]) -> Launch:
-    """The server of `model` (None: the newest) with the settings NAME=VALUE in `arguments`.
+    """Check the model (None: the newest), the settings NAME=VALUE in `arguments` and the address of a server.
 
-    Raises InputError for a wrong setting, a model that is not there, and an address or a port that cannot be listened
-    on; ArtifactError for a model that is damaged.
+    Raises InputError for a wrong setting, a missing model, or an address or port that cannot be bound; ArtifactError
+    for a damaged model.
     """
     if not (PROJECT / SERVICE).is_file():
         raise InputError(
@@ -80,7 +82,7 @@ def prepare(model: str | None, host: str, port: int, arguments: Sequence[str]) -
         raise InputError(str(error)) from None
     stored = store.find(settings.model)
     check_engine(artifact.load(stored.path), settings.engine)
-    # The supervisor is in the user's folder and its workers in the project's: to both a path means the same.
+    # Absolute paths: the supervisor runs in the user's folder, its workers in the project's.
     given |= {name: str(value.absolute()) for name, value in settings if isinstance(value, Path)}
     return Launch(stored.tag, _address(host, port), port, given, settings.token_file is not None)
 
@@ -93,25 +95,25 @@ def _split(argument: str) -> tuple[str, str]:
 
 
 def _address(host: str, port: int) -> str:
-    """The IP address that `host` names, once it is known that `port` is free there."""
+    """The IP address of `host`. Raises InputError unless `port` is free there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise InputError(f"--host: {host!r} is no address, such as 127.0.0.1 or 0.0.0.0") from None
+        raise InputError(f"--host: {host!r} is not an address, such as 127.0.0.1 or 0.0.0.0") from None
     address = str(found[0][4][0])
     if not _is_free(family, address, port):
-        free = next((other for other in range(port + 1, PORTS) if _is_free(family, address, other)), None)
+        free = next((other for other in range(port + 1, MAX_PORT + 1) if _is_free(family, address, other)), None)
         hint = f"; try --port {free}" if free else ""
         raise InputError(f"--port: {port} of {address} is taken by another program{hint}")
     return address
 
 
 def _is_free(family: socket.AddressFamily, address: str, port: int) -> bool:
-    with socket.socket(family) as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as BentoML does
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as BentoML does
         try:
-            one.bind((address, port))
+            probe.bind((address, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return False

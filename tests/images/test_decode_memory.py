@@ -1,4 +1,4 @@
-"""What decoding takes at its peak, against what `decoding_bytes` foresees: each picture in a process of its own."""
+"""Peak memory of decoding against the bound of `decoding_bytes`, each image in its own process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 SIDE = 1200
-# Forks, so that what one picture leaves behind is no room for the next.
+# Forks, so that memory freed by one image is not reused for the next.
 CODE = """
 import os, sys
 from pathlib import Path
@@ -25,7 +25,7 @@ from trainer.images.pixels import PixelSpec
 def kilobytes(key):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
 
-from pi_heif import HeifImageFile  # where it is needed, it was imported before
+from pi_heif import HeifImageFile  # import it before the measurement
 specs = [PixelSpec(28, 28, 1, normalize="mnist"), PixelSpec(28, 28, 1), PixelSpec(160, 160, 3), PixelSpec(600, 600, 3)]
 for file in sorted(Path(sys.argv[1]).iterdir()):
     for spec in specs:
@@ -34,29 +34,29 @@ for file in sorted(Path(sys.argv[1]).iterdir()):
             data = file.read_bytes()
             before = kilobytes("VmRSS")
             image = EncodedImage(data)
-            foreseen = image.decoding_bytes(spec)
+            bound = image.decoding_bytes(spec)
             image.decode(spec)
             taken = (kilobytes("VmHWM") - before) * 1024
-            print(file.name, spec.shape_name, spec.normalize, taken, foreseen, flush=True)
+            print(file.name, spec.shape_name, spec.normalize, taken, bound, flush=True)
             os._exit(0)
         os.waitpid(child, 0)
 """
 
 
-def write_pictures(folder: Path) -> int:
-    """A file for each format and mode that is decoded in a way of its own; how many."""
+def write_images(folder: Path) -> int:
+    """Write a file for each format and mode with its own decoding path; returns their number."""
     y, x = np.mgrid[:SIDE, :SIDE]
     colour = Image.fromarray(np.stack([x * 255 // SIDE, y * 255 // SIDE, (x + y) % 256], -1).astype(np.uint8))
     gray = colour.convert("L")
-    clear = colour.convert("RGBA")
-    clear.putalpha(gray)
+    transparent = colour.convert("RGBA")
+    transparent.putalpha(gray)
     palette = colour.quantize(64)
     deep = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
     files: dict[str, tuple[Image.Image, dict[str, Any]]] = {
         "colour.png": (colour, {}),
         "gray.png": (gray, {}),
-        "clear.png": (clear, {}),
-        "gray-clear.png": (clear.convert("LA"), {}),
+        "transparent.png": (transparent, {}),
+        "gray-transparent.png": (transparent.convert("LA"), {}),
         "palette.png": (palette, {}),
         "palette-key.png": (palette, {"transparency": 3}),
         "colour-key.png": (colour, {"transparency": (1, 2, 3)}),
@@ -68,11 +68,11 @@ def write_pictures(folder: Path) -> int:
         "colour.bmp": (colour, {}),
         "palette.bmp": (palette, {}),
         "colour.webp": (colour, {"method": 0}),
-        "clear.webp": (clear, {"method": 0}),
-        "lossless.webp": (clear, {"lossless": True, "quality": 0, "method": 0}),
+        "transparent.webp": (transparent, {"method": 0}),
+        "lossless.webp": (transparent, {"lossless": True, "quality": 0, "method": 0}),
         "colour.avif": (colour, {"speed": 10}),
         "full.avif": (colour, {"speed": 10, "subsampling": "4:4:4"}),
-        "clear.avif": (clear, {"speed": 10, "subsampling": "4:4:4"}),
+        "transparent.avif": (transparent, {"speed": 10, "subsampling": "4:4:4"}),
         "colour.jpeg": (colour, {}),
         "gray.jpeg": (gray, {}),
         "ink.jpeg": (colour.convert("CMYK"), {}),
@@ -85,18 +85,18 @@ def write_pictures(folder: Path) -> int:
         file = io.BytesIO()
         image.save(file, name.rpartition(".")[2], **options)
         (folder / name).write_bytes(file.getvalue())
-    for name, image in (("colour.heic", colour), ("clear.heic", clear)):
+    for name, image in (("colour.heic", colour), ("transparent.heic", transparent)):
         pillow_heif.from_pillow(image).save(folder / name, quality=50)
     return len(files) + 2
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
-def test_no_picture_takes_more_than_is_foreseen(tmp_path: Path) -> None:
-    pictures = write_pictures(tmp_path)
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from Linux's /proc")
+def test_no_image_takes_more_memory_than_the_bound(tmp_path: Path) -> None:
+    images = write_images(tmp_path)
     command = [sys.executable, "-c", CODE, str(tmp_path)]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=True)
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert len(lines) == 4 * pictures, done.stderr
-    for name, shape, normalize, taken, foreseen in lines:
-        assert int(taken) <= int(foreseen), (name, shape, normalize)
-        assert int(foreseen) <= 4 * int(taken) + (12 << 20), (name, shape, normalize)  # nor is it out of all proportion
+    assert len(lines) == 4 * images, done.stderr
+    for name, shape, normalize, taken, bound in lines:
+        assert int(taken) <= int(bound), (name, shape, normalize)
+        assert int(bound) <= 4 * int(taken) + (12 << 20), (name, shape, normalize)  # the bound is not far too large

@@ -29,7 +29,7 @@ def ink_box(image: NDArray[np.uint8]) -> tuple[int, int]:
     return int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)
 
 
-def test_drawn_digit_gets_mnist_s_size_place_and_polarity() -> None:
+def test_a_drawn_digit_gets_the_size_position_and_polarity_of_mnist() -> None:
     reference = normalize_mnist(draw_seven(200, 255, 0, (70, 50), 8))
     assert ink_box(reference)[0] in (19, 20)
     mass = reference.astype(float)
@@ -47,7 +47,7 @@ def test_drawn_digit_gets_mnist_s_size_place_and_polarity() -> None:
         assert difference < 8, name
 
 
-def test_an_image_in_mnist_s_form_is_untouched() -> None:
+def test_an_image_in_the_form_of_mnist_is_unchanged() -> None:
     digit = normalize_mnist(draw_seven(200, 0, 255, (70, 50), 8))
     assert normalize_mnist(digit) is digit
     png = io.BytesIO()
@@ -55,7 +55,7 @@ def test_an_image_in_mnist_s_form_is_untouched() -> None:
     np.testing.assert_array_equal(decode(png.getvalue(), DIGIT)[:, :, 0], digit)
 
 
-def test_specks_and_noise_do_not_move_the_crop() -> None:
+def test_specks_and_noise_do_not_change_the_crop() -> None:
     clean = draw_seven(200, 30, 220, (70, 50), 8)
     rng = np.random.default_rng(0)
     noisy = np.clip(clean + rng.normal(0, 10, clean.shape), 0, 255).astype(np.uint8)
@@ -66,7 +66,7 @@ def test_specks_and_noise_do_not_move_the_crop() -> None:
 
 @pytest.mark.parametrize("value", [0, 128, 255])
 @pytest.mark.parametrize("shape", [(28, 28), (200, 300), (1, 1), (1, 4000), (3000, 2)])
-def test_a_blank_page_is_all_zeros(value: int, shape: tuple[int, int]) -> None:
+def test_a_blank_page_becomes_all_zeros(value: int, shape: tuple[int, int]) -> None:
     assert not normalize_mnist(np.full(shape, value, np.uint8)).any()
     faint = np.full(shape, value, np.uint8)
     faint[0, 0] ^= 7
@@ -74,7 +74,7 @@ def test_a_blank_page_is_all_zeros(value: int, shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (28, 28), (3, 500), (700, 1400)])
-def test_any_picture_gives_28_by_28(shape: tuple[int, int]) -> None:
+def test_any_image_gives_28_by_28(shape: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     assert normalize_mnist(noise).shape == (28, 28)
 
@@ -89,7 +89,7 @@ def mnist_pngs(split: str) -> Iterator[bytes]:
 
 
 @pytest.mark.skipif(not MNIST.exists(), reason="needs MNIST beside the checkout (../shared/data/tfds/mnist)")
-def test_real_mnist_is_untouched() -> None:
+def test_real_mnist_is_unchanged() -> None:
     plain = PixelSpec(28, 28, 1)
     count = 0
     for data in mnist_pngs("test"):

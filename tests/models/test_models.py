@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from trainer.errors import InputError
-from trainer.models import build, suggest
+from trainer.models import build, default_architecture
 
 
-def test_branched_cnn_is_the_given_network() -> None:
+def test_branched_cnn_has_the_specified_layers() -> None:
     model = build("branched_cnn", input_shape=(28, 28, 1), classes=10, dropout=0.4, kernel_size=3)
     shapes = {layer.name: tuple(layer.output.shape[1:]) for layer in model.layers}
     assert shapes == {
@@ -71,7 +71,7 @@ def test_every_model_takes_bytes_and_gives_float32_logits(name: str) -> None:
     assert np.isfinite(logits.numpy()).all()
 
 
-def test_compact_resnet_does_not_grow_with_the_picture() -> None:
+def test_compact_resnet_does_not_grow_with_the_image() -> None:
     small, large = (
         build("compact_resnet", input_shape=(side, side, 3), classes=10, dropout=0.1, kernel_size=3)
         for side in (32, 256)
@@ -84,12 +84,12 @@ def test_compact_resnet_does_not_grow_with_the_picture() -> None:
     [
         ("branched_cm", (28, 28, 1), "did you mean branched_cnn"),
         ("keras.applications:ResNet51", (64, 64, 3), "did you mean ResNet50"),
-        ("branched_cnn", (300, 300, 3), "2,880,839,822 parameters for 300x300 images"),
-        ("branched_cnn", (300, 300, 3), "smaller --image-size, or --model compact_resnet"),
+        ("branched_cnn", (300, 300, 3), "2,880,839,822"),
+        ("branched_cnn", (300, 300, 3), "--model compact_resnet"),
         ("keras.applications:InceptionV3", (32, 32, 3), "does not take 32x32x3 images"),
     ],
 )
-def test_what_cannot_be_built_is_refused(name: str, shape: tuple[int, int, int], message: str) -> None:
+def test_models_that_cannot_be_built_are_refused(name: str, shape: tuple[int, int, int], message: str) -> None:
     with pytest.raises(InputError) as caught:
         build(name, input_shape=shape, classes=10, dropout=0.1, kernel_size=3)
     assert message in str(caught.value)
@@ -100,7 +100,7 @@ def test_what_cannot_be_built_is_refused(name: str, shape: tuple[int, int, int],
     [
         ([(28, 28, 1)], "none", "branched_cnn"),
         ([(32, 20, 1)], "none", "branched_cnn"),
-        # Decoded to 64x64, where it has 132 million weights.
+        # Decoded to 32x32: at 64x64 it has 132 million parameters.
         ([(32, 20, 1), (28, 28, 1)], "none", "branched_cnn"),
         ([(7, 7, 1)], "none", "branched_cnn"),
         ([(28, 28, 1), (28, 30, 1)], "mnist", "branched_cnn"),
@@ -110,42 +110,41 @@ def test_what_cannot_be_built_is_refused(name: str, shape: tuple[int, int, int],
         ([(28, 28, 1), (28, 28, 3)], "none", "efficientnet_lite0"),
     ],
 )
-def test_small_gray_pictures_have_the_network_of_mnist(
+def test_the_default_for_small_gray_images_is_branched_cnn(
     sizes: list[tuple[int, int, int]], normalize: str, name: str
 ) -> None:
-    assert suggest(sizes, normalize).name == name
+    assert default_architecture(sizes, normalize).name == name
 
 
-def test_small_pictures_of_several_sizes_stay_small() -> None:
-    """At 64x64 branched_cnn has 132 million weights, for character crops as for others."""
+def test_small_images_of_several_sizes_are_decoded_small() -> None:
+    """At 64x64 branched_cnn has 132 million parameters."""
     several = {(28, 20), (31, 32)}
-    assert suggest([(*size, 1) for size in several], "none").wish.choose(several) == (32, 32)
-    assert suggest([(28, 28, 1)], "none").wish.choose({(28, 28)}) == (28, 28)
+    architecture = default_architecture([(*size, 1) for size in several], "none")
+    assert architecture.input_preference.choose_size(several) == (32, 32)
+    assert default_architecture([(28, 28, 1)], "none").input_preference.choose_size({(28, 28)}) == (28, 28)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras, when it reads weights
-def test_keras_fetches_imagenet_s_weights_where_that_is_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keras_downloads_imagenet_weights_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keras.utils.set_random_seed(3)
-    theirs = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3), pooling="avg")
-    theirs.save_weights(tmp_path / "their.weights.h5")
-    fetched = "keras.src.applications.mobilenet_v2.file_utils.get_file"
-    monkeypatch.setattr(fetched, lambda *_, **__: str(tmp_path / "their.weights.h5"))
+    backbone = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3), pooling="avg")
+    backbone.save_weights(tmp_path / "backbone.weights.h5")
+    get_file = "keras.src.applications.mobilenet_v2.file_utils.get_file"
+    monkeypatch.setattr(get_file, lambda *_, **__: str(tmp_path / "backbone.weights.h5"))
     options: dict[str, Any] = {"input_shape": (96, 96, 3), "classes": 3, "dropout": 0.0, "kernel_size": 3}
     model = build("keras.applications:MobileNetV2", weights="imagenet", **options)
-    (ours,) = (layer for layer in model.layers if layer.name == theirs.name)
-    for mine, original in zip(ours.get_weights(), theirs.get_weights(), strict=True):
-        np.testing.assert_array_equal(mine, original)
-    # And is fed what it was trained on: from -1 to 1.
+    (inner,) = (layer for layer in model.layers if layer.name == backbone.name)
+    for loaded, original in zip(inner.get_weights(), backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(loaded, original)
+    # Pixels are scaled as in its training: from -1 to 1.
     images = np.random.default_rng(0).integers(0, 256, (1, 96, 96, 3), np.uint8)
     features = keras.Model(model.input, model.get_layer("dropout").input)(images).numpy()
-    expected = theirs(images.astype(np.float32) / 127.5 - 1).numpy()
+    expected = backbone(images.astype(np.float32) / 127.5 - 1).numpy()
     np.testing.assert_allclose(features, expected, atol=1e-4)
 
     def no_network(*_: object, **__: object) -> str:
         raise Exception("URL fetch failure on https://…: None -- [Errno -3] Temporary failure in name resolution")
 
-    monkeypatch.setattr(fetched, no_network)
-    with pytest.raises(InputError, match=r"copy ~/\.keras/models here, or train from scratch with --weights none"):
+    monkeypatch.setattr(get_file, no_network)
+    with pytest.raises(InputError, match=r"~/\.keras/models .*--weights none"):
         build("keras.applications:MobileNetV2", weights="imagenet", **options)

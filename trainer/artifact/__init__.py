@@ -1,4 +1,4 @@
-"""What `fit` hands to the server: a frozen network with its facts, the engine that runs it, and the store."""
+"""The artifact that `fit` makes and the server loads: its files, the engine that runs it, and the model store."""
 
 from trainer.artifact.spec import (
     MODEL_FILE,

@@ -1,4 +1,4 @@
-"""uint8 images [N,H,W,C] → named arrays, one row for each image: the frozen network at work."""
+"""Inference engines: uint8 images [N,H,W,C] → named float32 arrays, one row for each image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainer.machine import available_cpus, quiet_stderr
 
 Outputs = dict[str, NDArray[np.float32]]  # by the names of the network's signature
 PROBABILITIES = "probabilities"  # float32 [N,K]; every network has it
-NOVELTY = "novelty"  # float32 [N], 0..1: the share of the validation images that are more like what was learnt from
+OOD_SCORE = "novelty"  # float32 [N], 0..1: the share of validation images that are nearer to the training images
 SIGNATURE = "serving_default"
 
 EngineName = Literal["litert", "tensorflow"]
@@ -28,14 +28,14 @@ class Engine(Protocol):
     """A loaded network. Safe to call from several threads; the calls take turns."""
 
     def predict(self, images: NDArray[np.uint8]) -> Outputs:
-        """uint8 [N,H,W,C], N at least 1 → `probabilities` float32 [N,K], and whatever else the network tells."""
+        """uint8 [N,H,W,C], N at least 1 → `probabilities` float32 [N,K] and the other outputs of the network."""
 
 
 def load_engine(artifact: Artifact, name: str = "litert", threads: int | None = None) -> Engine:
-    """The engine `litert` or `tensorflow` (the one way that serving imports TensorFlow) for an artifact.
+    """Load the engine `litert` or `tensorflow` for an artifact. Serving imports TensorFlow only here.
 
-    `threads` None: `available_cpus()`. Raises ArtifactError where a file or package is missing,
-    ValueError for another name or a file that is no network.
+    `threads` None: `available_cpus()`. Raises ArtifactError if a file or package is missing, ValueError for an unknown
+    name or a file that is not a network.
     """
     check_engine(artifact, name)
     if name == "tensorflow":
@@ -44,19 +44,19 @@ def load_engine(artifact: Artifact, name: str = "litert", threads: int | None = 
 
 
 def check_engine(artifact: Artifact, name: str) -> None:
-    """Raise what `load_engine` would raise for want of a file or a package, without loading anything."""
+    """Raise what `load_engine` raises for a missing file or package, without loading anything."""
     if name not in ENGINES:
         raise ValueError(f"engine: {name!r} is not one of {', '.join(ENGINES)}")
     if name == "tensorflow" and not artifact.saved_model.is_dir():
         raise ArtifactError(
-            f"{artifact.saved_model}: is missing, and the engine tensorflow needs it; an image has none"
+            f"{artifact.saved_model}: is missing, and the engine tensorflow needs it; a container image has none"
         )
     if name == "tensorflow" and importlib.util.find_spec("tensorflow") is None:
         raise ArtifactError(f"{artifact.saved_model}: needs the package tensorflow, which is not installed here")
 
 
 class LiteRTEngine:
-    """A LiteRT file on the CPU, through XNNPACK."""
+    """Runs a LiteRT file on the CPU, through XNNPACK."""
 
     def __init__(self, file: Path, threads: int | None = None) -> None:
         from ai_edge_litert.interpreter import Interpreter
@@ -73,8 +73,8 @@ class LiteRTEngine:
 
     def predict(self, images: NDArray[np.uint8]) -> Outputs:
         with self._lock:
-            # One interpreter for all batch sizes: another would hold the weights once more, and going back to
-            # a size that has been used costs 0.2 ms.
+            # One interpreter for all batch sizes: a second one would hold another copy of the weights, and resizing
+            # to a batch size that was used before costs 0.2 ms.
             if len(images) != self._batch_size:
                 self._interpreter.resize_tensor_input(self._input, images.shape, strict=True)
                 self._interpreter.allocate_tensors()
@@ -85,16 +85,16 @@ class LiteRTEngine:
 
 
 class TensorFlowEngine:
-    """A SavedModel's signature."""
+    """Runs the signature of a SavedModel."""
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
-        with quiet_stderr():  # TensorFlow warns of missing CUDA drivers before any setting of its own is read
+        with quiet_stderr():  # TensorFlow warns about missing CUDA drivers before it reads any setting
             import tensorflow as tf
 
-            # Refused once TensorFlow has begun to work in this process: then its threads stay as they are.
+            # TensorFlow refuses this once it has run in this process; its threads then stay as they are.
             with contextlib.suppress(RuntimeError):
                 tf.config.threading.set_intra_op_parallelism_threads(threads or available_cpus())
-            self._model = tf.saved_model.load(str(folder))  # keeps alive what the signature refers to
+            self._model = tf.saved_model.load(str(folder))  # keeps the variables of the signature alive
         self._constant = tf.constant
         self._signature = self._model.signatures[SIGNATURE]
 

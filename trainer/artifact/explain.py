@@ -1,4 +1,4 @@
-"""What in a picture spoke for a class: the engines of an artifact → heat (`trainer.images.heat`)."""
+"""Saliency maps (`trainer.images.saliency`) from the engines of an artifact."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from trainer.artifact.engine import PROBABILITIES, Engine, LiteRTEngine
 from trainer.artifact.spec import EXPLAIN_FILE
-from trainer.images.heat import activation_heat, cover, cover_heat
+from trainer.images.saliency import class_activation_map, occlude, occlusion_sensitivity
 
-ACTIVATION = "activation"  # float32 [N,h,w,K]: what each place adds to the logits
+ACTIVATION = "activation"  # float32 [N,h,w,K]: the contribution of each position to the logits
 
 
 def load_activation_engine(folder: Path, threads: int | None = None) -> Engine | None:
-    """Of the artifact in `folder`, uint8 [N,H,W,C] → ACTIVATION; None where its network does not pool its features, and
-    for an older artifact.
+    """Load the engine uint8 [N,H,W,C] → ACTIVATION of the artifact in `folder`.
+
+    None for a network that does not pool its features, and for an older artifact.
     """
     file = folder / EXPLAIN_FILE
     return LiteRTEngine(file, threads) if file.is_file() else None
@@ -25,16 +26,16 @@ def load_activation_engine(folder: Path, threads: int | None = None) -> Engine |
 def explain(
     image: NDArray[np.uint8], index: int, engine: Engine, activation: Engine | None = None
 ) -> NDArray[np.float32]:
-    """The heat, float32 [H,W] from 0 to 1, of class `index` in a picture uint8 [H,W,C].
+    """Saliency map, float32 [H,W] from 0 to 1, of class `index` for an image uint8 [H,W,C].
 
-    From `activation` where there is one; else the `engine` is asked about the picture with parts of it covered.
+    A class-activation map if there is an `activation` engine; else the occlusion sensitivity of `engine`.
     """
     if activation:
-        return activation_heat_of(image, index, activation)
-    probabilities = engine.predict(np.concatenate([image[None], cover(image)]))[PROBABILITIES][:, index]
-    return cover_heat(float(probabilities[0]), probabilities[1:], image.shape[:2])
+        return activation_map(image, index, activation)
+    probabilities = engine.predict(np.concatenate([image[None], occlude(image)]))[PROBABILITIES][:, index]
+    return occlusion_sensitivity(float(probabilities[0]), probabilities[1:], image.shape[:2])
 
 
-def activation_heat_of(image: NDArray[np.uint8], index: int, activation: Engine) -> NDArray[np.float32]:
-    """The same from an engine that gives ACTIVATION."""
-    return activation_heat(activation.predict(image[None])[ACTIVATION][0], index, image.shape[:2])
+def activation_map(image: NDArray[np.uint8], index: int, activation: Engine) -> NDArray[np.float32]:
+    """Class-activation map, float32 [H,W] from 0 to 1, from an engine that returns ACTIVATION."""
+    return class_activation_map(activation.predict(image[None])[ACTIVATION][0], index, image.shape[:2])

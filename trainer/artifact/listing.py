@@ -1,4 +1,4 @@
-"""`trainer models`: what the store holds, as plain JSON values. Never imports TensorFlow."""
+"""`trainer models`: the models of the store as plain JSON values. Never imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from trainer.errors import ArtifactError
 FACTS = ("dataset", "test_accuracy", "val_accuracy", "quantization")
 
 
-def listing() -> list[dict[str, Any]]:
-    """One entry a model of the store, the newest first; an accuracy (0 to 1) is None where it was not measured.
+def list_models() -> list[dict[str, Any]]:
+    """One entry for each model of the store, newest first; an accuracy (0 to 1) that was not measured is None.
 
-    `latest`: whether its name means it; `not_promoted`: the reasons why it was kept and not promoted. `error` says why
-    a version's spec cannot be read, and its facts are None then.
+    `latest`: whether the bare name means this version; `not_promoted`: the reasons against promoting it. `error`: why
+    the spec of a version cannot be read; its other facts are then None.
     """
     return [
         {
@@ -34,5 +34,5 @@ def _facts(stored: store.StoredModel) -> dict[str, Any]:
         spec = read_spec(stored.path)
     except ArtifactError as error:
         return {**dict.fromkeys(FACTS), "error": str(error)}
-    known = spec["metrics"] | spec
-    return {**{fact: known.get(fact) for fact in FACTS}, "error": None}
+    values = spec["metrics"] | spec
+    return {**{fact: values.get(fact) for fact in FACTS}, "error": None}

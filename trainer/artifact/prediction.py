@@ -1,4 +1,4 @@
-"""What the network gives for an image → the prediction of the HTTP contract, and whether it is known."""
+"""Engine outputs for an image → the prediction of the HTTP contract, with `known`."""
 
 from __future__ import annotations
 
@@ -8,42 +8,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.artifact.engine import NOVELTY, PROBABILITIES
+from trainer.artifact.engine import OOD_SCORE, PROBABILITIES
 
-TOP = 5
-DECIMALS = 6  # of a probability, in answers and in the threshold that it is held against
-NOVEL = 0.995  # from here on an image is unlike what was learnt from: so far off is 1 validation image in 200
+MAX_TOP = 5  # classes in `top`
+DECIMALS = 6  # of a probability, in answers and before the comparison with the threshold
+MAX_OOD_SCORE = 0.995  # an image at or above it is not known: 1 validation image in 200 is
 
 
 def prediction(
     output: Mapping[str, NDArray[np.float32] | np.float32], class_names: Sequence[str], threshold: float | None
 ) -> dict[str, Any]:
-    """One image's row of the engine's outputs → `label`, `index`, `probability` of the most probable class, `known`,
-    and `top`.
+    """One row of the engine's outputs → `label`, `index`, `probability` of the most probable class, `known`, `top`.
 
-    `top` has up to five, the most probable first; of equals the lower index. Probabilities have six decimals.
-    `known` as in `known`. Raises FloatingPointError where a value is not finite, ValueError where the number of
-    probabilities is not that of the class names.
+    `top` has up to five classes, most probable first; of equal ones, the lower index first. Probabilities have six
+    decimals. Raises FloatingPointError if a value is not finite, ValueError if the numbers of probabilities and class
+    names differ.
     """
     probabilities = np.asarray(output[PROBABILITIES])
     if len(probabilities) != len(class_names):
-        raise ValueError(f"{len(probabilities)} probabilities for {len(class_names)} labels")
+        raise ValueError(f"{len(probabilities)} probabilities for {len(class_names)} class names")
     if not all(np.isfinite(values).all() for values in output.values()):
         raise FloatingPointError("the model's answer is not finite")
-    order = np.argsort(-probabilities, kind="stable")[:TOP].tolist()
+    order = np.argsort(-probabilities, kind="stable")[:MAX_TOP].tolist()
     top = [
         {"label": class_names[index], "index": index, "probability": round(float(probabilities[index]), DECIMALS)}
         for index in order
     ]
-    sure = known(top[0]["probability"], output.get(NOVELTY), threshold)
-    return top[0] | {"known": bool(sure), "top": top}
+    known = is_known(top[0]["probability"], output.get(OOD_SCORE), threshold)
+    return top[0] | {"known": bool(known), "top": top}
 
 
-def known(probability: Any, novelty: Any, threshold: float | None) -> Any:
-    """Whether an answer is one to rely on: its probability, as it is told, reaches the threshold, and the image is not
-    NOVEL. Numbers, or arrays [N] → bool [N].
+def is_known(probability: Any, ood_score: Any, threshold: float | None) -> Any:
+    """Whether a prediction is reliable: rounded probability ≥ threshold, and OOD score < MAX_OOD_SCORE.
 
-    Without a threshold, and without a novelty (None), nothing speaks against it.
+    Numbers → bool; arrays [N] → bool [N]. A threshold or an OOD score of None is not checked.
     """
-    sure = probability >= (threshold or 0.0)
-    return sure if novelty is None else sure & (novelty < NOVEL)
+    confident = probability >= (threshold or 0.0)
+    return confident if ood_score is None else confident & (ood_score < MAX_OOD_SCORE)

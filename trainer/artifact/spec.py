@@ -1,11 +1,12 @@
-"""The artifact: a folder with the frozen network and `spec.json`, which says what it is and guards every file.
+"""The artifact: a folder with the frozen network and `spec.json`, which describes it and has the sha256 of every file.
 
-model.tflite       what is served by default: `images` uint8 [N,H,W,C] → `probabilities` float32 [N,K] and, where the
-                   network has features, `novelty` float32 [N]
-explain.tflite     of a network that pools its features: `images` → what each place adds to the logits: [N,h,w,K]
+model.tflite       the network that is served by default: `images` uint8 [N,H,W,C] → `probabilities` float32 [N,K] and,
+                   if the network has features, `novelty` float32 [N], the out-of-distribution score
+explain.tflite     for a network that pools its features: `images` → contribution of each position to the logits,
+                   float32 [N,h,w,K]
 saved_model/       the same network for TensorFlow, signature `serving_default`
-report/            pictures, and report.html
-data_identity.npz  what the network learned from and what was held out, by hashes of the pictures
+report/            figures and report.html
+data_identity.npz  the data manifest: hashes of the training images and of the held-out images
 spec.json          format 2: labels, pixels, temperature, threshold, dataset, config, metrics, versions and the sha256
                    of every file. Format 1, which is still read, has neither temperature nor threshold
 """
@@ -29,7 +30,7 @@ SPEC_FILE = "spec.json"
 MODEL_FILE = "model.tflite"
 EXPLAIN_FILE = "explain.tflite"
 SAVED_MODEL = "saved_model"
-# What every spec has, as JSON; of the first format, what ADDED names was not there.
+# Keys of every spec with their JSON types; format 1 lacks ADDED_KEYS.
 KEYS: dict[str, type | tuple[type, ...]] = {
     "labels": list,
     "pixels": dict,
@@ -43,8 +44,8 @@ KEYS: dict[str, type | tuple[type, ...]] = {
     "git_revision": (str, type(None)),
     "files": dict,
 }
-ADDED = ("temperature", "threshold")
-# Files that others write: the spec cannot hold its own hash, and the model store adds model.yaml.
+ADDED_KEYS = ("temperature", "threshold")
+# The spec cannot hold its own hash, and the model store adds model.yaml.
 UNHASHED = (SPEC_FILE, "model.yaml")
 
 
@@ -56,8 +57,8 @@ class Artifact:
     class_names: tuple[str, ...]  # in the order of the probabilities
     pixels: PixelSpec
     quantization: str  # of model.tflite: int8 | float32
-    temperature: float | None  # by which the logits are divided in the network; None: an old artifact, which has none
-    threshold: float | None  # the probability from which on an answer is known; None: an old artifact
+    temperature: float | None  # the network divides its logits by it; None: format 1
+    threshold: float | None  # lowest probability of a known answer; None: format 1
     dataset: str
     metrics: dict[str, Any]
     config: dict[str, Any]
@@ -87,9 +88,9 @@ def write_spec(
     versions: Mapping[str, str],
     git_revision: str | None,
 ) -> None:
-    """Write `spec.json` for the files that lie in `folder` now, atomically.
+    """Write `spec.json` atomically, for the files that are now in `folder`.
 
-    Raises ValueError for values that JSON does not have, such as NaN.
+    Raises ValueError for values that JSON cannot hold, such as NaN.
     """
     spec = {
         "format": FORMAT,
@@ -106,34 +107,34 @@ def write_spec(
         "files": {name: _sha256(folder / name) for name in _files(folder)},
     }
     text = json.dumps(spec, indent=1, ensure_ascii=False, allow_nan=False)
-    # Beside the folder: a leftover must not be hashed.
+    # The draft lies beside the folder: a leftover in it would be hashed.
     write_text(folder / SPEC_FILE, text + "\n", draft=folder.parent / f".{folder.name}.{SPEC_FILE}")
 
 
 def read_spec(folder: Path) -> dict[str, Any]:
-    """`spec.json` as it stands; no file is verified. Raises ArtifactError where it is missing or damaged."""
+    """Read `spec.json` without verifying files. Raises ArtifactError if it is missing or damaged."""
     file = folder / SPEC_FILE
     try:
         spec = json.loads(file.read_bytes())
     except FileNotFoundError:
-        raise ArtifactError(f"{folder}: no artifact: it has no {SPEC_FILE}") from None
+        raise ArtifactError(f"{folder}: not an artifact: it has no {SPEC_FILE}") from None
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{file}: cannot be read: {error}") from error
     if not isinstance(spec, dict) or spec.get("format") not in READ_FORMATS:
         found = spec.get("format") if isinstance(spec, dict) else type(spec).__name__
         readable = " or ".join(map(str, READ_FORMATS))
         raise ArtifactError(f"{file}: format {found!r} is not {readable}, which this version reads")
-    keys = {key: kind for key, kind in KEYS.items() if spec["format"] == FORMAT or key not in ADDED}
+    keys = {key: kind for key, kind in KEYS.items() if spec["format"] == FORMAT or key not in ADDED_KEYS}
     damaged = [key for key, kind in keys.items() if key not in spec or not isinstance(spec[key], kind)]
     if damaged:
-        raise ArtifactError(f"{file}: not as it was written: {', '.join(damaged)}")
+        raise ArtifactError(f"{file}: damaged: {', '.join(damaged)} missing or of the wrong type")
     return spec
 
 
 def load(folder: Path) -> Artifact:
-    """Read an artifact after checking the hash of each of its files that is there; `model.tflite` must be.
+    """Read an artifact and verify the hash of every file that is present; only `model.tflite` must be.
 
-    `explain.tflite` is there for some networks; `saved_model/`, `report/` and `data_identity.npz` stay out of an image.
+    Some networks have no `explain.tflite`; a container image lacks `saved_model/`, `report/` and `data_identity.npz`.
     Raises ArtifactError.
     """
     spec = read_spec(folder)
@@ -153,7 +154,7 @@ def load(folder: Path) -> Artifact:
             git_revision=spec["git_revision"],
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{folder / SPEC_FILE}: not as it was written: {error!r}") from error
+        raise ArtifactError(f"{folder / SPEC_FILE}: damaged: {error!r}") from error
     present = _files(folder)
     if MODEL_FILE not in present:
         raise ArtifactError(f"{folder}: {MODEL_FILE} is missing")
@@ -166,7 +167,7 @@ def load(folder: Path) -> Artifact:
 
 
 def _files(folder: Path) -> list[str]:
-    """Every hashed file of the folder, as a relative path with `/`."""
+    """Relative paths, with `/`, of the files that the spec has a hash for."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in names if name not in UNHASHED)
 

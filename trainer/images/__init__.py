@@ -1,1 +1,1 @@
-"""Encoded bytes → uint8 pixels, the same for training and for serving."""
+"""Encoded image bytes → uint8 pixels, the same for training and serving."""

@@ -1,18 +1,18 @@
-"""Encoded image bytes → uint8 pixels: the one decoder, for training and for serving.
+"""Encoded image bytes → uint8 pixels: the one decoder, for training and serving.
 
-The rules, the same for both, so that a file gives the same array on either side:
+Both follow the same rules, so that a file gives the same array in both:
 
-- The bytes decide the format, not a name or a Content-Type: JPEG, PNG, WebP, HEIC (and other HEIF with HEVC inside),
-  AVIF, BMP, GIF; of several pictures in one file the first, or the one that a HEIC names as its main one.
+- The bytes decide the format, not the file name or the Content-Type: JPEG, PNG, WebP, HEIC (and other HEIF with HEVC
+  inside), AVIF, BMP, GIF. A file with several images gives the first; a HEIC gives its primary image.
 - At most 25 million pixels, read from the header before anything is decoded.
-- EXIF orientation is applied; in HEIC and AVIF the file's own rotation and mirroring is, and EXIF's is not.
-- Colour profiles, text and thumbnails are ignored, however large or damaged they are.
+- EXIF orientation is applied. HEIC and AVIF use their own rotation and mirroring instead.
+- Colour profiles, text and thumbnails are ignored, even if they are large or damaged.
 - 16 bits become 8 by the high byte, 1 bit becomes 0 and 255, CMYK is converted without a profile.
-- Transparency (alpha, a palette's or a colour key) is laid over white; a colour key of 16 bits is ignored.
+- Transparency (alpha, palette or colour key) is composited over white; a 16-bit colour key is ignored.
 - Gray is ITU-R 601 luma; a gray image in a colour model is repeated in all three channels.
-- The image is stretched to the model's size by Pillow's bilinear filter, which averages when it shrinks.
-  A JPEG is first decoded at 1/2, 1/4 or 1/8 where that still leaves the model's size; twice that of `mnist`'s.
-  A picture so narrow that widening it first would make more than 25 million pixels is shortened first.
+- The image is stretched to the model's size by Pillow's bilinear filter, which averages when it shrinks. A JPEG is
+  first decoded at 1/2, 1/4 or 1/8 if that is no smaller than the model's size (for `mnist`, twice its working size).
+  An image so narrow that widening it first would give more than 25 million pixels is shortened first.
 - `normalize: mnist` replaces the last step by `normalize_mnist`.
 """
 
@@ -35,17 +35,17 @@ from trainer.images.pixels import PixelSpec
 
 MAX_PIXELS = 25_000_000
 
-# Bytes that decoding takes at its peak for each pixel: opaque, and with transparency. Measured; the tests hold them.
+# Peak bytes of memory for each pixel while decoding: (opaque, with transparency). Measured; tests check them.
 PIXEL_BYTES = {"PNG": (7, 14), "GIF": (7, 14), "BMP": (7, 14), "WebP": (18, 18), "AVIF": (14, 18), "HEIC": (18, 18)}
-JPEG_PIXEL_BYTES = 8  # of the size at which it is decoded
-MNIST_PIXEL_BYTES = 2  # more
-RESULT_BYTES = 8  # for each of the model's pixels
-ROW_BYTES = 32  # Pillow has a pointer for each row of a picture, and decoding makes up to four pictures
+JPEG_PIXEL_BYTES = 8  # for each pixel of the reduced size at which it is decoded
+MNIST_PIXEL_BYTES = 2  # in addition
+RESULT_BYTES = 8  # for each pixel of the model's size
+ROW_BYTES = 32  # Pillow stores a pointer for each row of an image, and decoding makes up to four images
 DECODING_OVERHEAD = 4 << 20
 
 JPEG_SCAN = b"\xff\xda"
 EXIF_ORIENTATION = 0x0112
-# Orientation → what turns the stored image upright.
+# EXIF orientation → the transposition that turns the stored image upright.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -58,30 +58,30 @@ UPRIGHT = {
 
 
 class ImageInfo(NamedTuple):
-    """What an image's header says."""
+    """Facts from the header of an image."""
 
     format: str  # JPEG | PNG | WebP | HEIC | AVIF | BMP | GIF
     width: int  # in pixels, upright
     height: int
-    channels: int  # 1 where the file is gray by its mode, else 3; a palette is colour
+    channels: int  # 1 if the mode of the file is gray, else 3; a palette is colour
 
 
 class EncodedImage:
-    """An image whose header has been read, and nothing decoded yet.
+    """An image whose header was read and whose pixels are not decoded yet.
 
-    Raises ImageError: `empty_body`, `unsupported_type`, `too_many_pixels`, or `corrupt_image`.
+    Raises ImageError `empty_body`, `unsupported_type`, `too_many_pixels`, or `corrupt_image`.
     """
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         name = format_of(data)
         self._image = _open(data, name)
-        # pi-heif turns the picture by itself.
+        # pi-heif turns the image itself.
         self._orientation = 1 if name == "HEIC" else _orientation(self._image)
         self.info = _info(name, self._image, self._orientation)
 
     def decoding_bytes(self, spec: PixelSpec) -> int:
-        """How much memory `decode` takes at most, beside the encoded bytes."""
+        """Upper bound of the memory that `decode` takes in addition to the encoded bytes."""
         image = self._image
         size = DECODING_OVERHEAD + RESULT_BYTES * spec.height * spec.width + ROW_BYTES * image.height
         pixels = image.width * image.height
@@ -90,28 +90,27 @@ class EncodedImage:
         if not isinstance(image, JpegImageFile):
             return size + pixels * PIXEL_BYTES[self.info.format][image.has_transparency_data]
         if _in_several_scans(self._data, image.layers):
-            size += 2 * image.layers * pixels  # all coefficients
+            size += 2 * image.layers * pixels  # the decoder holds all coefficients
         self._draft(spec)
         return size + JPEG_PIXEL_BYTES * image.width * image.height
 
     def decode(self, spec: PixelSpec) -> NDArray[np.uint8]:
-        """uint8 [spec.height, spec.width, spec.channels], read-only. As for the rest, see `render`."""
-        picture = self._load(spec)
+        """Pixels uint8 [spec.height, spec.width, spec.channels], read-only. Otherwise like `render`."""
+        image = self._load(spec)
         if spec.normalize == "mnist":
-            return normalize_mnist(np.asarray(picture))[:, :, None]
-        return np.asarray(picture).reshape(spec.height, spec.width, spec.channels)
+            return normalize_mnist(np.asarray(image))[:, :, None]
+        return np.asarray(image).reshape(spec.height, spec.width, spec.channels)
 
     def render(self, spec: PixelSpec) -> Image.Image:
-        """The picture of mode L or RGB in `spec`'s size. Once only: it consumes what was opened.
+        """The decoded image of mode L or RGB in the size of `spec`. Can be called once: it consumes the open file.
 
-        Raises ImageError `corrupt_image` for whatever does not decode to its end (a truncated file, a wrong
-        checksum).
+        Raises ImageError `corrupt_image` if the image does not decode to its end (truncated, or a wrong checksum).
         """
-        picture = self._load(spec)
-        return Image.fromarray(normalize_mnist(np.asarray(picture))) if spec.normalize == "mnist" else picture
+        image = self._load(spec)
+        return Image.fromarray(normalize_mnist(np.asarray(image))) if spec.normalize == "mnist" else image
 
     def _load(self, spec: PixelSpec) -> Image.Image:
-        """Upright, of mode L or RGB as `spec` has it, and in its size but where it is to be normalised."""
+        """The upright image of mode L or RGB, in the size of `spec` unless it is still to be normalized."""
         image, orientation = self._image, self._orientation
         try:
             if self.info.format == "PNG":
@@ -132,18 +131,18 @@ class EncodedImage:
         return flat.convert("RGB") if spec.channels == 3 and flat.mode == "L" else flat
 
     def _draft(self, spec: PixelSpec) -> None:
-        """Let a JPEG be halved, as often as that goes, while it is decoded; never below what is wanted."""
+        """Let the JPEG decoder halve the image while the result is no smaller than the target size."""
         size = self._size_before_turning(spec)
-        if self._image.size != size:  # asking takes a twentieth of a small one's decoding
+        if self._image.size != size:  # the call takes 5 % of the time to decode a small image
             self._image.draft(None, (2 * MNIST_WORKING_SIDE,) * 2 if spec.normalize == "mnist" else size)
 
     def _size_before_turning(self, spec: PixelSpec) -> tuple[int, int]:
-        """(width, height)"""
+        """(width, height) of the model, transposed if the orientation swaps the axes."""
         return (spec.width, spec.height) if self._orientation < 5 else (spec.height, spec.width)
 
 
 def is_image(data: bytes) -> bool:
-    """Whether the bytes begin as an image of a supported type does."""
+    """Whether the first bytes are those of a supported format."""
     try:
         format_of(data)
     except ImageError:
@@ -152,7 +151,7 @@ def is_image(data: bytes) -> bool:
 
 
 def decode(data: bytes, spec: PixelSpec) -> NDArray[np.uint8]:
-    """Encoded image → uint8 [spec.height, spec.width, spec.channels], read-only. Raises ImageError."""
+    """Decode an image to uint8 [spec.height, spec.width, spec.channels], read-only. Raises ImageError."""
     return EncodedImage(data).decode(spec)
 
 
@@ -176,10 +175,10 @@ def _info(name: str, image: ImageFile.ImageFile, orientation: int) -> ImageInfo:
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
-    """EXIF orientation, 1 to 8, from what precedes the pixels. Damaged EXIF is no reason to refuse a picture."""
+    """EXIF orientation, 1 to 8, from the metadata before the pixels; 1 if EXIF is missing or damaged."""
     if "exif" not in image.info:
         return 1
-    exif = Image.Exif()  # the image's own getexif would ask XMP, too
+    exif = Image.Exif()  # image.getexif() would read XMP, too
     try:
         exif.load(image.info["exif"])
         orientation = exif.get(EXIF_ORIENTATION, 1)
@@ -189,7 +188,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 
 
 def _check_png(data: bytes) -> None:
-    """Raise ValueError unless every chunk up to IEND is whole; Pillow skips the checksums of the pixels."""
+    """Raise ValueError unless every chunk up to IEND is complete; Pillow ignores the checksums of IDAT chunks."""
     view, start, size, kind = memoryview(data), 8, len(data), b""
     while kind != b"IEND":
         end = start + 8 + int.from_bytes(data[start : start + 4], "big")
@@ -201,14 +200,14 @@ def _check_png(data: bytes) -> None:
         start = end + 4
 
 
-def _in_several_scans(jpeg: bytes, colours: int) -> bool:
-    """Whether it is progressive, or has one colour after the other."""
+def _in_several_scans(jpeg: bytes, components: int) -> bool:
+    """Whether a JPEG is progressive or stores its components one after the other."""
     first = jpeg.find(JPEG_SCAN)
-    return first >= 0 and (jpeg[first + 4 : first + 5] != bytes((colours,)) or jpeg.find(JPEG_SCAN, first + 2) >= 0)
+    return first >= 0 and (jpeg[first + 4 : first + 5] != bytes((components,)) or jpeg.find(JPEG_SCAN, first + 2) >= 0)
 
 
 def _flatten(image: Image.Image, *, gray: bool) -> Image.Image:
-    """Any of the modes that the formats have → `L`, or `RGB` where the image has colour and `gray` is False."""
+    """An image of any mode → `L`, or `RGB` if the image has colour and `gray` is False."""
     if image.mode == "I;16":
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
@@ -220,8 +219,8 @@ def _flatten(image: Image.Image, *, gray: bool) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _too_many(what: str) -> ImageError:
-    return ImageError("too_many_pixels", f"{what} has too many pixels: at most {MAX_PIXELS / 1e6:g} million are read")
+def _too_many(image: str) -> ImageError:
+    return ImageError("too_many_pixels", f"{image} has too many pixels: at most {MAX_PIXELS / 1e6:g} million are read")
 
 
 def _corrupt(name: str, error: Exception) -> ImageError:

@@ -1,6 +1,6 @@
-"""The formats that are read: told apart by their first bytes, opened by Pillow's class for each.
+"""The supported image formats: recognized by their first bytes, opened by the Pillow class of each.
 
-Never by Image.open: it tries plugins, and has a limit on pixels of its own.
+Image.open is not used: it tries other plugins, and it has its own limit on pixels.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ FORMATS: dict[str, type[ImageFile.ImageFile]] = {
     "BMP": BmpImageFile,
     "GIF": GifImageFile,
 }
-# Sizes that a BMP's second header may have; "BM" alone begins many a text.
+# Valid sizes of the second header of a BMP; "BM" alone may begin a text.
 BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 
-# What an ISO base media file says it is. Of MIAF's two the inside is mostly HEVC.
+# Brands of an ISO base media file. The general brands of MIAF mostly hold HEVC.
 BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
     (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC"
 )
@@ -35,7 +35,7 @@ MAX_BRANDS = 64
 
 
 def format_of(data: bytes) -> str:
-    """The format of an encoded image, as ImageInfo has it. Raises ImageError `empty_body` or `unsupported_type`."""
+    """Name of the format of an encoded image. Raises ImageError `empty_body` or `unsupported_type`."""
     if not data:
         raise ImageError("empty_body", "the image is empty: 0 bytes")
     if data.startswith(b"\xff\xd8\xff"):
@@ -57,7 +57,7 @@ def format_of(data: bytes) -> str:
 
 
 def _format_of_brands(data: bytes) -> str | None:
-    """The format of an ISO base media file; None for a film and whatever else is none of ours."""
+    """Name of the format of an ISO base media file; None for a video and any other unsupported type."""
     end = min(int.from_bytes(data[:4], "big"), len(data), 16 + 4 * MAX_BRANDS)
     brands = [data[8:12], *(data[start : start + 4] for start in range(16, end, 4))]
     for brand in brands:
@@ -67,9 +67,9 @@ def _format_of_brands(data: bytes) -> str | None:
 
 
 def format_class(name: str) -> type[ImageFile.ImageFile]:
-    """What opens the format `name`: it reads the header and decodes nothing yet."""
+    """The Pillow class that opens the format `name`: it reads the header and decodes no pixels."""
     if name == "HEIC":
-        # 17 ms and 4 MB, which most processes never need.
+        # The import takes 17 ms and 4 MB, and most processes never need it.
         from pi_heif import HeifImageFile
 
         return HeifImageFile

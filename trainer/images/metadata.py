@@ -1,8 +1,8 @@
-"""An encoded image without what says nothing of its pixels: text, comments, colour profiles, thumbnails.
+"""Removes metadata that does not affect the pixels from an encoded image: text, comments, colour profiles, thumbnails.
 
-Pillow reads all of it before the first pixel. It refuses a PNG for more than a megabyte of text or profile, and a file
-made of very many tiny pieces takes it seconds. Here both are left out by their lengths alone, in time linear in the
-bytes. Pillow's limits for others in this process stay as they are.
+Pillow reads all metadata before the first pixel. It refuses a PNG with more than a megabyte of text or profile, and it
+takes seconds for a file of very many tiny pieces. Here metadata is skipped by its length fields, in time linear in the
+bytes. Pillow's limits for other code in this process do not change.
 """
 
 from __future__ import annotations
@@ -10,33 +10,32 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-# A picture of 25 million pixels in pieces of 8 KB, as libpng writes them, has 25,000.
+# An image of 25 million pixels in chunks of 8 KB, as libpng writes them, has 25,000.
 MAX_PIECES = 50_000
 
-PNG_KEPT = (b"tRNS", b"eXIf")  # of the chunks that a reader may skip
+PNG_KEPT = (b"tRNS", b"eXIf")  # ancillary chunks that affect the pixels
 JPEG_MARKER = re.compile(rb"\xff[\x01-\xfe]")
 JPEG_WITHOUT_LENGTH = frozenset((0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)))
 JPEG_SCAN, JPEG_APP, JPEG_EXIF = 0xDA, 0xE0, 0xE1
-# The application segments that say how to read the pixels: by marker, how one begins.
+# Application segments that affect the pixels: marker → first bytes.
 JPEG_KEPT = {JPEG_APP: b"JFIF\0", JPEG_EXIF: b"Exif\0\0", 0xEE: b"Adobe"}
 GIF_BLOCK = re.compile(rb"[!,;]")
 GIF_CONTROL = 0xF9
-# In a list of items: version 2, flags, number, protection, then the type.
+# An entry in the list of items: version 2, flags, number, protection, then the type.
 AVIF_EXIF_ITEM = re.compile(rb"(infe\x02.{7})Exif", re.DOTALL)
 
 Range = tuple[int, int]
 
 
 def without_metadata(data: bytes, name: str) -> bytes:
-    """`data` in the format `name`, without metadata; the same object where it has none.
+    """`data` in the format `name`, without metadata; the same object if it has none.
 
-    EXIF's orientation stays. Raises ValueError for more than 50,000 pieces. What is damaged stays as it is: the
-    decoder names it.
+    EXIF orientation stays. Raises ValueError for more than 50,000 pieces. Damaged parts stay: the decoder reports them.
     """
     if finder := FINDERS.get(name):
         metadata = finder(data)
     elif name == "AVIF" and b"Exif" in data:
-        # libavif refuses a picture for damaged EXIF; its own properties say how it is turned.
+        # libavif refuses an image with damaged EXIF; the rotation is in its own properties.
         return AVIF_EXIF_ITEM.sub(rb"\1skip", data)
     else:
         return data
@@ -51,7 +50,7 @@ def without_metadata(data: bytes, name: str) -> bytes:
 
 
 def _png(data: bytes) -> list[Range]:
-    """The chunks that a reader may skip, but for PNG_KEPT. An animation's are among them: its first frame is left."""
+    """Ancillary chunks without PNG_KEPT. Those of an animation are among them, so that its first frame remains."""
     found: list[Range] = []
     start, size = 8, len(data)
     for _ in range(MAX_PIECES):
@@ -66,7 +65,7 @@ def _png(data: bytes) -> list[Range]:
 
 
 def _jpeg(data: bytes) -> list[Range]:
-    """Before the first scan: comments, application segments but for JPEG_KEPT, and what lies between segments."""
+    """Comments, application segments without JPEG_KEPT, and bytes between segments, up to the first scan."""
     found: list[Range] = []
     position, has_exif = 2, False
     for _ in range(MAX_PIECES):
@@ -95,7 +94,7 @@ def _jpeg(data: bytes) -> list[Range]:
 
 
 def _gif(data: bytes) -> list[Range]:
-    """Before the first frame: extensions but for the control of that frame, and what lies between blocks."""
+    """Extensions without the graphic control, and bytes between blocks, up to the first frame."""
     found: list[Range] = []
     flags = data[10] if len(data) > 10 else 0
     position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)

@@ -1,4 +1,4 @@
-"""A photographed or scanned digit → what MNIST's own look like."""
+"""Normalizes a photographed or scanned digit to the form of MNIST images."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from PIL import Image, ImageFilter
 
 MNIST_SIDE = 28
 MNIST_BOX = 20  # the longer side of a digit's ink
-# A scan is shrunk until its longer side is below twice this: enough for the 20 pixels that a digit gets.
+# A scan is reduced until its longer side is below twice this: enough for the 20 pixels of a digit.
 MNIST_WORKING_SIDE = 512
-MNIST_DESPECKLE_SIDE = 100  # from this size on a single pixel is dust and not ink
-MNIST_MIN_CONTRAST = 24  # between ink and paper; less is a blank page
-MNIST_NOISE_FLOOR = 0.2  # of the contrast; paper is never quite even
+MNIST_DESPECKLE_SIDE = 100  # from this size on, a single dark pixel is dust, not ink
+MNIST_MIN_CONTRAST = 24  # between ink and paper; a blank page has less
+MNIST_NOISE_FLOOR = 0.2  # of the contrast; paper is never uniform
 
 
 def normalize_mnist(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A photographed or scanned digit, uint8 [H,W] → uint8 [28,28] as MNIST's own were made.
+    """Normalize a photographed or scanned digit, uint8 [H,W], the way MNIST was made: uint8 [28,28].
 
-    The border says what is paper: a digit darker than it is inverted. The ink is cropped, scaled so that its
-    longer side is 20, and placed with its centre of mass in the centre. A blank page is all zeros. An image that
-    is in MNIST's form already is returned untouched; each of MNIST's own 70,000 is.
+    The border gives the value of the paper; a digit darker than the paper is inverted. The ink is cropped, scaled to a
+    longer side of 20, and placed with its centre of mass in the centre. A blank page becomes all zeros. An image that
+    already has MNIST's form is returned unchanged, as are all 70,000 images of MNIST.
     """
     if _is_mnist_form(gray):
         return gray
@@ -40,7 +40,7 @@ def normalize_mnist(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
     width = max(1, round((right - left) * MNIST_BOX / longer))
     crop = Image.fromarray(ink[top:bottom, left:right])
     digit = np.asarray(crop.resize((width, height), Image.Resampling.BILINEAR), np.float32)
-    # MNIST's digits all reach full white; a thin stroke turns pale when it shrinks.
+    # All MNIST digits reach full white; a thin stroke gets gray when it shrinks.
     digit *= 255 / max(1.0, float(digit.max()))
     y, x = _centre_of_mass(digit)
     top = min(max(0, round(MNIST_SIDE / 2 - y)), MNIST_SIDE - height)
@@ -51,9 +51,9 @@ def normalize_mnist(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _is_mnist_form(gray: NDArray[np.uint8]) -> bool:
-    """28×28, black around an ink box with a longer side of 19 or 20, its centre of mass in the centre.
+    """Whether the image is 28×28, and its ink has a longer side of 19 or 20 and its centre of mass in the centre.
 
-    So are all of MNIST's 70,000: the centres lie between 13.48 and 14.50 on either axis.
+    All 70,000 images of MNIST pass: their centres lie between 13.48 and 14.50 on both axes.
     """
     if gray.shape != (MNIST_SIDE, MNIST_SIDE) or not gray.any():
         return False
@@ -65,12 +65,12 @@ def _is_mnist_form(gray: NDArray[np.uint8]) -> bool:
 
 
 def _ink(gray: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """How far each pixel [H,W] is from the paper, on the ink's side of it; None for a blank page."""
+    """Difference of each pixel [H,W] from the paper, 0 if it is not towards the ink; None for a blank page."""
     edge = max(1, min(gray.shape) // 16)
     border = (gray[:edge], gray[-edge:], gray[:, :edge], gray[:, -edge:])
     ordered = np.sort(np.concatenate([side.ravel() for side in border]))
     middle = len(ordered) // 2
-    # The median. np.median takes several times as long for so few, and this is for each request.
+    # The median. np.median takes several times as long for so few values, and every request runs this.
     paper = (int(ordered[middle]) + int(ordered[~middle])) // 2
     darkest, lightest = int(gray.min()), int(gray.max())
     contrast = max(paper - darkest, lightest - paper)
@@ -85,14 +85,14 @@ def _ink(gray: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
 
 
 def _box(ink: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right (the ends exclusive) of what is not zero in [H,W]; something is not."""
+    """Bounding box of the nonzero pixels in [H,W]: top, bottom, left, right; bottom and right are exclusive."""
     rows = np.flatnonzero(ink.any(axis=1))
     columns = np.flatnonzero(ink.any(axis=0))
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
 def _centre_of_mass(ink: NDArray[Any]) -> tuple[float, float]:
-    """(y, x) in pixels from the centre of the first pixel of [H,W]."""
+    """Centre of mass (y, x) of [H,W], in pixels from the centre of the first pixel."""
     rows = ink.sum(axis=1, dtype=np.float64)
     columns = ink.sum(axis=0, dtype=np.float64)
     total = rows.sum()

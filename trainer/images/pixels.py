@@ -1,4 +1,4 @@
-"""The array that a model takes, and what is said of an image that cannot become one."""
+"""The array that a model takes as input, and the size that a network prefers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIN_SIDE = 8
 
 @dataclass(frozen=True)
 class PixelSpec:
-    """The array that a model takes: uint8 [height,width,channels]. Raises ValueError for an impossible one."""
+    """Input array of a model: uint8 [height,width,channels]. Raises ValueError for an impossible one."""
 
     height: int
     width: int
@@ -34,7 +34,7 @@ class PixelSpec:
 
     @property
     def shape_name(self) -> str:
-        """As people write it: 28x28x1."""
+        """The shape as text, such as 28x28x1."""
         return f"{self.height}x{self.width}x{self.channels}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -46,17 +46,17 @@ class PixelSpec:
 
 
 @dataclass(frozen=True)
-class PixelWish:
-    """What a network asks of its pictures where nothing else is said."""
+class InputPreference:
+    """Input size and channels that a network prefers where the user gives none."""
 
     size: tuple[int, int] = (64, 64)  # (height, width)
-    native: bool = True  # rather the pictures' own size, where all share one of MIN_SIDE to `size`
-    channels: int | None = None  # None: 1 where all pictures are gray, else 3
+    native: bool = True  # prefer the native size, if all images share one between MIN_SIDE and `size`
+    channels: int | None = None  # None: 1 if all images are gray, else 3
 
-    def choose(self, native: Set[tuple[int, int]]) -> tuple[int, int]:
-        """(height, width) for pictures of these sizes."""
+    def choose_size(self, native: Set[tuple[int, int]]) -> tuple[int, int]:
+        """Input size (height, width) for images of these native sizes."""
         if self.native and len(native) == 1:
             (only,) = native
-            if all(MIN_SIDE <= side <= most for side, most in zip(only, self.size, strict=True)):
+            if all(MIN_SIDE <= side <= limit for side, limit in zip(only, self.size, strict=True)):
                 return only
         return self.size

@@ -1,4 +1,4 @@
-"""The registry of architectures: a name → a Keras model, uint8 [B,H,W,C] → float32 logits [B,K]."""
+"""Registry of architectures: name → Keras model, uint8 [B,H,W,C] → float32 logits [B,K]."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from trainer.config import MAX_PARAMETERS, FitConfig
 from trainer.errors import InputError, choose
-from trainer.images.pixels import PixelWish
+from trainer.images.pixels import InputPreference
 from trainer.models.applications import PREFIX, build_application
 from trainer.models.architecture import Architecture, Shape
 from trainer.models.branched_cnn import BRANCHED_CNN
@@ -19,47 +19,58 @@ from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ARCHITECTURES", "AUTO", "Architecture", "build", "check_name", "choose_architecture", "find", "suggest"]
+__all__ = [
+    "ARCHITECTURES",
+    "AUTO",
+    "Architecture",
+    "build",
+    "check_model_name",
+    "choose_architecture",
+    "default_architecture",
+    "find_architecture",
+]
 
-ARCHITECTURES = {one.name: one for one in (BRANCHED_CNN, EFFICIENTNET_LITE0, COMPACT_RESNET)}
+ARCHITECTURES = {architecture.name: architecture for architecture in (BRANCHED_CNN, EFFICIENTNET_LITE0, COMPACT_RESNET)}
 AUTO = "auto"
-SMALL_SIDE = 32  # of pictures like MNIST's
+MAX_SMALL_SIDE = 32  # of images like MNIST's
 
 
-def suggest(sizes: Collection[Shape], normalize: str) -> Architecture:
-    """The architecture for pictures of these native sizes (height, width, channels).
+def default_architecture(sizes: Collection[Shape], normalize: str) -> Architecture:
+    """The architecture of `--model auto` for images of these native sizes (height, width, channels).
 
-    The weights of `branched_cnn` grow with the picture (132 million at 64x64): small gray ones of several sizes are
-    decoded to SMALL_SIDE.
+    `branched_cnn` grows with the image (132 million parameters at 64x64): small gray images of several sizes are
+    decoded to MAX_SMALL_SIDE.
     """
-    small = all(max(height, width) <= SMALL_SIDE and channels == 1 for height, width, channels in sizes)
+    small = all(max(height, width) <= MAX_SMALL_SIDE and channels == 1 for height, width, channels in sizes)
     if small or normalize == "mnist":
-        return dataclasses.replace(BRANCHED_CNN, wish=PixelWish(size=(SMALL_SIDE, SMALL_SIDE)))
+        return dataclasses.replace(
+            BRANCHED_CNN, input_preference=InputPreference(size=(MAX_SMALL_SIDE, MAX_SMALL_SIDE))
+        )
     return EFFICIENTNET_LITE0
 
 
 def choose_architecture(config: FitConfig, sizes: Collection[Shape], normalize: str) -> Architecture:
-    """The architecture that `--model` names, or that `auto` chooses for pictures of these native sizes."""
+    """The architecture of `--model`: the named one, or for `auto` the default for images of these native sizes."""
     if config.model == AUTO:
-        return suggest(sizes, normalize)
-    return find(config.model, config.weights)
+        return default_architecture(sizes, normalize)
+    return find_architecture(config.model, config.weights)
 
 
-def check_name(name: str) -> None:
-    """Raise InputError unless `name` is one that `--model` takes."""
+def check_model_name(name: str) -> None:
+    """Raise InputError unless `name` is a value of `--model`."""
     if name != AUTO:
-        find(name)
+        find_architecture(name)
 
 
-def find(name: str, weights: str = "auto") -> Architecture:
-    """The registered architecture `name`, or that of a `keras.applications:NAME`. Raises InputError for another name.
+def find_architecture(name: str, weights: str = "auto") -> Architecture:
+    """The architecture `name`, or `keras.applications:NAME`. Raises InputError for an unknown name.
 
-    Whether the NAME exists is found out by `build`, which has to import TensorFlow anyway.
+    Only `build` checks whether NAME exists in Keras: that needs the import of TensorFlow.
     """
     if name.startswith(PREFIX):
         return Architecture(name, partial(build_application, name.removeprefix(PREFIX), weights=weights), FROM_SCRATCH)
     if name == EFFICIENTNET_LITE0.name and weights == "none":
-        raise InputError(f"--weights none: {name} is there for its weights; --model compact_resnet trains from scratch")
+        raise InputError(f"--weights none: {name} is always pretrained; --model compact_resnet trains from scratch")
     choose("--model", name, [AUTO, *ARCHITECTURES, f"{PREFIX}NAME"])
     return ARCHITECTURES[name]
 
@@ -67,14 +78,14 @@ def find(name: str, weights: str = "auto") -> Architecture:
 def build(
     name: str, *, input_shape: Shape, classes: int, dropout: float, kernel_size: int, weights: str = "auto"
 ) -> keras.Model:
-    """Build the model `name`: uint8 [B, *input_shape] → float32 logits [B, classes]; `weights` as the option has it.
+    """Build the model `name`: uint8 [B, *input_shape] → float32 logits [B, classes]; `weights` as in `--weights`.
 
-    Raises InputError for an unknown name, a picture that is too small for the network, or a network of more
-    than `MAX_PARAMETERS` parameters.
+    Raises InputError for an unknown name, an image too small for the network, or a network of more than
+    `MAX_PARAMETERS` parameters.
     """
-    architecture = find(name, weights)
+    architecture = find_architecture(name, weights)
     if architecture.count:
-        # Counted on paper: building 2.88 billion parameters to refuse them would fill the memory.
+        # Counted without building: 2.88 billion parameters would fill the memory.
         _refuse_large(name, input_shape, architecture.count(input_shape, classes, kernel_size))
     try:
         model: keras.Model = architecture.build(input_shape, classes, dropout=dropout, kernel_size=kernel_size)
@@ -91,5 +102,5 @@ def _refuse_large(name: str, input_shape: Shape, parameters: int) -> None:
         raise InputError(
             f"--model {name}: {parameters:,} parameters for {height}x{width} images, at most "
             f"{MAX_PARAMETERS:,} are trained; choose a smaller --image-size, or --model compact_resnet, "
-            "whose size does not grow with the picture"
+            "whose size does not grow with the image"
         )

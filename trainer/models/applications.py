@@ -1,4 +1,4 @@
-"""Any backbone of `keras.applications` by name, trained from scratch: no weights are fetched."""
+"""Any backbone of `keras.applications` by name, from scratch or with the ImageNet weights that Keras downloads."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PREFIX = "keras.applications:"
 def build_application(
     name: str, input_shape: tuple[int, int, int], classes: int, *, dropout: float, kernel_size: int, weights: str
 ) -> keras.Model:
-    """uint8 [B,H,W,C] → float32 logits [B,classes]; `name` as in `keras.applications.NAME`.
+    """Build `keras.applications.NAME`: uint8 [B,H,W,C] → float32 logits [B,classes].
 
-    `kernel_size` is the backbone's own, whatever is asked for. `weights` imagenet: Keras fetches them, unless they lie
-    in its cache. Raises InputError for an unknown name or weights that cannot be fetched, ValueError where the backbone
-    refuses the picture's size.
+    `kernel_size` is ignored: the backbone has its own. `weights` imagenet: Keras downloads them unless they are in its
+    cache. Raises InputError for an unknown name or a failed download, ValueError if the backbone refuses the image
+    size.
     """
     del kernel_size
     import keras
@@ -34,11 +34,11 @@ def build_application(
     images = keras.Input(input_shape, dtype="uint8", name="images")
     arguments = {"include_top": False, "weights": None, "input_shape": input_shape}
     if weights == "imagenet":
-        x = _preprocessed(function, images)
-        backbone = _fetch(name, lambda: function(**arguments | {"weights": "imagenet"}))
+        x = _preprocess(function, images)
+        backbone = _download(name, lambda: function(**arguments | {"weights": "imagenet"}))
     else:
         if "include_preprocessing" in inspect.signature(function).parameters:
-            arguments["include_preprocessing"] = False  # ours is below, the same for every backbone
+            arguments["include_preprocessing"] = False  # the Rescaling below is the same for every backbone
         x = layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(images)
         backbone = function(**arguments)
     x = layers.GlobalAveragePooling2D(name="pool")(backbone(x))
@@ -47,21 +47,21 @@ def build_application(
     return keras.Model(images, logits, name=name.lower())
 
 
-def _preprocessed(function: Callable[..., Any], images: Any) -> Any:
-    """What the backbone was trained on: each family of them has a scale of its own."""
+def _preprocess(function: Callable[..., Any], images: Any) -> Any:
+    """Scale pixels as in the backbone's training: each family of backbones has its own scale."""
     from keras import layers
 
     values = layers.Rescaling(1.0, name="to_float")(images)
     return sys.modules[function.__module__].preprocess_input(values)
 
 
-def _fetch(name: str, make: Callable[[], Any]) -> Any:
+def _download(name: str, build: Callable[[], Any]) -> Any:
     try:
-        return make()
+        return build()
     except ValueError:
         raise
-    except Exception as error:  # Keras raises nothing more special where a download fails
+    except Exception as error:  # Keras raises a plain Exception if a download fails
         raise InputError(
-            f"--weights imagenet: the weights of {name} cannot be fetched: {error}; fetch them once where there is "
-            "network and copy ~/.keras/models here, or train from scratch with --weights none"
+            f"--weights imagenet: the weights of {name} cannot be downloaded: {error}; download them once where there "
+            "is network and copy ~/.keras/models here, or train from scratch with --weights none"
         ) from error

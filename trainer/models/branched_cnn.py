@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 def build_branched_cnn(
     input_shape: tuple[int, int, int], classes: int, *, dropout: float, kernel_size: int
 ) -> keras.Model:
-    """uint8 [B,H,W,C] → float32 logits [B,classes].
+    """Build the network: uint8 [B,H,W,C] → float32 logits [B,classes].
 
-    conv1 feeds two branches (conv2_1 → conv3_1, conv2_2 → conv3_2), which are concatenated before two Dense
-    layers. Each of conv1, conv2_1 and conv2_2 is followed by a 2×2 max-pool.
+    conv1 feeds two branches (conv2_1 → conv3_1, conv2_2 → conv3_2), which are concatenated before two Dense layers. A
+    2×2 max-pool follows each of conv1, conv2_1 and conv2_2.
     """
     import keras
     from keras import layers
@@ -42,13 +42,13 @@ def build_branched_cnn(
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dropout(dropout, name="dropout1")(dense(1000, "fc1")(x))
     x = layers.Dropout(dropout, name="dropout2")(dense(500, "fc2")(x))
-    # float32 whatever the precision of the rest: the loss needs the digits.
+    # Always float32: the loss needs the precision.
     logits = layers.Dense(classes, dtype="float32", name="output")(x)
     return keras.Model(images, logits, name="branched_cnn")
 
 
 def count_branched_cnn(input_shape: tuple[int, int, int], classes: int, kernel_size: int) -> int:
-    """The number of parameters, without building anything."""
+    """Number of parameters, computed without building the network."""
     height, width, channels = input_shape
     area = kernel_size**2
     convolutions = (area * channels + 1) * 32 + 2 * (area * 32 + 1) * 64 + 2 * (area * 64 + 1) * 256
@@ -59,7 +59,7 @@ def count_branched_cnn(input_shape: tuple[int, int, int], classes: int, kernel_s
 BRANCHED_CNN = Architecture(
     "branched_cnn",
     build_branched_cnn,
-    # Past five epochs, MNIST gains less than the noise between seeds.
+    # After five epochs, MNIST gains less than the noise between seeds.
     Recipe(epochs=5, batch_size=128, learning_rate=1e-3),
     count=count_branched_cnn,
 )

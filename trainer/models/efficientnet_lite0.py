@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 with weights from ImageNet: 4,652,008 parameters with its own 1,000 classes.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (2019), in Google's variant for
-small devices (2020): no squeeze-and-excitation, ReLU6 in place of swish, stem and head of fixed width.
+small devices (2020): no squeeze-and-excitation, ReLU6 instead of swish, stem and head of fixed width.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.config import Recipe
-from trainer.images.pixels import PixelWish
+from trainer.images.pixels import InputPreference
 from trainer.models.architecture import Architecture, Shape
 from trainer.models.lite0_weights import SHA256, read_weights
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     import keras
 
 STEM, HEAD = 32, 1280  # filters
-EPSILON = 1e-3  # of batch normalisation
-FEATURES = "features"
-OUTPUT = "output"  # the layer that tells the classes apart
+EPSILON = 1e-3  # of batch normalization
+FEATURES = "features"  # the layer of the features [B,1280]
+OUTPUT = "output"  # the classification layer
 
 
 class Stage(NamedTuple):
-    """Blocks of one kind; the first of them has the stride."""
+    """Consecutive blocks of one kind; only the first has the stride."""
 
     repeats: int
     kernel_size: int
@@ -55,10 +55,10 @@ def build_efficientnet_lite0(
     kernel_size: int,
     weights: Mapping[str, NDArray[Any]] | None = None,
 ) -> keras.Model:
-    """uint8 [B,H,W,3] → float32 logits [B,classes]; the layer before the last gives the features [B,1280].
+    """Build the network with ImageNet weights: uint8 [B,H,W,3] → float32 logits [B,classes].
 
-    `weights` as `read_weights` gives them, which is the default. `kernel_size` is the network's own, whatever is asked
-    for. Raises InputError where the weights cannot be read, ValueError for gray pictures.
+    `weights` are those of `read_weights`, the default. `kernel_size` is ignored: the network has its own. Raises
+    InputError if the weights cannot be read, ValueError for gray images.
     """
     del kernel_size
     import keras
@@ -68,24 +68,24 @@ def build_efficientnet_lite0(
         raise ValueError("three channels are expected")
     images = keras.Input(input_shape, dtype="uint8", name="images")
     x = layers.Rescaling(1 / 128, offset=-127 / 128, name="rescale")(images)
-    x = _normed(_conv(STEM, 3, 2, "stem")(x), "stem")
+    x = _normalize(_conv(STEM, 3, 2, "stem")(x), "stem")
     for name, stage, stride in _blocks():
         x = _block(x, name, stage, stride)
-    x = _normed(_conv(HEAD, 1, 1, "head")(x), "head")
+    x = _normalize(_conv(HEAD, 1, 1, "head")(x), "head")
     x = layers.GlobalAveragePooling2D(name=FEATURES, dtype="float32")(x)
     x = layers.Dropout(dropout, name="dropout")(x)
     logits = layers.Dense(classes, dtype="float32", name=OUTPUT)(x)
     model = keras.Model(images, logits, name="efficientnet_lite0")
     _set_backbone(model, weights or read_weights())
     for layer in model.layers:
-        # A few hundred pictures say less of a layer's statistics than ImageNet did; and a step takes a quarter less.
+        # The statistics of ImageNet are better than those of a few hundred images; and a step is 25 % faster.
         if isinstance(layer, layers.BatchNormalization):
             layer.trainable = False
     return model
 
 
 def _blocks() -> Iterator[tuple[str, Stage, int]]:
-    """Each block's name, stage and stride."""
+    """Name, stage and stride of each block."""
     number = 0
     for stage in STAGES:
         for index in range(stage.repeats):
@@ -99,9 +99,9 @@ def _block(x: Any, name: str, stage: Stage, stride: int) -> Any:
 
     y = x
     if stage.expansion > 1:
-        y = _normed(_conv(x.shape[-1] * stage.expansion, 1, 1, f"{name}_expand")(y), f"{name}_expand")
+        y = _normalize(_conv(x.shape[-1] * stage.expansion, 1, 1, f"{name}_expand")(y), f"{name}_expand")
     y = layers.DepthwiseConv2D(stage.kernel_size, stride, padding="same", use_bias=False, name=f"{name}_depthwise")(y)
-    y = _normed(y, f"{name}_depthwise")
+    y = _normalize(y, f"{name}_depthwise")
     y = _conv(stage.filters, 1, 1, f"{name}_project")(y)
     y = layers.BatchNormalization(epsilon=EPSILON, name=f"{name}_project_norm")(y)
     return layers.Add(name=f"{name}_add")([x, y]) if stride == 1 and x.shape[-1] == stage.filters else y
@@ -113,17 +113,17 @@ def _conv(filters: int, kernel_size: int, stride: int, name: str) -> Any:
     return layers.Conv2D(filters, kernel_size, stride, padding="same", use_bias=False, name=name)
 
 
-def _normed(x: Any, name: str) -> Any:
+def _normalize(x: Any, name: str) -> Any:
     from keras import layers
 
     return layers.ReLU(6.0, name=f"{name}_relu")(layers.BatchNormalization(epsilon=EPSILON, name=f"{name}_norm")(x))
 
 
 def _set_backbone(model: keras.Model, weights: Mapping[str, NDArray[Any]]) -> None:
-    """Give every layer but the last its weights from ImageNet."""
+    """Set the ImageNet weights of every layer except the last."""
 
     def conv(layer: str, name: str) -> None:
-        # [out, in, height, width] → [height, width, in, out]; of a depthwise one, whose "in" is 1, `out` comes third.
+        # [out, in, height, width] → [height, width, in, out]; for a depthwise layer, whose `in` is 1, `out` is third.
         order = (2, 3, 0, 1) if layer.endswith("depthwise") else (2, 3, 1, 0)
         model.get_layer(layer).set_weights([weights[f"{name}.weight"].transpose(order)])
 
@@ -134,38 +134,38 @@ def _set_backbone(model: keras.Model, weights: Mapping[str, NDArray[Any]]) -> No
     conv("stem", "_conv_stem")
     norm("stem", "_bn0")
     for number, (name, stage, _) in enumerate(_blocks()):
-        theirs = f"_blocks.{number}"
+        source = f"_blocks.{number}"
         if stage.expansion > 1:
-            conv(f"{name}_expand", f"{theirs}._expand_conv")
-            norm(f"{name}_expand", f"{theirs}._bn0")
-        conv(f"{name}_depthwise", f"{theirs}._depthwise_conv")
-        norm(f"{name}_depthwise", f"{theirs}._bn1")
-        conv(f"{name}_project", f"{theirs}._project_conv")
-        norm(f"{name}_project", f"{theirs}._bn2")
+            conv(f"{name}_expand", f"{source}._expand_conv")
+            norm(f"{name}_expand", f"{source}._bn0")
+        conv(f"{name}_depthwise", f"{source}._depthwise_conv")
+        norm(f"{name}_depthwise", f"{source}._bn1")
+        conv(f"{name}_project", f"{source}._project_conv")
+        norm(f"{name}_project", f"{source}._bn2")
     conv("head", "_conv_head")
     norm("head", "_bn1")
 
 
 def imagenet_head(weights: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-    """Kernel [1280,1000] and bias [1000] for ImageNet's own classes, as the last layer takes them."""
+    """Kernel [1280,1000] and bias [1000] of the last layer for the 1,000 classes of ImageNet."""
     return [np.ascontiguousarray(weights["_fc.weight"].T), weights["_fc.bias"]]
 
 
 EFFICIENTNET_LITE0 = Architecture(
     "efficientnet_lite0",
     build_efficientnet_lite0,
-    # With 30 epochs in view, 3,000 photos were learnt by heart at epoch 13, before the learning rate had come down.
+    # A plan of 30 epochs overfitted 3,000 images at epoch 13, before the learning rate had decayed.
     Recipe(
         epochs=5,
         batch_size=32,
         learning_rate=3e-4,
         dropout=0.2,
         timed_epochs=12,
-        # 500 photos, 3 seeds: +1.7 and +1.3 points on test (clothing, CIFAR-10); the average +0.7 and +1.6.
+        # 500 images, 3 seeds: +1.7 and +1.3 points on test (clothing, CIFAR-10); the weight average +0.7 and +1.6.
         default_augment="strong",
         weight_average=0.97,
     ),
-    wish=PixelWish(size=(160, 160), native=False, channels=3),
+    input_preference=InputPreference(size=(160, 160), native=False, channels=3),
     bfloat16_on_cpu=False,
     features=FEATURES,
     weights_id=SHA256,

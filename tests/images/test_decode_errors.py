@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import gzip
+import pickle
+import random
+import struct
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from encoded_images import COLOUR, DIGIT, chunk, encode, error_code, gradient, png
+from PIL import Image
+
+from trainer.errors import ImageError
+from trainer.images.decode import EncodedImage, decode
+from trainer.images.pixels import PixelSpec
+
+
+def test_empty_and_unsupported_files_are_refused() -> None:
+    assert error_code(b"") == "empty_body"
+    others = [
+        b"hello",
+        b"BM is how this text begins, and it is long enough",
+        b"http://127.0.0.1/x.png",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        encode(gradient(), "TIFF"),
+        encode(gradient(), "ICO"),
+        encode(gradient(), "PPM"),
+        pickle.dumps([1]),
+        gzip.compress(b"x"),
+        b"RIFF\0\0\0\0WAVEfmt ",
+    ]
+    assert {error_code(data) for data in others} == {"unsupported_type"}
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "GIF", "WebP", "HEIC", "AVIF"])
+def test_truncated_files_are_corrupt(format: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    data = encode(noise, format)
+    for end in (len(data) // 2, len(data) - len(data) // 8, 40):
+        assert error_code(data[:end]) == "corrupt_image"
+
+
+@pytest.mark.parametrize("kind", [b"IHDR", b"IDAT", b"IEND", b"tEXt"])
+def test_a_png_with_a_wrong_checksum_is_corrupt(kind: bytes) -> None:
+    text = chunk(b"tEXt", b"a\0b")
+    data = bytearray(png(1, 1, 8, 0, b"\0\7", text))
+    assert decode(bytes(data), PixelSpec(1, 1, 1)).ravel().tolist() == [7]
+    start = data.index(kind)
+    length = struct.unpack(">I", data[start - 4 : start])[0]
+    data[start + 4 + length] ^= 1
+    assert error_code(bytes(data)) == "corrupt_image"
+
+
+def test_a_png_without_its_end_is_corrupt() -> None:
+    assert error_code(png(1, 1, 8, 0, b"\0\7")[:-12]) == "corrupt_image"
+
+
+@pytest.mark.parametrize("side", [5001, 10_000, 30_000])
+def test_too_many_pixels_are_refused_by_the_header(side: int) -> None:
+    """Also above the limits of Pillow, which warn (an error in these tests) or raise."""
+    assert error_code(png(side, side, 8, 2, b"")) == "too_many_pixels"
+    bmp = bytearray(encode(gradient(), "BMP"))
+    bmp[18:26] = struct.pack("<ii", side, side)
+    assert error_code(bytes(bmp)) == "too_many_pixels"
+    gif = bytearray(encode(gradient("L"), "GIF"))
+    gif[6:10] = struct.pack("<HH", side, side)
+    assert error_code(bytes(gif)) == "too_many_pixels"
+    for format in ("HEIC", "AVIF"):
+        data = bytearray(encode(gradient(width=64, height=64), format))
+        place = data.index(b"ispe") + 8
+        data[place : place + 8] = struct.pack(">II", side, side)
+        # libavif refuses more than 268 million pixels without naming the reason.
+        assert error_code(bytes(data)) == ("corrupt_image" if format == "AVIF" and side > 16384 else "too_many_pixels")
+
+
+def test_a_heic_with_more_pixels_than_its_header_says_is_corrupt() -> None:
+    data = bytearray(encode(gradient(width=480, height=320), "HEIC"))
+    place = data.index(b"ispe") + 8
+    data[place : place + 8] = struct.pack(">II", 16, 16)
+    assert error_code(bytes(data)) == "corrupt_image"
+
+
+def test_a_gif_frame_larger_than_its_screen_is_refused() -> None:
+    gif = bytearray(encode(gradient("L"), "GIF"))
+    frame = gif.index(b"\x2c", 13)
+    gif[frame + 5 : frame + 9] = struct.pack("<HH", 20_000, 20_000)
+    assert error_code(bytes(gif)) == "too_many_pixels"
+
+
+def test_an_image_of_exactly_the_limit_is_read() -> None:
+    assert EncodedImage(png(5000, 5000, 8, 0, b"")).info.width == 5000
+
+
+def test_the_limit_of_pillow_does_not_change() -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    error_code(png(30_000, 30_000, 8, 2, b""))
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_errors_can_be_pickled() -> None:
+    error = pickle.loads(pickle.dumps(ImageError("corrupt_image", "why")))
+    assert (error.code, str(error)) == ("corrupt_image", "why")
+
+
+def test_mutated_files_are_decoded_or_refused() -> None:
+    rng = random.Random(0)
+    formats = ("JPEG", "PNG", "GIF", "BMP", "WebP", "HEIC", "AVIF")
+    seeds = [encode(gradient(width=40, height=30), format) for format in formats]
+    seeds.append(encode(gradient("RGBA"), "PNG"))
+    outcomes: set[Any] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns about odd metadata
+        for round in range(1500):
+            data = bytearray(seeds[round % len(seeds)])
+            for _ in range(rng.randint(1, 8)):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            try:
+                outcomes.add(decode(bytes(data), DIGIT if round % 2 else COLOUR).shape)
+            except ImageError as error:
+                outcomes.add(error.code)
+    assert {(4, 6, 3), (28, 28, 1), "corrupt_image"} <= outcomes

@@ -1,0 +1,10 @@
+"""The BentoML model store: published atomically, read without importing BentoML.
+
+BENTOML_HOME/models/NAME/VERSION/ holds a version with its model.yaml; BENTOML_HOME/models/NAME/latest names the
+promoted version, the one that NAME alone means.
+"""
+
+from trainer.artifact.store.publishing import promote, publish, refuse_unwritable
+from trainer.artifact.store.stored_models import StoredModel, find, models
+
+__all__ = ["StoredModel", "find", "models", "promote", "publish", "refuse_unwritable"]
