@@ -143,9 +143,7 @@ def test_many_pieces_are_removed_before_pillow_reads_them() -> None:
         data = encode_noise(format)
         at = {"JPEG": 2, "PNG": 33, "GIF": 13 + (3 << (data[10] & 7) + 1)}[format]
         many = data[:at] + piece * 10_000 + data[at:]
-        assert len(without_metadata(many, format)) <= len(data) + len(
-            piece
-        )  # one EXIF segment remains
+        assert len(without_metadata(many, format)) <= len(data) + len(piece)  # one EXIF segment remains
         np.testing.assert_array_equal(decode(many, COLOUR), decode(data, COLOUR))
 
 
