@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import faulty_images
 import pytest
-import spoiled
+
+if TYPE_CHECKING:
+    from server import Server
 
 
 @pytest.fixture(autouse=True)
@@ -22,13 +27,19 @@ def _own_homes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
 def unused_ports() -> list[int]:
-    """Four TCP ports of the loopback interface that nothing listened on just now."""
+    """Four free TCP ports of the loopback interface."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(4)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+        for item in sockets:
+            item.bind(("127.0.0.1", 0))
+        return [int(item.getsockname()[1]) for item in sockets]
 
 
 @pytest.fixture(scope="session")
@@ -40,17 +51,36 @@ def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_server(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of the tiny model for all tests that leave it as it is. Its drain file is `drain` beside its log."""
+    from server import serving
+
+    home = tmp_path_factory.mktemp("tiny_server")
+    with serving(tiny_artifact, home, TRAINER_DRAIN_FILE=str(home / "drain")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def infinite_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact whose answers are finite for a black image and for no other."""
+    """An artifact whose outputs are finite for a black image only."""
     from tiny_model import export_tiny_model
 
     return export_tiny_model(tmp_path_factory.mktemp("infinite") / "export", pixel_scale=1, logit_scale=1e38)
 
 
 @pytest.fixture(scope="session")
-def spoiled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of pictures with every fault that the data doctor knows. Read only."""
-    root = tmp_path_factory.mktemp("spoiled") / "digits"
-    spoiled.drawn(root)
-    spoiled.spoil(root)
+def faulty_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of images with every fault that the data checks find. Read only."""
+    root = tmp_path_factory.mktemp("faulty") / "digits"
+    faulty_images.draw_digits(root)
+    faulty_images.add_faults(root)
     return root
+
+
+@pytest.fixture(scope="session")
+def inspected(faulty_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> faulty_images.Inspected:
+    """The faulty folder, inspected. Read only."""
+    home = tmp_path_factory.mktemp("inspected")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRAINER_CACHE_DIR", str(home / "cache"))
+        return faulty_images.inspect(faulty_folder, home)

@@ -1,4 +1,5 @@
-"""The data doctor: what may be wrong with a data set, and a table without it.
+"""Checks of a data set: duplicates, label issues, low-quality images and confusable classes.
 
-`examine` gathers what the files of one kind of finding each find; `words` says it, `page` shows it, `fix` mends it.
+`run` runs them all, each kind in a file of its own. `summary` puts the findings into words, `page` shows them with the
+images, and `fix` writes a table without them. `pre_fit` has the cheap checks before a training.
 """

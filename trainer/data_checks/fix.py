@@ -1,7 +1,7 @@
-"""A table (`csv:FILE`) of a data set without what a person has chosen to leave out, and with the labels they chose.
+"""Writes a table (`csv:FILE`) of a data set with a person's choices: images left out, labels changed.
 
-No picture is touched: the table names the files, their labels and the splits that they were in, so that figures stay
-comparable. The choices are a JSON file, which the page saves.
+The images stay untouched: the table lists the files, their labels and their splits, so that metrics stay comparable.
+The choices are a JSON file, which the page saves.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 from trainer.data import Dataset
 from trainer.data.sources.base import SPLITS
 from trainer.data.sources.csv import COLUMNS, CsvSource, parse_csv_spec
-from trainer.data_checks.images import Pictures
-from trainer.errors import InputError, did_you_mean
+from trainer.data_checks.images import CheckedImages
+from trainer.errors import InputError, choose
 
 OPTION = "--fix"
 CHOICES = "--choices"
@@ -26,20 +26,20 @@ CHOICES = "--choices"
 
 @dataclass(frozen=True)
 class Choices:
-    """What a person wants of some pictures, which are known by their names."""
+    """A person's choices, by the names of the images."""
 
     leave_out: frozenset[str]
-    relabel: Mapping[str, str]  # → the name of the class
+    relabel: Mapping[str, str]  # → class name
 
     @classmethod
-    def read(cls, file: Path, pictures: Pictures) -> Choices:
-        """Raises InputError for a file that is none, and for a picture or a class that is not there."""
+    def read(cls, file: Path, images: CheckedImages) -> Choices:
+        """Raises InputError for a file of another format, and for an image or a class that does not exist."""
         try:
             values: Any = json.loads(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(f"{CHOICES}: {file} cannot be read: {error.strerror}") from error
         except ValueError as error:
-            raise InputError(f"{CHOICES}: {file} is no JSON: {error}") from error
+            raise InputError(f"{CHOICES}: {file} is not JSON: {error}") from error
         try:
             choices = cls(
                 leave_out=frozenset(str(name) for name in values["leave_out"]),
@@ -47,28 +47,24 @@ class Choices:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f'{CHOICES}: {file} is expected to be what the page saves: {{"leave_out": [image, …], "relabel": '
-                "{image: class, …}}"
+                f'{CHOICES}: {file} is expected to be the file that the page saves: {{"leave_out": [image, …], '
+                '"relabel": {image: class, …}}'
             ) from error
-        choices._check(file, pictures)
+        choices._check(file, images)
         return choices
 
-    def _check(self, file: Path, pictures: Pictures) -> None:
-        names = set(pictures.names)
+    def _check(self, file: Path, images: CheckedImages) -> None:
+        names = set(images.names)
         for name in (*self.leave_out, *self.relabel):
             if name not in names:
                 raise InputError(f"{CHOICES}: {file} names the image {name!r}, which the data set does not have")
-        for name, label in self.relabel.items():
-            if label not in pictures.class_names:
-                raise InputError(
-                    f"{CHOICES}: {file} gives {name!r} the class {label!r}, which there is not"
-                    f"{did_you_mean(pictures.class_names)}"
-                )
+        for name, class_name in self.relabel.items():
+            choose(f"{CHOICES}: {file}: the class of {name!r}", class_name, images.class_names)
 
 
 @dataclass(frozen=True)
-class Written:
-    """What a new table has."""
+class WrittenTable:
+    """Counts of a table that was written."""
 
     table: str
     images: int
@@ -76,8 +72,8 @@ class Written:
     relabelled: int
 
 
-def folder_of(spec: str) -> Path | None:
-    """The folder that the pictures of a source with this `spec` lie in; None where they are no files."""
+def source_folder(spec: str) -> Path | None:
+    """The folder with the images of a data set `spec`; None where they are not files."""
     kind, _, rest = spec.partition(":")
     if kind == "csv":
         return parse_csv_spec(rest).file.parent
@@ -85,46 +81,46 @@ def folder_of(spec: str) -> Path | None:
 
 
 def check(file: Path, spec: str) -> Path:
-    """The `folder_of` a source. Raises InputError where a table at `file` cannot list its pictures."""
-    root = folder_of(spec)
+    """The folder with the images of `spec`. Raises InputError where a table at `file` cannot list them."""
+    root = source_folder(spec)
     if root is None:
         raise InputError(f"{OPTION}: {spec} has no files that a table could list; a folder or csv:FILE is expected")
-    if not root.is_relative_to(_place(file)):
+    if not root.is_relative_to(_folder(file)):
         raise InputError(
-            f"{OPTION}: {file} is expected in {root}, or in a folder above it: a table names files beside it"
+            f"{OPTION}: {file} is expected in {root}, or in a folder above it: a table lists files beside it"
         )
     if file.exists():
-        raise InputError(f"{OPTION}: {file} is there already, and nothing is overwritten; choose another name")
+        raise InputError(f"{OPTION}: {file} exists already, and nothing is overwritten; choose another name")
     return root
 
 
-def apply(file: Path, root: Path, dataset: Dataset, choices_file: Path) -> Written:
-    """Write `file` as the choices have it; `root` comes from `check`. Raises InputError, and then writes nothing."""
-    pictures = Pictures.of(dataset)
-    choices = Choices.read(choices_file, pictures)
-    _write_table(file, root, pictures, choices)
+def apply(file: Path, root: Path, dataset: Dataset, choices_file: Path) -> WrittenTable:
+    """Write `file` with the choices applied; `root` comes from `check`. Raises InputError, and then writes nothing."""
+    images = CheckedImages.of(dataset)
+    choices = Choices.read(choices_file, images)
+    _write_table(file, root, images, choices)
     left_out = len(choices.leave_out)
-    return Written(
+    return WrittenTable(
         table=str(file),
-        images=len(pictures) - left_out,
+        images=len(images) - left_out,
         left_out=left_out,
         relabelled=sum(name not in choices.leave_out for name in choices.relabel),
     )
 
 
-def _write_table(file: Path, root: Path, pictures: Pictures, choices: Choices) -> None:
-    prefix = root.relative_to(_place(file))
+def _write_table(file: Path, root: Path, images: CheckedImages, choices: Choices) -> None:
+    prefix = root.relative_to(_folder(file))
     partial = file.with_name(f"{file.name}.partial")
-    rows = zip(pictures.names, pictures.labels.tolist(), pictures.splits.tolist(), strict=True)
+    rows = zip(images.names, images.labels.tolist(), images.splits.tolist(), strict=True)
     try:
         with partial.open("w", encoding="utf-8", newline="") as stream:
             table = csv.writer(stream)
             table.writerow(COLUMNS)
             for name, label, split in rows:
                 if name not in choices.leave_out:
-                    chosen = choices.relabel.get(name, pictures.class_names[label])
-                    table.writerow((os.path.join(prefix, name), chosen, SPLITS[split]))
-        CsvSource(str(partial))  # says what is wrong with it
+                    class_name = choices.relabel.get(name, images.class_names[label])
+                    table.writerow((os.path.join(prefix, name), class_name, SPLITS[split]))
+        CsvSource(str(partial))  # raises InputError for a table that cannot be trained on
         partial.rename(file)
     except InputError as error:
         problem = str(error).replace(str(partial.resolve()), str(file)).removeprefix("--dataset: ")
@@ -135,5 +131,5 @@ def _write_table(file: Path, root: Path, pictures: Pictures, choices: Choices) -
         partial.unlink(missing_ok=True)
 
 
-def _place(file: Path) -> Path:
+def _folder(file: Path) -> Path:
     return file.absolute().parent.resolve()

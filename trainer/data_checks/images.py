@@ -1,7 +1,8 @@
-"""All pictures of a data set in one row: train, then val, then test."""
+"""CheckedImages: the images of all splits in one sequence."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,41 +13,50 @@ from trainer.data import Dataset, Split
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
-    """N pictures of K classes; every finding names them by their position here."""
+class CheckedImages:
+    """N images of K classes: train, then val, then test. Findings refer to an image by its position here."""
 
-    all: Split
+    split: Split  # all of them
     splits: NDArray[np.int8]  # [N], an index into SPLITS
     class_names: tuple[str, ...]  # [K]
 
     @classmethod
-    def of(cls, dataset: Dataset) -> Pictures:
-        parts = (dataset.train, dataset.val, dataset.test)
+    def of(cls, dataset: Dataset) -> CheckedImages:
+        """All images of a data set."""
+        return cls._join((dataset.train, dataset.val, dataset.test), dataset.class_names)
+
+    @classmethod
+    def of_train_and_val(cls, dataset: Dataset) -> CheckedImages:
+        """All images of a data set but those of test."""
+        return cls._join((dataset.train, dataset.val), dataset.class_names)
+
+    @classmethod
+    def _join(cls, parts: Sequence[Split], class_names: tuple[str, ...]) -> CheckedImages:
         return cls(
-            all=Split(dataset.train.cache, np.concatenate([part.indices for part in parts])),
+            split=Split(parts[0].cache, np.concatenate([part.indices for part in parts])),
             splits=np.repeat(np.arange(len(parts), dtype=np.int8), [len(part) for part in parts]),
-            class_names=dataset.class_names,
+            class_names=class_names,
         )
 
     def __len__(self) -> int:
-        return len(self.all)
+        return len(self.split)
 
     @property
     def labels(self) -> NDArray[np.int32]:
         """int32 [N]."""
-        return self.all.labels
+        return self.split.labels
 
     @property
-    def twins(self) -> NDArray[np.int64]:
-        """The group of each picture, [N], that has the same bytes or the same look: see `trainer.data.splits`."""
-        return self.all.cache.twins[self.all.indices]
+    def near_duplicates(self) -> NDArray[np.int64]:
+        """The near-duplicate group of each image, [N]; see `trainer.data.perceptual_hash`."""
+        return self.split.cache.near_duplicates[self.split.indices]
 
     @property
-    def looks(self) -> NDArray[np.uint64]:
-        """uint64 [N,5]: see `trainer.data.splits`."""
-        return self.all.cache.looks[self.all.indices]
+    def perceptual_hashes(self) -> NDArray[np.uint64]:
+        """uint64 [N,5]; see `trainer.data.perceptual_hash`."""
+        return self.split.cache.perceptual_hashes[self.split.indices]
 
     @cached_property
     def names(self) -> list[str]:
-        """Of each picture: how a person finds it."""
-        return [self.all.cache.names[index] for index in self.all.indices.tolist()]
+        """The name of each image: its path, or its place in the data set."""
+        return [self.split.cache.names[index] for index in self.split.indices.tolist()]

@@ -1,13 +1,14 @@
-"""Labels that are likely wrong, by confident learning (Northcutt, Jiang & Chuang, "Confident Learning", 2021).
+"""Label issues: labels that are likely wrong, by confident learning.
 
-A picture may be wrong where the out-of-fold answer is another class, as surely as pictures that bear its label usually
-are of it. All pictures are ranked by their normalised margin: the label's probability less the greatest of the others.
-`cleanlab` has the same; docs/decisions.md says why it is not used.
+(Northcutt, Jiang & Chuang, "Confident Learning", 2021.) An image may have a wrong label where its out-of-fold
+prediction is another class, with at least the mean probability of images that have that class as their label. All
+images are ranked by their normalised margin: the probability of the label minus the largest of the others. `cleanlab`
+does the same; docs/decisions.md says why it is not used.
 
-In a sound set of pictures that are hard to tell apart, that names many. So no more are named than there are wrong
-labels by another measure: where the answers are surest, all but none is a mistake, and what contradicts them there is
-the share of wrong labels everywhere. (Measured on photos of clothing, with 0, 2, 5 and 10 % of the labels changed:
-0.0, 1.9, 5.2 and 10.3 %; named by confident learning alone 5.7, 6.5, 7.9 and 11.8 %.)
+This alone reports many images of a sound data set that is hard. So the number of issues is limited by the noise rate:
+the share of wrong labels among the images with the most confident predictions, where nearly every contradiction is a
+wrong label. (Measured on photos of clothing with 0, 2, 5 and 10 % of the labels changed: 0.0, 1.9, 5.2 and 10.3 %;
+confident learning alone reports 5.7, 6.5, 7.9 and 11.8 %.)
 """
 
 from __future__ import annotations
@@ -17,25 +18,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Of all pictures: those whose answers are surest, by which wrong labels are counted. Where there are fewer among the
-# very surest, they were mistakes of the head after all.
-SUREST = (0.1, 0.25)
-LEAST_SURE = 100  # pictures: of fewer the share is chance
+# The shares of the most confident predictions by which the noise rate is measured; the lower rate counts. Where the
+# smaller share has more contradictions, they were mistakes of the linear model after all.
+MOST_CONFIDENT = (0.1, 0.25)
+MIN_CONFIDENT = 100  # images: a rate measured on fewer is chance
 
 
 @dataclass(frozen=True, eq=False)
-class WrongLabels:
-    """Of N pictures."""
+class LabelRanking:
+    """N images, ranked by how likely their label is wrong."""
 
     order: NDArray[np.int64]  # [N] positions, the least likely label first
-    named: NDArray[np.int64]  # positions whose label is likely wrong, in that order; about `share` of all at most
-    suggested: NDArray[np.int32]  # [N]: the likeliest class beside the label
-    probabilities: NDArray[np.float64]  # [N]: of that class
-    share: float  # 0..1: of the pictures whose answers are surest, how many have another label
+    issues: NDArray[np.int64]  # positions of the label issues, in that order; at most about `noise_rate` of all
+    suggested: NDArray[np.int32]  # [N]: the most likely class other than the label
+    probabilities: NDArray[np.float64]  # [N]: of the suggested class
+    noise_rate: float  # 0..1: estimated share of wrong labels
 
 
-def find_wrong_labels(probabilities: NDArray[np.float64], labels: NDArray[np.int32]) -> WrongLabels:
-    """From the out-of-fold probabilities [N,K] of pictures with `labels` [N]."""
+def find_label_issues(probabilities: NDArray[np.float64], labels: NDArray[np.int32]) -> LabelRanking:
+    """Rank images with `labels` [N] by their out-of-fold probabilities [N,K]."""
     rows = np.arange(len(labels))
     others = probabilities.copy()
     others[rows, labels] = -1
@@ -43,31 +44,32 @@ def find_wrong_labels(probabilities: NDArray[np.float64], labels: NDArray[np.int
     strongest = others[rows, suggested]
     margins = probabilities[rows, labels] - strongest
     order = np.argsort(margins, kind="stable")
-    usual = np.array([_mean(probabilities[labels == label, label]) for label in range(probabilities.shape[1])])
-    wrong = (margins < 0) & (strongest >= usual[suggested])
-    share = _share(probabilities, labels)
-    return WrongLabels(
+    thresholds = np.array([_mean(probabilities[labels == label, label]) for label in range(probabilities.shape[1])])
+    wrong = (margins < 0) & (strongest >= thresholds[suggested])
+    noise_rate = _noise_rate(probabilities, labels)
+    return LabelRanking(
         order=order,
-        named=order[wrong[order]][: round(share * len(labels))],
+        issues=order[wrong[order]][: round(noise_rate * len(labels))],
         suggested=suggested,
         probabilities=strongest,
-        share=share,
+        noise_rate=noise_rate,
     )
 
 
-def can_judge(probabilities: NDArray[np.float64], labels: NDArray[np.int32]) -> bool:
-    """Whether the answers make less than half of the mistakes of naming the most frequent class each time."""
+def beats_majority_class(probabilities: NDArray[np.float64], labels: NDArray[np.int32]) -> bool:
+    """Whether the predictions make less than half of the errors of always predicting the most frequent class."""
     accuracy = (probabilities.argmax(1) == labels).mean()
-    guess = np.bincount(labels).max() / len(labels)
-    return bool(1 - accuracy < (1 - guess) / 2)
+    majority = np.bincount(labels).max() / len(labels)
+    return bool(1 - accuracy < (1 - majority) / 2)
 
 
-def _share(probabilities: NDArray[np.float64], labels: NDArray[np.int32]) -> float:
-    surest_first = np.argsort(-probabilities.max(1), kind="stable")
-    contradicted = (probabilities.argmax(1) != labels)[surest_first]
-    return min(float(contradicted[: max(LEAST_SURE, round(part * len(labels)))].mean()) for part in SUREST)
+def _noise_rate(probabilities: NDArray[np.float64], labels: NDArray[np.int32]) -> float:
+    most_confident_first = np.argsort(-probabilities.max(1), kind="stable")
+    contradicted = (probabilities.argmax(1) != labels)[most_confident_first]
+    counts = [max(MIN_CONFIDENT, round(share * len(labels))) for share in MOST_CONFIDENT]
+    return min(float(contradicted[:count].mean()) for count in counts)
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """1 for none: a class without pictures is never suggested."""
+    """1 for none: a class without images is never suggested."""
     return float(values.mean()) if len(values) else 1.0

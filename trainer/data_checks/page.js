@@ -22,7 +22,7 @@ function count() {
 }
 
 function choose(image, value) {
-  // A picture may be shown twice.
+  // An image may be shown twice.
   for (const select of selects) if (select.dataset.image === image) select.value = value;
 }
 

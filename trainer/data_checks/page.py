@@ -1,6 +1,6 @@
-"""The findings as one page with pictures, on which a person chooses what to do with each; it needs no network.
+"""Findings as one HTML page with images, on which a person decides about each; it works without network.
 
-What is chosen is saved by the browser as a JSON file, from which `fix` makes a table.
+The browser saves the decisions as a JSON file, from which `fix` writes a table.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import base64
 import hashlib
 import io
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,17 +17,18 @@ import numpy as np
 from PIL import Image
 
 from trainer.data.sources.base import SPLITS, Source
-from trainer.data_checks.fix import folder_of
+from trainer.data_checks.fix import source_folder
 from trainer.data_checks.image_quality import KINDS
 from trainer.data_checks.run import Findings
 from trainer.data_checks.summary import sentences
+from trainer.images.encode import data_uri
 from trainer.reporting.templates import render
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 SCRIPT = Path(__file__).with_name("page.js")
 TABLE = "fixed.csv"
-SHOWN = 200  # pictures of a kind; once those are dealt with, the next ones show
-SIDE = 160  # pixels, of a picture on the page
+MAX_SHOWN = 200  # images of each kind; the next ones show after these are decided
+SIDE = 160  # pixels, of an image on the page
 QUALITY = 85
 LEAVE_OUT = "-"
 KEEP = ""
@@ -34,46 +36,46 @@ KEEP = ""
 
 @dataclass(frozen=True)
 class Card:
-    """One picture as it is shown."""
+    """One image on the page."""
 
     name: str
     image: str  # a data URI
     split: str
     label: str
-    suggested: str  # the class that it looks like; empty: none other
-    choice: str  # what is chosen before a person has looked: KEEP or LEAVE_OUT
+    suggested: str  # the predicted class where the label may be wrong, else empty
+    choice: str  # preselected: KEEP or LEAVE_OUT
     note: str
 
 
 @dataclass(frozen=True)
 class Section:
-    """One kind of finding."""
+    """One kind of issue."""
 
     title: str
     text: str
-    groups: list[list[Card]]  # of pictures that belong together
-    more: int  # pictures that are not shown
+    groups: list[list[Card]]  # images that belong together
+    more: int  # images that are not shown
 
 
-def proposals(findings: Findings) -> set[int]:
-    """The positions that are suggested to be left out: copies but for one of each group, and blank pictures.
+def suggested_removals(findings: Findings) -> set[int]:
+    """Positions of images to leave out: blank ones, and all but one of each group of duplicates.
 
-    Of copies one in test stays, or else one in val: what is measured is the same as before, and nothing of it is
-    learned. Where copies bear different labels, a person has to say which is right.
+    The one that stays is in test, or else in val: metrics stay comparable, and nothing measured is trained on. A group
+    with different labels is left to a person.
     """
-    pictures = findings.pictures
-    out = {one.position for one in findings.poor if one.kind == "blank"}
+    images = findings.images
+    removals = {image.position for image in findings.low_quality if image.kind == "blank"}
     for group in findings.duplicates:
-        if len(np.unique(pictures.labels[group])) == 1:
-            stays = group[np.argmax(pictures.splits[group])]
-            out.update(int(one) for one in group if one != stays)
-    return out
+        if len(np.unique(images.labels[group])) == 1:
+            kept = group[np.argmax(images.splits[group])]
+            removals.update(int(position) for position in group if position != kept)
+    return removals
 
 
 def write_page(findings: Findings, file: Path, *, name: str, spec: str, data_dir: Path | None, source: Source) -> None:
-    """Write the page of what was found in `source`, which `spec` and `data_dir` name. Raises OSError."""
+    """Write the page for `source`, which `spec` and `data_dir` name. Raises OSError."""
     inspect = ["trainer", "data", "inspect", spec, *([f"--data-dir={data_dir}"] if data_dir else [])]
-    root = folder_of(source.spec)
+    root = source_folder(source.spec)
     table = root and root / TABLE
     script = SCRIPT.read_text(encoding="utf-8")
     page = render(
@@ -82,8 +84,8 @@ def write_page(findings: Findings, file: Path, *, name: str, spec: str, data_dir
         spec=spec,
         sentences=sentences(findings),
         sections=_sections(findings),
-        classes=findings.pictures.class_names,
-        images=len(findings.pictures),
+        classes=findings.images.class_names,
+        images=len(findings.images),
         fix=table and shlex.join([*inspect, "--fix", str(table), "--choices", "choices.json"]),
         fit=table and shlex.join(["trainer", "fit", f"csv:{table}"]),
         script=script,
@@ -93,55 +95,54 @@ def write_page(findings: Findings, file: Path, *, name: str, spec: str, data_dir
 
 
 def _sections(findings: Findings) -> list[Section]:
-    out = proposals(findings)
-    suggested = {one.position: one for one in findings.wrong_labels}
-    names = findings.pictures.class_names
+    removals = suggested_removals(findings)
+    suggested = {issue.position: findings.images.class_names[issue.suggested] for issue in findings.label_issues}
 
-    def card(position: int, note: str = "") -> Card:
-        pictures = findings.pictures
-        looks_like = suggested.get(position)
+    def card(position: int, note: str) -> Card:
+        images = findings.images
         return Card(
-            name=pictures.names[position],
-            image=_picture(findings, position),
-            split=SPLITS[pictures.splits[position]],
-            label=names[pictures.labels[position]],
-            suggested=names[looks_like.suggested] if looks_like else "",
-            choice=LEAVE_OUT if position in out else KEEP,
-            note=note or (f"looks like {names[looks_like.suggested]}" if looks_like else ""),
+            name=images.names[position],
+            image=_thumbnail(findings, position),
+            split=SPLITS[images.splits[position]],
+            label=images.class_names[images.labels[position]],
+            suggested=suggested.get(position, ""),
+            choice=LEAVE_OUT if position in removals else KEEP,
+            note=note or (f"looks like {suggested[position]}" if position in suggested else ""),
         )
 
-    def section(title: str, text: str, groups: list[list[int]], note: str = "") -> Section:
-        shown: list[list[int]] = []
+    def section(title: str, text: str, groups: Sequence[Sequence[int]], note: str = "") -> Section:
+        shown: list[list[Card]] = []
+        count = 0
         for group in groups:
-            if sum(map(len, shown)) < SHOWN:
-                shown.append(group)
-        more = sum(map(len, groups)) - sum(map(len, shown))
-        return Section(title, text, [[card(one, note) for one in group] for group in shown], more)
+            if count < MAX_SHOWN:
+                shown.append([card(position, note) for position in group])
+                count += len(group)
+        return Section(title, text, shown, more=sum(map(len, groups)) - count)
 
     sections = [
         section(
             "Duplicates",
-            "The pictures of a row show the same. A picture that is in training and in test makes the figure on test "
-            "too good. One of each row stays; where they bear different labels, you say which is right.",
+            "The images of a row show the same. An image that is in training and in test makes the figure on test too "
+            "good. One image of each row stays; where the labels differ, you decide which is right.",
             [group.tolist() for group in findings.duplicates],
         ),
         section(
             "Labels that may be wrong",
-            "Each looks like another class to a network that learned from all other pictures; the likeliest first. "
-            "Nothing is changed unless you say so: the network may be wrong, too.",
-            [[one.position] for one in findings.wrong_labels],
+            "A network that learned from all other images takes each for another class; the likeliest first. Nothing "
+            "is changed unless you say so: the network may be wrong, too.",
+            [[issue.position] for issue in findings.label_issues],
         ),
     ]
-    for kind, what in KINDS.items():
-        some = [[one.position] for one in findings.poor if one.kind == kind]
-        sections.append(section(kind.capitalize(), f"These are {what}.", some, kind))
-    return [one for one in sections if one.groups]
+    for kind, words in KINDS.items():
+        found = [[image.position] for image in findings.low_quality if image.kind == kind]
+        sections.append(section(kind.capitalize(), f"These are {words}.", found, kind))
+    return [section for section in sections if section.groups]
 
 
-def _picture(findings: Findings, position: int) -> str:
-    pixels = findings.pictures.all.read(np.array([position]))[0]
+def _thumbnail(findings: Findings, position: int) -> str:
+    pixels = findings.images.split.read(np.array([position]))[0]
     image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
     image.thumbnail((SIDE, SIDE))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+    return data_uri(file.getvalue(), "image/jpeg")

@@ -1,8 +1,10 @@
-"""Whether two pictures show the same: one is laid over the other, mirrored or not, moved and stretched a little.
+"""Image registration: aligns pairs of images, mirrored or not, and measures whether they show the same.
 
-The place is found by Gauss-Newton steps on the difference of small gray pictures (Lucas & Kanade, "An Iterative Image
-Registration Technique", 1981), for many pairs at once. Then fine structure alone is compared: brightness and large
-shapes are alike in many photos on one background.
+The alignment, a shift and a small stretch, is found by Gauss-Newton steps on the difference of small gray images (Lucas
+& Kanade, "An Iterative Image Registration Technique", 1981), for many pairs at once. Then only fine structure is
+compared: brightness and large shapes are alike in many photos on one background.
+
+A transform is float32 [4]: vertical scale and shift, horizontal scale and shift, in coordinates from -1 to 1.
 """
 
 from __future__ import annotations
@@ -10,40 +12,41 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-SIDE = 32  # of the small pictures that are laid over each other
-FINE_SIDE = 64  # of those that are compared then
-MARGIN = 0.15  # of a side, on each of its ends: what a crop may have lost is not compared
+SIDE = 32  # pixels, of the images that are aligned
+FINE_SIDE = 64  # pixels, of the images that are compared then
+MARGIN = 0.15  # of a side, at each end: it is not compared, as a crop may have lost it
 STEPS = 10
-MOST_STRETCH = 0.2  # a step further off than this has lost its way, and starts again
-STRUCTURE = 3.0  # pixels of FINE_SIDE: what is larger than this is no fine structure
+MAX_CHANGE = 0.2  # from the identity, in each number of a transform: beyond, the search has diverged and restarts
+MAX_STRUCTURE = 3.0  # pixels of FINE_SIDE: larger shapes are not fine structure
 CHUNK = 512  # pairs at once
+IDENTITY = np.array([1, 0, 1, 0], np.float32)
 
 
-def likeness(fine: NDArray[np.float32], pairs: NDArray[np.int64]) -> NDArray[np.float32]:
-    """How alike the structure is in each of `pairs` [P,2] of grays [n,FINE_SIDE,FINE_SIDE], float32 [P]: 1 is most."""
-    small, structure = shrunk(fine, SIDE), _fine_structure(fine)
-    found = [np.empty(0, np.float32)]
+def structure_similarity(gray: NDArray[np.float32], pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Similarity of the fine structure, float32 [P], at most 1, for `pairs` [P,2] of `gray` [n,FINE_SIDE,FINE_SIDE]."""
+    small, structure = downscale(gray, SIDE), _fine_structure(gray)
+    similarities = [np.empty(0, np.float32)]
     for start in range(0, len(pairs), CHUNK):
-        one, other = pairs[start : start + CHUNK].T
-        both = []
-        for turn in (slice(None), slice(None, None, -1)):
-            place = _align(small[one], small[other][:, :, turn])
-            both.append(_correlation(structure[one], structure[other][:, :, turn], place))
-        found.append(np.maximum(*both))
-    return np.concatenate(found)
+        first, second = pairs[start : start + CHUNK].T
+        plain_and_mirrored = []
+        for columns in (slice(None), slice(None, None, -1)):
+            transform = _align(small[first], small[second][:, :, columns])
+            plain_and_mirrored.append(_correlation(structure[first], structure[second][:, :, columns], transform))
+        similarities.append(np.maximum(*plain_and_mirrored))
+    return np.concatenate(similarities)
 
 
-def shrunk(gray: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    """float32 [n,H,W] → [n,side,side]: each pixel the mean of what it stands for."""
+def downscale(gray: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """float32 [n,H,W] → [n,side,side]: each pixel is the mean of the area that it covers."""
     count, height, width = gray.shape
-    down, across = _shares(height, side), _shares(width, side)
-    # Two large products are several times as fast as two for each picture.
+    down, across = _coverage(height, side), _coverage(width, side)
+    # Two large products are several times as fast as two for each image.
     narrow = (gray.reshape(-1, width) @ across.T).reshape(count, height, side)
     small = (narrow.swapaxes(1, 2).reshape(-1, height) @ down.T).reshape(count, side, side)
     return small.swapaxes(1, 2).astype(np.float32, copy=False)
 
 
-def _shares(length: int, side: int) -> NDArray[np.float32]:
+def _coverage(length: int, side: int) -> NDArray[np.float32]:
     """[side,length]: the share that each of `length` pixels has in each of `side`."""
     edges = np.linspace(0, length, side + 1)
     low, high = edges[:-1, None], edges[1:, None]
@@ -52,73 +55,74 @@ def _shares(length: int, side: int) -> NDArray[np.float32]:
     return (overlap / overlap.sum(1, keepdims=True)).astype(np.float32)
 
 
-def _fine_structure(fine: NDArray[np.float32]) -> NDArray[np.float32]:
+def _fine_structure(gray: NDArray[np.float32]) -> NDArray[np.float32]:
     from scipy.ndimage import gaussian_filter
 
-    smooth = gaussian_filter(fine, (0, 1, 1))
-    rough: NDArray[np.float32] = smooth - gaussian_filter(fine, (0, STRUCTURE, STRUCTURE))
-    return rough
+    smooth = gaussian_filter(gray, (0, 1, 1))
+    structure: NDArray[np.float32] = smooth - gaussian_filter(gray, (0, MAX_STRUCTURE, MAX_STRUCTURE))
+    return structure
 
 
-def _window(side: int) -> NDArray[np.float32]:
-    """The places that are compared, from -1 to 1 over the whole picture."""
-    places = ((np.arange(side) + 0.5) * 2 / side - 1).astype(np.float32)
-    return places[np.abs(places) < 1 - 2 * MARGIN]
+def _compared_coordinates(side: int) -> NDArray[np.float32]:
+    """Coordinates of the pixels that are compared, along one axis of -1 to 1."""
+    coordinates = ((np.arange(side) + 0.5) * 2 / side - 1).astype(np.float32)
+    return coordinates[np.abs(coordinates) < 1 - 2 * MARGIN]
 
 
-def _align(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Where in `other` [P,S,S] what `one` [P,S,S] shows is: float32 [P,4], the vertical stretch and move, and the
-    horizontal ones; [1,0,1,0] is in the same place.
-    """
-    places = _window(one.shape[1])
-    inner = _at(one, np.tile(np.array([1, 0, 1, 0], np.float32), (len(one), 1)), places)
-    target = _standard(inner)
-    # In units of -1..1.
-    steep = [np.gradient(other, 2 / one.shape[1], axis=axis).astype(np.float32) for axis in (1, 2)]
-    place = np.tile(np.array([1, 0, 1, 0], np.float32), (len(one), 1))
+def _align(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Transforms float32 [P,4] that align each of `second` [P,S,S] with its `first` [P,S,S]."""
+    coordinates = _compared_coordinates(first.shape[1])
+    transform = np.tile(IDENTITY, (len(first), 1))
+    target = _standardise(_resample(first, transform, coordinates))
+    spacing = 2 / first.shape[1]
+    gradients = [np.gradient(second, spacing, axis=axis).astype(np.float32) for axis in (1, 2)]
     for _ in range(STEPS):
-        seen = _at(other, place, places)
-        scale = seen.std((1, 2), keepdims=True) + 1e-3
-        down, across = (_at(gradient, place, places) / scale for gradient in steep)
-        slopes = np.stack([down * places[:, None], down, across * places, across], axis=1)
-        slopes = (slopes - slopes.mean((2, 3), keepdims=True)).reshape(len(one), 4, -1)
-        rest = (target - _standard(seen)).reshape(len(one), -1, 1)
-        normal = slopes @ slopes.swapaxes(1, 2) + 1e-2 * slopes.shape[2] * np.eye(4, dtype=np.float32)
-        place += np.linalg.solve(normal, slopes @ rest)[:, :, 0]
-        lost = np.abs(place - [1, 0, 1, 0]).max(1) > MOST_STRETCH
-        place[lost] = [1, 0, 1, 0]
-    return place
+        current = _resample(second, transform, coordinates)
+        scale = current.std((1, 2), keepdims=True) + 1e-3
+        down, across = (_resample(gradient, transform, coordinates) / scale for gradient in gradients)
+        jacobian = np.stack([down * coordinates[:, None], down, across * coordinates, across], axis=1)
+        jacobian = (jacobian - jacobian.mean((2, 3), keepdims=True)).reshape(len(first), 4, -1)
+        residual = (target - _standardise(current)).reshape(len(first), -1, 1)
+        normal = jacobian @ jacobian.swapaxes(1, 2) + 1e-2 * jacobian.shape[2] * np.eye(4, dtype=np.float32)
+        transform += np.linalg.solve(normal, jacobian @ residual)[:, :, 0]
+        diverged = np.abs(transform - IDENTITY).max(1) > MAX_CHANGE
+        transform[diverged] = IDENTITY
+    return transform
 
 
 def _correlation(
-    one: NDArray[np.float32], other: NDArray[np.float32], place: NDArray[np.float32]
+    first: NDArray[np.float32], second: NDArray[np.float32], transform: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """float32 [P], from -1 to 1, of `one` and what is at `place` in `other`."""
-    places = _window(one.shape[1])
-    same = np.tile(np.array([1, 0, 1, 0], np.float32), (len(one), 1))
-    correlation: NDArray[np.float32] = (_standard(_at(one, same, places)) * _standard(_at(other, place, places))).mean(
-        (1, 2)
+    """Correlation, float32 [P] from -1 to 1, of `first` and the transformed `second`."""
+    coordinates = _compared_coordinates(first.shape[1])
+    unchanged = np.tile(IDENTITY, (len(first), 1))
+    product = _standardise(_resample(first, unchanged, coordinates)) * _standardise(
+        _resample(second, transform, coordinates)
     )
+    correlation: NDArray[np.float32] = product.mean((1, 2))
     return correlation
 
 
-def _standard(images: NDArray[np.float32]) -> NDArray[np.float32]:
+def _standardise(images: NDArray[np.float32]) -> NDArray[np.float32]:
     centred = images - images.mean((1, 2), keepdims=True)
     standard: NDArray[np.float32] = centred / (images.std((1, 2), keepdims=True) + 1e-3)
     return standard
 
 
-def _at(images: NDArray[np.float32], place: NDArray[np.float32], places: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[P,S,S] → [P,n,n]: what stands at `places` [n] once they are stretched and moved; between pixels, of both."""
+def _resample(
+    images: NDArray[np.float32], transform: NDArray[np.float32], coordinates: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """[P,S,S] → [P,n,n]: bilinear samples at the transformed `coordinates` [n] of both axes."""
     side = images.shape[1]
     rows, columns = (
-        _between(((place[:, [axis]] * places + place[:, [axis + 1]] + 1) * side - 1) / 2, side) for axis in (0, 2)
+        _bilinear_weights(((transform[:, [axis]] * coordinates + transform[:, [axis + 1]] + 1) * side - 1) / 2, side)
+        for axis in (0, 2)
     )
     return (rows @ images @ columns.swapaxes(1, 2)).astype(np.float32, copy=False)
 
 
-def _between(positions: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    """Positions in pixels [P,n] → the weight of each pixel there [P,n,side]."""
+def _bilinear_weights(positions: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Positions in pixels [P,n] → the weight of each pixel [P,n,side]."""
     inside = np.clip(positions, 0, side - 1)
     distance = np.abs(inside[:, :, None] - np.arange(side, dtype=np.float32))
     return np.maximum(0, 1 - distance).astype(np.float32)

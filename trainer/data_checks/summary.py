@@ -1,8 +1,9 @@
-"""Findings in words: for the terminal, the log and the page."""
+"""Findings as text, for the terminal and the page, and as JSON."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,122 +12,119 @@ from numpy.typing import NDArray
 from trainer.data.sources.base import SPLITS
 from trainer.data.splits import TEST, VAL
 from trainer.data_checks.image_quality import KINDS
-from trainer.data_checks.images import Pictures
+from trainer.data_checks.images import CheckedImages
 from trainer.data_checks.run import Findings
 
 EXAMPLES = 3
 
 
 def sentences(findings: Findings) -> list[str]:
-    """A line or two for each kind of finding, examples by path; one line where there is none."""
+    """One to four lines for each kind of issue, with names of images; one line where there are none."""
     lines = [
-        *_duplicates(findings.pictures, findings.duplicates),
-        *_wrong_labels(findings),
-        *_poor(findings),
-        *_alike(findings),
+        *_duplicates(findings.images, findings.duplicates),
+        *_label_issues(findings),
+        *_low_quality(findings),
+        *_confusable(findings),
     ]
-    count, examined = len(findings.pictures), len(findings.examined)
-    if examined < count:
-        lines.append(
-            f"looked at in full: {examined:,} of {count:,} images, drawn at random; the others by hashes alone"
-        )
+    count, sample = len(findings.images), len(findings.sample)
+    if sample < count:
+        lines.append(f"checked in full: {sample:,} of {count:,} images, drawn at random; the others by hashes only")
     return lines or ["nothing found: no duplicates, no labels that look wrong, no blank, dark, blurred or odd images"]
 
 
 def to_dict(findings: Findings) -> dict[str, Any]:
-    """Plain JSON values; images by name, the least likely label first."""
-    names, classes = findings.pictures.names, findings.pictures.class_names
-    labels, splits = findings.pictures.labels, findings.pictures.splits
+    """Plain JSON values, images by name; the most likely wrong label first."""
+    names, classes = findings.images.names, findings.images.class_names
+    labels, splits = findings.images.labels, findings.images.splits
+
+    def image(position: int) -> dict[str, Any]:
+        return {"image": names[position], "split": SPLITS[splits[position]], "label": classes[labels[position]]}
+
     return {
-        "images": len(findings.pictures),
-        "examined": len(findings.examined),
-        "labels_judged": findings.judged,
-        "duplicates": [
-            [{"image": names[one], "split": SPLITS[splits[one]], "label": classes[labels[one]]} for one in group]
-            for group in findings.duplicates
-        ],
+        "images": len(findings.images),
+        "examined": len(findings.sample),
+        "labels_judged": findings.labels_checked,
+        "duplicates": [[image(position) for position in group.tolist()] for group in findings.duplicates],
         "wrong_labels": [
-            {
-                "image": names[one.position],
-                "split": SPLITS[splits[one.position]],
-                "label": classes[labels[one.position]],
-                "suggested": classes[one.suggested],
-                "probability": one.probability,
-            }
-            for one in findings.wrong_labels
+            {**image(issue.position), "suggested": classes[issue.suggested], "probability": issue.probability}
+            for issue in findings.label_issues
         ],
-        "poor": [{"image": names[one.position], "kind": one.kind} for one in findings.poor],
+        "poor": [{"image": names[found.position], "kind": found.kind} for found in findings.low_quality],
         "alike_classes": [
-            {"first": classes[one.first], "second": classes[one.second], "right": one.right, "images": one.images}
-            for one in findings.alike
+            {
+                "first": classes[pair.first],
+                "second": classes[pair.second],
+                "right": pair.correct,
+                "images": pair.images,
+            }
+            for pair in findings.confusable
         ],
     }
 
 
-def shared_with(pictures: Pictures, duplicates: list[NDArray[np.int64]], split: int) -> int:
-    """How many pictures of val or test are there in a split before it, too."""
-    return sum(
-        int((pictures.splits[group] == split).sum()) for group in duplicates if pictures.splits[group].min() < split
-    )
-
-
-def _duplicates(pictures: Pictures, groups: list[NDArray[np.int64]]) -> list[str]:
+def _duplicates(images: CheckedImages, groups: list[NDArray[np.int64]]) -> list[str]:
     if not groups:
         return []
     lines = [
-        f"duplicates: {_images(sum(map(len, groups)))} in {len(groups)} {'group' if len(groups) == 1 else 'groups'} "
-        f"show the same, {_examples(pictures, groups[0][:EXAMPLES], joint=' and ')}"
+        f"duplicates: {_count(sum(map(len, groups)))} in {len(groups)} {'group' if len(groups) == 1 else 'groups'} "
+        f"show the same, {_such_as(images, groups[0], separator=' and ')}"
     ]
     for split, earlier in ((TEST, "training or validation"), (VAL, "training")):
-        if count := shared_with(pictures, duplicates=groups, split=split):
-            verb = "is" if count == 1 else "are"
+        if count := _count_leaked(images, groups, split):
+            name, verb = SPLITS[split], "is" if count == 1 else "are"
             lines.append(
-                f"  {count:,} {SPLITS[split]} {'image' if count == 1 else 'images'} {verb} also in {earlier}: the "
-                f"figure on {SPLITS[split]} flatters; leave the copies out, and it is honest"
+                f"  {count:,} {name} {'image' if count == 1 else 'images'} {verb} also in {earlier}: the figure on "
+                f"{name} is too good; leave the copies out"
             )
-    torn = [group for group in groups if len(np.unique(pictures.labels[group])) > 1]
-    if torn:
+    in_two_classes = [group for group in groups if len(np.unique(images.labels[group])) > 1]
+    if in_two_classes:
         lines.append(
-            f"  {len(torn)} {'group is' if len(torn) == 1 else 'groups are'} in more than one class, "
-            f"{_examples(pictures, torn[0][:EXAMPLES], joint=' and ')}: only one label can be right"
+            f"  {len(in_two_classes)} {'group is' if len(in_two_classes) == 1 else 'groups are'} in more than one "
+            f"class, {_such_as(images, in_two_classes[0], separator=' and ')}: only one label can be right"
         )
     return lines
 
 
-def _wrong_labels(findings: Findings) -> list[str]:
-    if not findings.judged:
+def _count_leaked(images: CheckedImages, groups: list[NDArray[np.int64]], split: int) -> int:
+    """Images of val or test with a duplicate in an earlier split."""
+    return sum(int((images.splits[group] == split).sum()) for group in groups if images.splits[group].min() < split)
+
+
+def _label_issues(findings: Findings) -> list[str]:
+    if not findings.labels_checked:
         return ["labels: too few images, or too hard to tell apart, to say which labels may be wrong"]
-    found, pictures = findings.wrong_labels, findings.pictures
-    if not found:
+    issues, images = findings.label_issues, findings.images
+    if not issues:
         return []
     examples = [
-        f"{pictures.names[one.position]} looks like {pictures.class_names[one.suggested]}" for one in found[:EXAMPLES]
+        f"{images.names[issue.position]} looks like {images.class_names[issue.suggested]}"
+        for issue in issues[:EXAMPLES]
     ]
-    return [f"labels: {_images(len(found))} may have a wrong label, the likeliest first: {', '.join(examples)}"]
+    return [f"labels: {_count(len(issues))} may have a wrong label, the likeliest first: {', '.join(examples)}"]
 
 
-def _poor(findings: Findings) -> list[str]:
-    counts = Counter(one.kind for one in findings.poor)
+def _low_quality(findings: Findings) -> list[str]:
+    counts = Counter(image.kind for image in findings.low_quality)
     lines = []
-    for kind, what in KINDS.items():
+    for kind, words in KINDS.items():
         if counts[kind]:
-            some = [one.position for one in findings.poor if one.kind == kind][:EXAMPLES]
-            lines.append(f"{kind}: {_images(counts[kind])} {what}, {_examples(findings.pictures, some)}")
+            positions = [image.position for image in findings.low_quality if image.kind == kind]
+            lines.append(f"{kind}: {_count(counts[kind])} {words}, {_such_as(findings.images, positions)}")
     return lines
 
 
-def _alike(findings: Findings) -> list[str]:
-    names = findings.pictures.class_names
+def _confusable(findings: Findings) -> list[str]:
+    names = findings.images.class_names
     return [
-        f"classes: {names[one.first]} and {names[one.second]} can hardly be told apart ({one.right:,} of "
-        f"{one.images:,} images right, guessing gives half): put them together, or sort them anew"
-        for one in findings.alike[:EXAMPLES]
+        f"classes: {names[pair.first]} and {names[pair.second]} can hardly be told apart ({pair.correct:,} of "
+        f"{pair.images:,} images right, guessing gives half): put them together, or sort them anew"
+        for pair in findings.confusable[:EXAMPLES]
     ]
 
 
-def _examples(pictures: Pictures, positions: Any, joint: str = ", ") -> str:
-    return "such as " + joint.join(pictures.names[int(one)] for one in positions)
+def _such_as(images: CheckedImages, positions: Iterable[int], separator: str = ", ") -> str:
+    return "such as " + separator.join(images.names[position] for position in [*positions][:EXAMPLES])
 
 
-def _images(count: int) -> str:
+def _count(count: int) -> str:
     return f"{count:,} {'image' if count == 1 else 'images'}"

@@ -1,9 +1,13 @@
-"""A folder of pictures that is spoiled on purpose."""
+"""A folder of images with every fault that the data checks find."""
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -13,23 +17,23 @@ CLASSES = ("zero", "one", "four")
 SIDE = 96
 
 
-def drawn(root: Path) -> None:
-    """`root`/{train,test}/CLASS/NUMBER.png: handwritten digits on backgrounds that differ, in sharp colours."""
+def draw_digits(root: Path) -> None:
+    """`root`/{train,test}/CLASS/NUMBER.png: sharp handwritten digits on different coloured backgrounds."""
     digits = load_digits()
-    draw = np.random.default_rng(0)
-    for name, digit in zip(CLASSES, (0, 1, 4), strict=True):
+    random = np.random.default_rng(0)
+    for class_name, digit in zip(CLASSES, (0, 1, 4), strict=True):
         for number, image in enumerate(digits.images[digits.target == digit][:56]):
-            background = Image.fromarray(draw.integers(60, 160, (12, 12, 3), np.uint8)).resize((SIDE, SIDE), 0)
+            background = Image.fromarray(random.integers(60, 160, (12, 12, 3), np.uint8)).resize((SIDE, SIDE), 0)
             ink = Image.fromarray((image * (255 / 16)).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
             mask = ink.point(lambda value: 255 * (value > 110))
             background.paste((255, 250, 220), mask=mask)
-            path = root / ("train" if number < 44 else "test") / name / f"{number:03}.png"
+            path = root / ("train" if number < 44 else "test") / class_name / f"{number:03}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             background.save(path)
 
 
-def spoil(root: Path) -> None:
-    """What each test looks for."""
+def add_faults(root: Path) -> None:
+    """Add duplicates, wrong labels and low-quality images to the folder of `draw_digits`."""
 
     def opened(name: str) -> Image.Image:
         return Image.open(root / name).convert("RGB")
@@ -50,3 +54,20 @@ def spoil(root: Path) -> None:
     (root / "train/four/016.png").unlink()
     opened("train/one/017.png").resize((SIDE, 5 * SIDE)).save(root / "train/one/long.png")
     (root / "train/one/017.png").unlink()
+
+
+class Inspected(NamedTuple):
+    """Output of `trainer data inspect FOLDER --json --page PAGE`."""
+
+    findings: dict[str, Any]
+    page: Path
+
+
+def inspect(root: Path, home: Path) -> Inspected:
+    """Inspect the folder `root`; `home` gets the contact sheet and the page."""
+    from trainer.cli import run
+
+    page = home / "page.html"
+    with redirect_stdout(io.StringIO()) as stdout:
+        assert run(["data", "inspect", str(root), "--json", f"--sheet={home / 'sheet.png'}", f"--page={page}"]) == 0
+    return Inspected(json.loads(stdout.getvalue())["findings"], page)
