@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from trainer.config import FitConfig, parse_image_size, slug
+from trainer.config import FitConfig, parse_image_size
 from trainer.errors import InputError
 
 
@@ -50,14 +50,14 @@ def test_image_size() -> None:
             parse_image_size(text)
 
 
-def test_hash_follows_what_decides_the_result() -> None:
+def test_only_options_that_affect_the_result_change_the_hash() -> None:
     config = FitConfig(dataset="builtin:digits")
     assert config.hash() == FitConfig(dataset="builtin:digits", save=False, name="other").hash()
     assert config.hash() != dataclasses.replace(config, seed=1).hash()
     assert config.hash() != dataclasses.replace(config, learning_rate=2e-3).hash()
 
 
-def test_command_has_what_differs_from_the_defaults() -> None:
+def test_command_has_the_options_that_differ_from_their_defaults() -> None:
     config = FitConfig(dataset="folder:my pets", image_size=(28, 32), learning_rate=2e-3, name="pets", save=False)
     expected = [
         "trainer",
@@ -68,19 +68,3 @@ def test_command_has_what_differs_from_the_defaults() -> None:
         "--name=pets",
     ]
     assert config.command() == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("My Photos", "my-photos"),
-        ("a.b_c-d", "a.b_c-d"),
-        ("Größe", "gr-e"),
-        ("日本", "model"),
-        ("-x-", "x"),
-        ("a" * 99, "a" * 63),
-    ],
-)
-def test_slug(text: str, expected: str) -> None:
-    assert slug(text) == expected
-    FitConfig(dataset="x", name=slug(text))

@@ -1,4 +1,4 @@
-"""The main job on real MNIST: fit, evaluate, serve. Minutes long."""
+"""Fit, evaluate and serve real MNIST. Minutes long."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Fitted:
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fitted]:
-    """One epoch without augmentation, everything else by default."""
+    """A fit of one epoch without augmentation, otherwise with the defaults."""
     home = tmp_path_factory.mktemp("mnist")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TFDS_DATA_DIR", str(TFDS))
@@ -62,13 +62,13 @@ def server(fitted: Fitted, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def accuracy_over_http(server: Server, images: list[NDArray[np.uint8]], labels: NDArray[np.int32]) -> float:
-    def answers(start: int) -> list[int]:
+    def predict(start: int) -> list[int]:
         parts = [("images", png(image)) for image in images[start : start + BATCH]]
         reply = server.ask("POST", "/predict_batch", *form(*parts))
-        return [answer["index"] for answer in reply.value["predictions"]]
+        return [prediction["index"] for prediction in reply.value["predictions"]]
 
     with ThreadPoolExecutor(4) as pool:
-        found = [index for batch in pool.map(answers, range(0, len(images), BATCH)) for index in batch]
+        found = [index for batch in pool.map(predict, range(0, len(images), BATCH)) for index in batch]
     return float(np.mean(np.array(found) == labels))
 
 
@@ -78,8 +78,8 @@ def png(image: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def drawn_dark_on_light(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
-    """The digit of [28,28] as someone may draw it: dark, on a light canvas of 200×200, anywhere."""
+def draw_dark_on_light(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+    """The digit [28,28] as a person may draw it: dark, anywhere on a light canvas of 200×200."""
     side = int(random.integers(90, 180))
     digit = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC), np.int32)
     canvas = np.full((200, 200), int(random.integers(220, 256)), np.int32)
@@ -118,5 +118,5 @@ def test_http_is_as_accurate_to_the_image(fitted: Fitted, server: Server) -> Non
 
 def test_digits_drawn_dark_on_light_are_at_most_one_point_worse(fitted: Fitted, server: Server) -> None:
     random = np.random.default_rng(0)
-    images = [drawn_dark_on_light(image, random) for image in fitted.images[:, :, :, 0]]
+    images = [draw_dark_on_light(image, random) for image in fitted.images[:, :, :, 0]]
     assert accuracy_over_http(server, images, fitted.labels) >= fitted.test_accuracy - 0.01

@@ -11,7 +11,7 @@ from trainer import artifact
 from trainer.data.manifest import DataManifest
 from trainer.images.pixels import PixelSpec
 
-LABELS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "drei Punkte … é")
+CLASS_NAMES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "drei Punkte … é")
 THRESHOLD = 0.5
 PIXELS = PixelSpec(28, 28, 1)
 
@@ -56,14 +56,14 @@ def _export(model: Any, folder: Path) -> Path:
     (folder / "model.tflite").write_bytes(convert(folder / "saved_model", quantize=True))
     (folder / "report").mkdir()
     (folder / "report" / "report.txt").write_text("a report\n")
-    identity = DataManifest(
+    manifest = DataManifest(
         content_hashes=np.arange(3, dtype=np.uint64),
         splits=np.arange(3, dtype=np.int8),
         labels=np.zeros(3, np.int32),
         predictions=np.array([-1, -1, 0], np.int32),
-        class_names=LABELS,
+        class_names=CLASS_NAMES,
     )
-    identity.save(folder)
+    manifest.save(folder)
     write_tiny_spec(folder)
     return folder
 
@@ -72,7 +72,7 @@ def write_tiny_spec(folder: Path) -> None:
     """Write the spec of the files in `folder`."""
     artifact.write_spec(
         folder,
-        class_names=LABELS,
+        class_names=CLASS_NAMES,
         pixels=PIXELS,
         dataset="builtin:digits",
         config={"seed": 0},

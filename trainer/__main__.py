@@ -1,4 +1,4 @@
-"""`python -m trainer`: the same as the console script."""
+"""`python -m trainer`, the same as the console script."""
 
 from trainer.cli import main
 

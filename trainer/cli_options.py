@@ -1,24 +1,24 @@
-"""How a command line is read: a dataclass's options as those of a Typer command, and one spelling for all options."""
+"""Parsing of command lines: a Typer command from a dataclass of options, one spelling, and suggestions in errors."""
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, get_type_hints
 
 import typer
-from pydantic import ValidationError
 from typer.core import TyperGroup
 
+from trainer.console import fail, masked
 from trainer.errors import InputError, choose, did_you_mean
-from trainer.option_fields import Option, flag, options
+from trainer.option_fields import flag, options
 
 Command = Callable[..., None]
 
-# What other tools call ours, where the letters do not tell.
-COMMAND_WORDS = {
+# Names that other tools use, too far from ours for Typer's suggestion by spelling.
+COMMAND_SYNONYMS = {
     "train": "fit",
     **dict.fromkeys(("test", "validate"), "evaluate"),
     **dict.fromkeys(("classify", "infer"), "predict"),
@@ -29,7 +29,7 @@ COMMAND_WORDS = {
     "inspect": "data inspect",
     "prune": "cache prune",
 }
-OPTION_WORDS = {
+OPTION_SYNONYMS = {
     "lr": "learning-rate",
     "bs": "batch-size",
     "wd": "weight-decay",
@@ -38,34 +38,53 @@ OPTION_WORDS = {
     **dict.fromkeys(("img-size", "imgsz", "size"), "image-size"),
     **dict.fromkeys(("output", "output-dir"), "run-dir"),
 }
-# Of pydantic, which Typer reads values with.
-EXPECTED = {"int_parsing": "a whole number", "float_parsing": "a number"}
+EXPECTED_TYPES = {"int_parsing": "a whole number", "float_parsing": "a number"}  # by pydantic's kinds of error
 
 
-class Commands(TyperGroup):
-    """A group that guesses which command was meant."""
+class CommandGroup(TyperGroup):
+    """A group that shows its help without a command, and knows the names of its commands in other tools."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Print the help and exit with code 2 without a command."""
+        if not args and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help())
+            raise typer.Exit(2)
+        return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Raises InputError, with the nearest names, for a command that it does not have."""
         name = args[0]
-        if not ctx.resilient_parsing and not name.startswith("-"):
-            meant = COMMAND_WORDS.get(name, name)
-            if meant != name and meant.split()[0] in self.commands:
+        if not ctx.resilient_parsing and not name.startswith("-") and name not in self.commands:
+            meant = COMMAND_SYNONYMS.get(name)
+            if meant and meant.split()[0] in self.commands:
                 raise InputError(f"no such command: {name}{did_you_mean([meant])}")
             choose("no such command", name, self.commands)
         return super().resolve_command(ctx, args)
 
 
-def in_our_words(error: BaseException) -> BaseException:
-    """Typer's error for an unknown option or a wrong value as an InputError that guesses; any other as it is."""
+def run_command(command: Any, command_line: Sequence[str]) -> int:
+    """Run a Typer command with the arguments of a command line → the exit code. An error is printed as one line."""
+    try:
+        code = command(normalize_arguments(command_line, boolean_flags(command)), standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:
+        if "--debug" in command_line:
+            import traceback
+
+            sys.stderr.write(masked(traceback.format_exc()))
+        return fail(explain_usage_error(error))
+    return code if isinstance(code, int) else 0
+
+
+def explain_usage_error(error: BaseException) -> BaseException:
+    """An InputError for Typer's error about an unknown option or a wrong value; any other error as it is."""
     if (name := getattr(error, "option_name", None)) and hasattr(error, "possibilities"):
-        known = [one for parameter in error.ctx.command.params for one in parameter.opts]  # type: ignore[attr-defined]
-        meant = "--" + OPTION_WORDS.get(name.removeprefix("--"), "")
-        near = [meant] if meant in known else difflib.get_close_matches(name, known, n=3)
+        known = [option for parameter in error.ctx.command.params for option in parameter.opts]  # type: ignore[attr-defined]
+        meant = "--" + OPTION_SYNONYMS.get(name.removeprefix("--"), "")
+        near = [meant] if meant in known else error.possibilities or ()
         return InputError(f"no such option: {name}{did_you_mean(near)}")
-    if isinstance(error, typer.BadParameter) and isinstance(error.__cause__, ValidationError):
-        first = error.__cause__.errors()[0]
-        expected = EXPECTED.get(first["type"])
+    if isinstance(error, typer.BadParameter) and (errors := getattr(error.__cause__, "errors", None)):
+        first = errors()[0]  # of pydantic, which Typer reads values with
+        expected = EXPECTED_TYPES.get(first["type"])
         problem = f"is wrong; {expected} is expected" if expected else f"is wrong: {first['msg']}"
         option = error.param.opts[0] if error.param else error.param_hint
         return InputError(f"{option}: {first['input']!r} {problem}")
@@ -73,20 +92,25 @@ def in_our_words(error: BaseException) -> BaseException:
 
 
 def typer_option(config: type[Any], name: str) -> Any:
-    """The field `name` of a dataclass as Typer's kind of option, to be used in `Annotated`."""
-    one: Option = options(config)[name]
-    return typer.Option(metavar=one.metavar, help=one.described())
+    """Typer's option for the field `name` of a dataclass, to be used in `Annotated`."""
+    option = options(config)[name]
+    return typer.Option(metavar=option.metavar, help=option.help_text)
+
+
+def typer_argument(config: type[Any], name: str) -> Any:
+    """Typer's argument for the field `name` of a dataclass, which may stand in place of its option."""
+    option = options(config)[name]
+    help_text = f"{option.help_text} The same as {flag(name)}."
+    return typer.Argument(metavar=option.metavar, help=help_text, show_default=False)
 
 
 def with_options(
-    config: type[Any], defaults_of: Mapping[str, Callable[[str], Mapping[str, str]]] | None = None
+    config: type[Any], defaults_from: Mapping[str, Callable[[str], Mapping[str, str]]] | None = None
 ) -> Callable[[Command], Command]:
-    """Decorator: the command gets an option for each of the dataclass's, and one `config` made of them.
+    """Decorator: makes `command(config, …)` a Typer command with an option for each field of the dataclass `config`.
 
-    `defaults_of`: an option → what its value makes the defaults of the others, as the command line spells them.
-
-    `command(config, …)`, whose other parameters stay, becomes what Typer can read: Typer takes the signature and the
-    annotations of a function for its command line.
+    The other parameters stay. `defaults_from`: option → function from its value to the other options' defaults, as the
+    command line spells them.
     """
 
     def decorate(command: Command) -> Command:
@@ -95,92 +119,87 @@ def with_options(
         @functools.wraps(command)
         def run(**values: Any) -> None:
             asked = {name: values.pop(name) for name in options(config)}
-            for name, one in options(config).items():
-                if one.first:
+            for name, option in options(config).items():
+                if option.positional:
                     asked[name] = require(config, name, either(flag(name), values.pop(f"first_{name}"), asked[name]))
-            parsers = {name: one.parse for name, one in options(config).items() if one.parse}
-            asked |= {name: parse(asked[name]) for name, parse in parsers.items()}
+                if option.parse:
+                    asked[name] = option.parse(asked[name])
             command(config(**asked), **values)
 
         parameters = [
-            *_parameters(config, defaults_of or {}),
-            *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own),
+            *_parameters(config, defaults_from or {}),
+            *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own),
         ]
+        # Typer makes a command line of a function's signature and annotations.
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
 
     return decorate
 
 
-def either(name: str, first: str | None, named: str | None) -> str | None:
-    """What was given as an argument or by the option `name` of the same meaning. InputError for two that differ."""
-    if first is not None and named is not None and first != named:
-        raise InputError(f"{name}: both {first!r} and {named!r} are given; one is expected")
-    return named if first is None else first
+def either(name: str, positional: str | None, named: str | None) -> str | None:
+    """The value given as an argument or by the option `name`. Raises InputError for two different values."""
+    if positional is not None and named is not None and positional != named:
+        raise InputError(f"{name}: both {positional!r} and {named!r} are given; one is expected")
+    return named if positional is None else positional
 
 
 def require(config: type[Any], name: str, value: str | None) -> str:
-    """The value of the field `name` of a dataclass. InputError where there is none."""
+    """The value of the field `name` of a dataclass. Raises InputError for None."""
     if value is None:
-        raise InputError(f"{flag(name)} is missing: {options(config)[name].described()}")
+        raise InputError(f"{flag(name)} is missing: {options(config)[name].help_text}")
     return value
 
 
-def first_argument(config: type[Any], name: str) -> Any:
-    """The field `name` of a dataclass as Typer's kind of argument, which may stand in place of its option."""
-    one: Option = options(config)[name]
-    help_text = f"{one.described()} The same as {flag(name)}."
-    return typer.Argument(metavar=one.metavar, help=help_text, show_default=False)
-
-
 def _parameters(
-    config: type[Any], defaults_of: Mapping[str, Callable[[str], Mapping[str, str]]]
+    config: type[Any], defaults_from: Mapping[str, Callable[[str], Mapping[str, str]]]
 ) -> list[inspect.Parameter]:
+    """Parameters of the Typer command: one for each option, and `first_NAME` for a positional one."""
     types = get_type_hints(config)
     defaults = inspect.signature(config).parameters
     keyword_only = inspect.Parameter.KEYWORD_ONLY
-    found = []
-    for name, one in options(config).items():
-        kind: Any = str | None if one.parse else types[name]
+    parameters = []
+    for name, option in options(config).items():
+        kind: Any = str | None if option.parse else types[name]
         default = defaults[name].default
-        if one.first:
+        if option.positional:
             kind, default = kind | None, None
-            argument = Annotated[kind, first_argument(config, name)]
-            found.append(inspect.Parameter(f"first_{name}", keyword_only, default=None, annotation=argument))
+            argument = Annotated[kind, typer_argument(config, name)]
+            parameters.append(inspect.Parameter(f"first_{name}", keyword_only, default=None, annotation=argument))
         shown = typer_option(config, name)
-        if name in defaults_of:
-            shown.is_eager = True  # read before those whose defaults it gives
-            shown.callback = _giving_defaults(defaults_of[name])
-        found.append(inspect.Parameter(name, keyword_only, default=default, annotation=Annotated[kind, shown]))
-    return found
+        if name in defaults_from:
+            shown.is_eager = True  # read before the options whose defaults it changes
+            shown.callback = _set_defaults(defaults_from[name])
+        parameters.append(inspect.Parameter(name, keyword_only, default=default, annotation=Annotated[kind, shown]))
+    return parameters
 
 
-def _giving_defaults(defaults_of: Callable[[str], Mapping[str, str]]) -> Callable[[typer.Context, str], str]:
-    def give(context: typer.Context, value: str) -> str:
-        context.default_map = dict(defaults_of(value))
+def _set_defaults(defaults_from: Callable[[str], Mapping[str, str]]) -> Callable[[typer.Context, str], str]:
+    def callback(context: typer.Context, value: str) -> str:
+        context.default_map = dict(defaults_from(value))
         return value
 
-    return give
+    return callback
 
 
-def flags(command: Any) -> dict[str, str | None]:
-    """The flags of a Typer command, or of all in a group: name → the option that says no (None: there is none)."""
-    if within := getattr(command, "commands", None):
-        return {name: no for one in within.values() for name, no in flags(one).items()}
+def boolean_flags(command: Any) -> dict[str, str | None]:
+    """The boolean flags of a Typer command or group: name → its negative option, None without one."""
+    if subcommands := getattr(command, "commands", None):
+        return {name: no for subcommand in subcommands.values() for name, no in boolean_flags(subcommand).items()}
     return {
-        one.opts[0].removeprefix("--"): next(iter(one.secondary_opts), None)
-        for one in command.params
-        if getattr(one, "is_flag", False)
+        parameter.opts[0].removeprefix("--"): next(iter(parameter.secondary_opts), None)
+        for parameter in command.params
+        if getattr(parameter, "is_flag", False)
     }
 
 
-def normalize_arguments(arguments: Sequence[str], known: Mapping[str, str | None]) -> list[str]:
-    """The command line in one spelling; `known` are its `flags`.
+def normalize_arguments(arguments: Sequence[str], flags: Mapping[str, str | None]) -> list[str]:
+    """The command line in one spelling; `flags` are its `boolean_flags`.
 
-    Underscores in option names become dashes and `--flag=true|false` becomes `--flag` or `--no-flag`, as W&B
-    writes them in `${args}`; options that begin with `--_wandb` (added by W&B on resume) are
-    dropped, and so is `--debug`, which `run` has seen. Raises InputError for a flag that is neither true nor false.
+    Underscores in option names become dashes, and `--flag=true|false` becomes `--flag` or `--no-flag`: W&B writes them
+    so in `${args}`. Options that begin with `--_wandb`, which W&B adds on resume, are dropped, and so is `--debug`,
+    which `run` reads. Raises InputError for a flag that is neither true nor false.
     """
     normal: list[str] = []
     for position, argument in enumerate(arguments):
@@ -194,17 +213,17 @@ def normalize_arguments(arguments: Sequence[str], known: Mapping[str, str | None
         if option.startswith("--_wandb") or argument == "--debug":
             continue
         option = option.replace("_", "-")
-        if equals and option.removeprefix("--no-").removeprefix("--") in known:
-            normal.extend(_flag(option, value, known))
+        if equals and option.removeprefix("--no-").removeprefix("--") in flags:
+            normal.extend(_normal_flag(option, value, flags))
         else:
             normal.append(option + equals + value)
     return normal
 
 
-def _flag(option: str, value: str, known: Mapping[str, str | None]) -> list[str]:
+def _normal_flag(option: str, value: str, flags: Mapping[str, str | None]) -> list[str]:
     if value.lower() not in ("true", "false"):
         raise InputError(f"{option}: {value!r} is neither true nor false")
     name = option.removeprefix("--no-").removeprefix("--")
     wanted = (value.lower() == "true") != option.startswith("--no-")
-    spelling = f"--{name}" if wanted else known[name]
+    spelling = f"--{name}" if wanted else flags[name]
     return [spelling] if spelling else []

@@ -1,7 +1,4 @@
-"""Every option of `trainer fit`, said once; and the errors that become exit codes.
-
-Longer than other files, as each option stands here and nowhere else.
-"""
+"""The configuration of a fit: every option of `trainer fit`, with its default and its help."""
 
 from __future__ import annotations
 
@@ -14,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import InputError
-from trainer.option_fields import check_options, flag, option, options
+from trainer.names import check_slug
+from trainer.option_fields import check_options, flag, option_field, options
 
-# Far above what one machine trains in reasonable time: almost always a picture too large for a Dense layer.
+# Far above what one machine trains in reasonable time: almost always an image too large for a Dense layer.
 MAX_PARAMETERS = 200_000_000
 MAX_TIME_S = 1000 * 3600
-PLACE = ("run_dir", "resume")  # the options that say where a run goes
+RUN_FOLDER_OPTIONS = ("run_dir", "resume")
+MIN_STEPS_TO_LEARN = 200  # of a network with random weights; no run stops early before
 
 
 def parse_image_size(text: str | None) -> tuple[int, int] | None:
@@ -49,107 +48,102 @@ def parse_duration(text: str | None) -> float | None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained where nothing else is said; each architecture has its own."""
+    """Default hyper-parameters of an architecture."""
 
-    epochs: int  # more where little data makes few steps of them
-    batch_size: int  # the global batch, over all devices and workers; smaller where there is little data
+    epochs: int  # raised for small data sets, whose epochs have few steps
+    batch_size: int  # global, over all devices and workers; lowered for small data sets
     learning_rate: float  # the peak, after warm-up
     optimizer: str = "adamw"
     weight_decay: float = 0.01  # decoupled; kernels only
     dropout: float = 0.4
-    timed_epochs: int = 30  # at most, where a time limit is given and no epochs
-    default_augment: str = "light"  # what `--augment auto` is
-    # Momentum, for each step, of the average of the weights that is validated and exported; 0: the weights themselves.
+    timed_epochs: int = 30  # at most, with a time limit and without --epochs
+    default_augment: str = "light"  # for `--augment auto`
+    # Momentum per step of the EMA of the weights, which is validated and exported; 0: the weights themselves.
     weight_average: float = 0.0
-
-
-def check_name(name: str) -> None:
-    """Raise InputError unless `name` can be a model's."""
-    if slug(name) != name:
-        raise InputError(
-            f"--name: {name!r} is no model name; use up to 63 of a-z, 0-9, '.', '_' and '-', "
-            "with a letter or digit at both ends"
-        )
 
 
 @dataclass(frozen=True)
 class FitConfig:
-    """What `trainer fit` is asked to do. Raises InputError for a value out of range."""
+    """Options of `trainer fit`. Raises InputError for a value out of range."""
 
-    dataset: str = option(
-        metavar="SPEC", first=True, help="tfds:NAME, folder:PATH, a path, csv:FILE, or builtin:digits."
+    dataset: str = option_field(
+        metavar="SPEC", positional=True, help="tfds:NAME, folder:PATH, a path, csv:FILE, or builtin:digits."
     )
-    model: str = option(
+    model: str = option_field(
         "auto",
         help="auto: branched_cnn for small gray images, efficientnet_lite0 (pretrained) for all others. Also "
         "compact_resnet or keras.applications:NAME.",
     )
-    weights: str = option(
+    weights: str = option_field(
         "auto",
         choices=("auto", "none", "imagenet"),
         help="auto: pretrained for efficientnet_lite0. imagenet: also for keras.applications, which fetches them.",
     )
-    fine_tune: str = option(
+    fine_tune: str = option_field(
         "auto",
         choices=("auto", "none", "all"),
-        help="Of a pretrained network: none trains its last layer only, in seconds; auto and all go on with the rest.",
+        help="For a pretrained network: none trains its last layer only, in seconds; auto and all then the rest, too.",
     )
-    time_limit: float | None = option(  # seconds
+    time_limit: float | None = option_field(  # seconds
         None,
         metavar="TIME",
         parse=parse_duration,
-        spell=lambda seconds: f"{seconds:g}s",
+        format=lambda seconds: f"{seconds:g}s",
         help="For all of fit, such as 90s, 10m or 1h: the training is planned to end within it.",
     )
-    image_size: tuple[int, int] | None = option(  # (height, width)
+    image_size: tuple[int, int] | None = option_field(  # (height, width)
         None,
         metavar="N|HxW",
         parse=parse_image_size,
-        spell=lambda size: "x".join(map(str, size)),
+        format=lambda size: "x".join(map(str, size)),
         help="Default: 160 for efficientnet_lite0; for others the images' own size up to 64x64, or 64.",
     )
-    # From here to `dropout`, None is what suits the model and the amount of data: see `Recipe`.
-    epochs: int | None = option(None, low=1, high=10_000, help="Passes over the training images.")
-    batch_size: int | None = option(None, low=1, high=65_536, help="Images in a step, over all devices.")
-    learning_rate: float | None = option(
+    # From here to `dropout`, None stands for the architecture's `Recipe`, adapted to the amount of data.
+    epochs: int | None = option_field(None, low=1, high=10_000, help="Passes over the training images.")
+    batch_size: int | None = option_field(None, low=1, high=65_536, help="Images in a step, over all devices.")
+    learning_rate: float | None = option_field(
         None, low=1e-8, high=10.0, help="The peak, after warm-up and before the cosine decay."
     )
-    optimizer: str | None = option(None, choices=("adamw", "adam", "sgd"), help="{choices}.")
-    weight_decay: float | None = option(None, low=0.0, high=1.0, help="For adamw and sgd.")
-    dropout: float | None = option(
+    optimizer: str | None = option_field(None, choices=("adamw", "adam", "sgd"), help="{choices}.")
+    weight_decay: float | None = option_field(None, low=0.0, high=1.0, help="For adamw and sgd.")
+    dropout: float | None = option_field(
         None, low=0.0, high=0.95, help="Share of the network switched off in each step, {low:g} to {high:g}."
     )
-    kernel_size: int = option(3, low=1, high=11, help="Of the convolutions, in pixels, but for pretrained networks.")
-    normalize: str = option("auto", choices=("auto", "none", "mnist"), help="{choices}.")
-    augment: str = option("auto", choices=("auto", "none", "light", "strong"), help="{choices}.")
-    flip: str = option(
+    kernel_size: int = option_field(
+        3, low=1, high=11, help="Side of the convolution kernels in pixels, where the model leaves it open."
+    )
+    normalize: str = option_field("auto", choices=("auto", "none", "mnist"), help="{choices}.")
+    augment: str = option_field("auto", choices=("auto", "none", "light", "strong"), help="{choices}.")
+    flip: str = option_field(
         "auto",
         choices=("auto", "on", "off"),
         help="Mirror images while training; auto finds out whether a mirrored image is of the same class.",
     )
-    class_weights: str = option("none", choices=("none", "balanced"), help="{choices}.")
-    precision: str = option("auto", choices=("auto", "float32", "bfloat16"), help="{choices}.")
-    quantize: str = option(
+    class_weights: str = option_field("none", choices=("none", "balanced"), help="{choices}.")
+    precision: str = option_field("auto", choices=("auto", "float32", "bfloat16"), help="{choices}.")
+    quantize: str = option_field(
         "auto",
         choices=("auto", "none", "int8"),
         help="auto serves 8-bit weights where they are as good and faster.",
     )
-    confidence: float = option(
+    confidence: float = option_field(
         0.95,
         low=0.0,
         high=1.0,
-        help="Share of the answers called known that are to be right, as validation tells, {low:g} to {high:g}.",
+        help="Wanted share of correct answers among those marked known, measured on validation, {low:g} to {high:g}.",
     )
-    seed: int = option(0, low=0, high=2**31 - 1, help="Of the weights, the augmentation, and what --limit draws.")
-    limit: int | None = option(None, low=1, high=2**31 - 1, help="At most this many training images.")
-    run_dir: Path | None = option(
+    seed: int = option_field(
+        0, low=0, high=2**31 - 1, help="Seed of the weights, the augmentation, and the images that --limit draws."
+    )
+    limit: int | None = option_field(None, low=1, high=2**31 - 1, help="At most this many training images.")
+    run_dir: Path | None = option_field(
         None,
         help="Default: runs/$WANDB_RUN_ID, else runs/NAME-TIMESTAMP.",
         affects_result=False,
         searchable=False,
         repeated=False,
     )
-    resume: str = option(
+    resume: str = option_field(
         "auto",
         metavar="never|auto|RUN_DIR",
         help="auto continues an unfinished run of this configuration, RUN_DIR that run, with its own options.",
@@ -157,25 +151,25 @@ class FitConfig:
         searchable=False,
         repeated=False,
     )
-    name: str | None = option(
-        None, check=check_name, help="The model's name (default: the data set's).", affects_result=False
+    name: str | None = option_field(
+        None, check=check_slug, help="The model's name (default: the data set's).", affects_result=False
     )
-    save: bool = option(
+    save: bool = option_field(
         True, help="Publish the model to the BentoML store at the end.", affects_result=False, repeated=False
     )
-    promote: bool = option(
+    promote: bool = option_field(
         False,
-        help="Make the new model the one that is served, although it guesses, is worse, or has lost a class.",
+        help="Serve the new version from now on, even if it is no better than guessing, worse, or lacks a class.",
         affects_result=False,
         searchable=False,
         repeated=False,
     )
-    data_dir: Path | None = option(
+    data_dir: Path | None = option_field(
         None,
         help="Where prepared TFDS data sets lie (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets).",
         affects_result=False,
     )
-    wandb: str = option(
+    wandb: str = option_field(
         "auto",
         choices=("auto", "online", "offline", "disabled"),
         help="{choices}.",
@@ -183,7 +177,7 @@ class FitConfig:
         repeated=False,
     )
 
-    # Sound defaults that are not options: a wall of switches helps nobody.
+    # Settings that are no options, as their defaults are sound for all models.
     warmup_fraction: float = 0.1  # of all steps, linear from 0 to the peak
     final_learning_rate: float = 0.01  # of the peak, where the cosine ends
     clip_norm: float = 1.0  # global gradient norm
@@ -196,37 +190,31 @@ class FitConfig:
             raise InputError("--promote: with --no-save there is no version to promote; leave one out")
 
     def recipe(self, default: Recipe) -> Recipe:
-        """The architecture's recipe, with what is asked for in its place."""
-        asked = {field.name: getattr(self, field.name, None) for field in dataclasses.fields(Recipe)}
-        return dataclasses.replace(default, **{name: value for name, value in asked.items() if value is not None})
+        """The architecture's recipe, overridden by the options that are given."""
+        given = {field.name: getattr(self, field.name, None) for field in dataclasses.fields(Recipe)}
+        return dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
 
-    def decisive(self) -> dict[str, Any]:
-        """The settings that decide the result, as plain JSON values."""
-        places = {name for name, one in options(self).items() if not one.affects_result}
-        return {key: value for key, value in dataclasses.asdict(self).items() if key not in places}
+    def result_settings(self) -> dict[str, Any]:
+        """The settings that affect the result, as plain JSON values."""
+        without_effect = {name for name, option in options(self).items() if not option.affects_result}
+        return {key: value for key, value in dataclasses.asdict(self).items() if key not in without_effect}
 
-    def changed(self) -> dict[str, str]:
-        """The options that differ from their defaults, as the command line spells them; but for where the run goes."""
+    def changed_options(self) -> dict[str, str]:
+        """The options that differ from their defaults, as the command line spells them, without the run folder."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         return {
-            name: one.spell(getattr(self, name))
-            for name, one in options(self).items()
-            if name not in PLACE and getattr(self, name) != defaults[name]
+            name: option.format(getattr(self, name))
+            for name, option in options(self).items()
+            if name not in RUN_FOLDER_OPTIONS and getattr(self, name) != defaults[name]
         }
 
     def command(self) -> list[str]:
-        """`trainer fit` with what differs from the defaults, but for where the run goes."""
+        """The `trainer fit` command that trains the same again, in another run folder."""
         known = options(self)
-        changed = [f"{flag(name)}={text}" for name, text in self.changed().items() if known[name].repeated]
+        changed = [f"{flag(name)}={text}" for name, text in self.changed_options().items() if known[name].repeated]
         return ["trainer", "fit", *changed]
 
     def hash(self) -> str:
-        """Names the configuration: runs with equal hashes may continue each other."""
-        text = json.dumps(self.decisive(), sort_keys=True)
+        """Hash of the settings that affect the result; runs of equal hashes may continue each other."""
+        text = json.dumps(self.result_settings(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def slug(text: str) -> str:
-    """A model name made of `text`: only [a-z0-9._-], at most 63 characters, never empty."""
-    cleaned = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("._-")[:63].strip("._-")
-    return cleaned or "model"

@@ -1,8 +1,8 @@
-"""`bentoml containerize`, mended: the `bentoml` command loads it from this package (entry point `bentoml.commands`).
+"""A fixed `bentoml containerize`, which the `bentoml` command loads (entry point `bentoml.commands`).
 
-BentoML since 1.4.36 refuses the Dockerfile template that it has packed into a Bento itself, as a file outside of the
-current folder (its issue 5566). There is no setting for that, so the one function that refuses is told not to; it is
-private, and `tests/test_bento.py` fails where BentoML has moved or mended it.
+BentoML since 1.4.36 refuses the Dockerfile template that it packs into a Bento itself, as a file outside of the current
+folder (BentoML's issue 5566). No setting turns this off, so the private function that refuses is replaced;
+`tests/test_bento.py` fails once BentoML moves or fixes it.
 """
 
 from __future__ import annotations

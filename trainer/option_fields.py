@@ -1,4 +1,4 @@
-"""Dataclass fields that are options: the command line, the sweeps and the checks are made from them."""
+"""Dataclass fields that are options: the source of the command line, the sweeps and the checks."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from trainer.errors import InputError, choose
 
 @dataclass(frozen=True)
 class Option:
-    """What the command line, the sweeps and the checks know of a field; name, type and default are the field's own."""
+    """Facts about a field for the command line, the sweeps and the checks; name, type and default are the field's."""
 
     help: str
     metavar: str | None = None
     choices: tuple[str, ...] = ()
     low: float | None = None  # both ends are allowed
     high: float | None = None
-    check: Callable[[str], None] | None = None  # of another kind; raises InputError
-    first: bool = False  # may also stand first on the command line, without its name
-    parse: Callable[[str | None], Any] | None = None  # for a type that the command line does not know
-    spell: Callable[[Any], str] = str  # the way back
+    check: Callable[[str], None] | None = None  # another check; raises InputError
+    positional: bool = False  # may also stand first on the command line, without its name
+    parse: Callable[[str | None], Any] | None = None  # for a type that Typer does not know
+    format: Callable[[Any], str] = str  # the inverse of `parse`
     affects_result: bool = True  # part of `FitConfig.hash`
     searchable: bool = True  # by a sweep
-    repeated: bool = True  # in the command that trains the same again
+    repeated: bool = True  # part of the command that trains the same again
 
-    def described(self) -> str:
-        """The help, with the `{choices}`, `{low}` and `{high}` in it filled in."""
+    @property
+    def help_text(self) -> str:
+        """The help, with its `{choices}`, `{low}` and `{high}` filled in."""
         *others, last = self.choices or ("",)
         choices = f"{', '.join(others)} or {last}" if others else last
         return self.help.format(choices=choices, low=self.low, high=self.high)
 
 
-def option(default: Any = dataclasses.MISSING, **facts: Any) -> Any:
+def option_field(default: Any = dataclasses.MISSING, **facts: Any) -> Any:
     """A dataclass field that is also an option; `facts` as in `Option`."""
     return dataclasses.field(default=default, metadata={"option": Option(**facts)})
 
@@ -46,7 +47,7 @@ def options(config: Any) -> dict[str, Option]:
 
 def searchable(config: Any) -> list[str]:
     """The options that a sweep may vary."""
-    return [name for name, one in options(config).items() if one.searchable]
+    return [name for name, option in options(config).items() if option.searchable]
 
 
 def flag(name: str) -> str:
@@ -55,14 +56,14 @@ def flag(name: str) -> str:
 
 
 def check_options(config: Any) -> None:
-    """Raise InputError for the first value of a dataclass that its option does not allow; None is always allowed."""
-    for name, one in options(config).items():
+    """Raise InputError for the first value that its option does not allow; None is always allowed."""
+    for name, option in options(config).items():
         value = getattr(config, name)
         if value is None:
             continue
-        if one.choices:
-            choose(flag(name), value, one.choices)
-        if one.low is not None and one.high is not None and not one.low <= value <= one.high:
-            raise InputError(f"{flag(name)}: {value} is out of range; {one.low:g} to {one.high:g} is expected")
-        if one.check:
-            one.check(value)
+        if option.choices:
+            choose(flag(name), value, option.choices)
+        if option.low is not None and option.high is not None and not option.low <= value <= option.high:
+            raise InputError(f"{flag(name)}: {value} is out of range; {option.low:g} to {option.high:g} is expected")
+        if option.check:
+            option.check(value)

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import call, make_folder
+from PIL import Image
+
+from trainer.cli import run
+
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+
+
+def test_data_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_folder(tmp_path / "images", {"cat": 150, "dog": 50})
+    (folder / "cat" / "0.png").write_bytes(b"")
+    (folder / "cat" / "notes.txt").write_text("x")
+    code, (summary,), _ = call("data", "inspect", str(folder), "--json", capsys=capsys)
+    assert code == 0
+    assert "cat/0.png" in json.dumps(summary)
+    assert summary["contact_sheet"] == "contact-sheet-images.png"
+    with Image.open("contact-sheet-images.png") as sheet:
+        assert sheet.size[0] > 50
+    assert run(["data", "inspect", "--dataset", str(folder)]) == 0
+    assert "dog" in capsys.readouterr().out
+
+
+def test_a_contact_sheet_that_cannot_be_written_is_a_warning(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("file").touch()
+    inspect = ("data", "inspect", "builtin:digits", "--sheet", "file/sheet.png")
+    code, (summary,), _ = call(*inspect, "--json", capsys=capsys)
+    assert (code, summary["contact_sheet"], len(summary["labels"])) == (0, None, 10)
+    assert "file/sheet.png cannot be written: Not a directory" in caplog.messages[-1]
+    assert "--sheet" in caplog.messages[-1]
+    assert run(inspect) == 0
+    assert "contact sheet" not in capsys.readouterr().out

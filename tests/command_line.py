@@ -1,0 +1,55 @@
+"""Helpers for tests of the command line: run a command, and make small data sets."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from trainer.cli import run
+
+BIN = Path(sys.executable).parent
+FIT = ["fit", "--dataset", "builtin:digits", "--precision", "float32", "--json"]
+
+
+def call(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[dict[str, Any]], str]:
+    """Run a command line in this process → exit code, JSON lines of stdout, stderr."""
+    capsys.readouterr()
+    code = run(arguments)
+    printed = capsys.readouterr()
+    return code, [json.loads(line) for line in printed.out.splitlines()], printed.err
+
+
+def next_command(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command line without `--json` → the command that its last line on stderr suggests."""
+    capsys.readouterr()
+    assert run([str(argument) for argument in arguments]) == 0
+    printed = capsys.readouterr()
+    assert "next:" not in printed.out
+    last = printed.err.splitlines()[-1]
+    assert last.startswith("next: ")
+    return last.removeprefix("next: ")
+
+
+def write_digit(path: Path, index: int) -> str:
+    """Write one of the built-in digits as a PNG → its class name."""
+    digits = load_digits()
+    Image.fromarray((digits.images[index] * 255 / 16).round().astype(np.uint8)).save(path)
+    return str(digits.target[index])
+
+
+def make_folder(root: Path, classes: dict[str, int], *, side: int = 12) -> Path:
+    """Write a folder of random images, class name → count."""
+    generator = np.random.default_rng(0)
+    for label, count in classes.items():
+        (root / label).mkdir(parents=True)
+        for index in range(count):
+            pixels = generator.integers(0, 256, (side, side, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / label / f"{index}.png")
+    return root

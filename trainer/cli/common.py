@@ -1,0 +1,44 @@
+"""Arguments and output that several groups of commands share."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainer.cli_options import typer_argument, typer_option
+from trainer.config import FitConfig
+
+DatasetArgument = Annotated[str | None, typer_argument(FitConfig, "dataset")]
+DatasetOption = Annotated[str | None, typer_option(FitConfig, "dataset")]
+DataDirOption = Annotated[Path | None, typer_option(FitConfig, "data_dir")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line; logs go to stderr.")]
+PromoteOption = Annotated[bool, typer_option(FitConfig, "promote")]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model's tag: mnist, mnist:latest or mnist:VERSION.")
+]
+
+FIRST_FIT = ("trainer", "fit", "--dataset", "builtin:digits")  # needs neither data nor network
+
+
+def shorten_spec(spec: str) -> str:
+    """A data set's spec with the last part of its path only."""
+    return re.sub(r"^(folder|csv):.*/(?=.)", "…/", spec)
+
+
+def format_age(created: str) -> str:
+    """The time since `created` (ISO 8601) in minutes, hours or days."""
+    age = datetime.now(UTC) - datetime.fromisoformat(created)
+    if age < timedelta(hours=1):
+        return f"{age.seconds // 60} min"
+    if age < timedelta(days=1):
+        return f"{age.seconds // 3600} h"
+    return f"{age.days} d"
+
+
+def format_size(size_bytes: int) -> str:
+    """A size in megabytes."""
+    return f"{size_bytes / 1e6:.0f} MB"
