@@ -1,10 +1,10 @@
-"""What a stored model's probabilities and its `known` are worth, and what they cost; prints three tables.
+"""Calibration of a stored model, selective prediction by `known`, and their cost; prints three tables.
 
     python benchmarks/trust.py MODEL --elsewhere SPEC [SPEC ...] [--data-dir DIR]
 
-`MODEL` is measured on its own test images. Images from elsewhere are those of the data sets named (at most 400 of each,
-of all classes), noise of four sizes, and pieces of the photos that scikit-learn carries. Probabilities that are right
-are off by chance, the more the fewer images there are: the first table has that, too (labels drawn from them).
+`MODEL` is measured on its own test images. Out-of-distribution images are those of the data sets named (at most 400 of
+each, of all classes), noise of four sizes, and crops of the photos in scikit-learn. Perfect probabilities have a
+calibration error, too, by chance: the first table has it (from labels drawn by the probabilities).
 """
 
 from __future__ import annotations
@@ -24,39 +24,39 @@ from PIL import Image
 
 from trainer import artifact
 from trainer.artifact import store
-from trainer.artifact.engine import NOVELTY, PROBABILITIES, LiteRTEngine, Outputs, load_engine
-from trainer.artifact.prediction import DECIMALS, known
+from trainer.artifact.engine import OOD_SCORE, PROBABILITIES, LiteRTEngine, Outputs, load_engine
+from trainer.artifact.prediction import DECIMALS, is_known
 from trainer.data import load, load_undivided
+from trainer.data.batches import predict_batches
 from trainer.data.sources.spec import open_source
-from trainer.evaluate import predict_split
 from trainer.export.freeze import convert, freeze, save_frozen
-from trainer.features.ood import REFERENCES, fit_novelty
+from trainer.features.ood import REFERENCES, fit_ood_score
 from trainer.images.decode import decode
 from trainer.images.pixels import PixelSpec
 from trainer.machine import evaluation_batch
 from trainer.models import build
 from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
-from trainer.reporting.metrics import evaluate, judge_trust
+from trainer.reporting.metrics import evaluate, measure_trust
 
-MOST = 400  # images of a data set
+MAX_IMAGES = 400  # of a data set
 DRAWS = 100
-PASSED = 0.95  # of the model's own test images
+ACCEPTED = 0.95  # of the model's own test images
 RUNS = 300
 
 
-def strangers(pixels: PixelSpec, specs: list[str], data_dir: Path | None) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Name, and images uint8 [N,H,W,C], of each kind from elsewhere."""
+def ood_images(pixels: PixelSpec, specs: list[str], data_dir: Path | None) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Name and images, uint8 [N,H,W,C], of each kind of out-of-distribution image."""
     generator = np.random.default_rng(0)
     for spec in specs:
-        source = open_source(spec, data_dir, to_learn=False)
+        source = open_source(spec, data_dir, for_training=False)
         images = load_undivided(source, pixels)
-        yield source.spec, images.read(generator.permutation(len(images))[:MOST])
+        yield source.spec, images.read(generator.permutation(len(images))[:MAX_IMAGES])
     noise = [generator.integers(0, 256, (side, side, 3), np.uint8) for side in (28, 64, 160, 300) for _ in range(25)]
     yield "noise", np.stack([_decoded(image, pixels) for image in noise])
-    yield "pieces of two photos", np.stack([_decoded(image, pixels) for image in _pieces(generator)])
+    yield "crops of two photos", np.stack([_decoded(image, pixels) for image in _crops(generator)])
 
 
-def _pieces(generator: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
+def _crops(generator: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
     from sklearn.datasets import load_sample_image
 
     for name in ("china.jpg", "flower.jpg"):
@@ -74,32 +74,32 @@ def _decoded(image: NDArray[np.uint8], pixels: PixelSpec) -> NDArray[np.uint8]:
     return decode(file.getvalue(), pixels)
 
 
-def answer(engine: LiteRTEngine, images: NDArray[np.uint8]) -> Outputs:
+def predict(engine: LiteRTEngine, images: NDArray[np.uint8]) -> Outputs:
     batch = evaluation_batch(*images.shape[1:3])
     parts = [engine.predict(images[start : start + batch]) for start in range(0, len(images), batch)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def chance_error(probabilities: NDArray[np.float32]) -> list[float]:
-    """The calibration error where every probability is right, sorted, of DRAWS draws of the labels."""
+    """Sorted calibration errors of perfect probabilities: DRAWS times, the labels are drawn by the probabilities."""
     generator = np.random.default_rng(0)
-    likely = probabilities.cumsum(1)
-    drawn = ((likely > generator.random((len(likely), 1))).argmax(1).astype(np.int32) for _ in range(DRAWS))
+    cumulative = probabilities.cumsum(1)
+    drawn = ((cumulative > generator.random((len(cumulative), 1))).argmax(1).astype(np.int32) for _ in range(DRAWS))
     return sorted(evaluate(labels, probabilities).calibration_error for labels in drawn)
 
 
-def novelty_cost() -> dict[int, float]:
-    """Batch → how much longer (share of the time) the default network takes with a novelty than without."""
+def ood_score_cost() -> dict[int, float]:
+    """Batch size → additional time of the default network with an out-of-distribution score, as a share."""
     model = build(EFFICIENTNET_LITE0.name, input_shape=(160, 160, 3), classes=10, dropout=0.0, kernel_size=3)
     features = np.random.default_rng(0).random((REFERENCES, 1280), np.float32)
     engines = []
-    with tempfile.TemporaryDirectory() as place:
-        for index, novelty in enumerate((None, fit_novelty(features, features[:300] + 0.1))):
-            folder = Path(place) / str(index)
-            save_frozen(freeze(model, 1.0, novelty, EFFICIENTNET_LITE0.features), folder)
+    with tempfile.TemporaryDirectory() as folders:
+        for index, ood_score in enumerate((None, fit_ood_score(features, features[:300] + 0.1))):
+            folder = Path(folders) / str(index)
+            save_frozen(freeze(model, 1.0, ood_score, EFFICIENTNET_LITE0.features), folder)
             (folder / "model.tflite").write_bytes(convert(folder, quantize=False))
             engines.append(LiteRTEngine(folder / "model.tflite"))
-    longer = {}
+    costs = {}
     for batch in (1, 8):
         images = np.random.default_rng(0).integers(0, 256, (batch, 160, 160, 3), np.uint8)
         seconds: list[list[float]] = [[], []]
@@ -108,9 +108,9 @@ def novelty_cost() -> dict[int, float]:
                 start = time.perf_counter()
                 engine.predict(images)
                 times.append(time.perf_counter() - start)
-        without, with_it = (statistics.median(times) for times in seconds)
-        longer[batch] = with_it / without - 1
-    return longer
+        without, with_score = (statistics.median(times) for times in seconds)
+        costs[batch] = with_score / without - 1
+    return costs
 
 
 def main() -> None:
@@ -127,40 +127,41 @@ def main() -> None:
     test = load(loaded.dataset, pixels=loaded.pixels, data_dir=options.data_dir).test
     engine = load_engine(loaded)
     assert isinstance(engine, LiteRTEngine)
-    own = predict_split(engine, test, "own test images")
-    trust = judge_trust(test.labels, own, loaded.temperature, loaded.threshold)
+    own = predict_batches(engine.predict, test, "own test images")
+    trust = measure_trust(test.labels, own, loaded.temperature, loaded.threshold)
     after = evaluate(test.labels, own[PROBABILITIES])
     chance = chance_error(own[PROBABILITIES])
     print(f"\n{stored.tag} on its {len(test)} test images; temperature {loaded.temperature:.2f}, ", end="")
     print(f"threshold {loaded.threshold:.3f}\n\n| calibration error % | before | after | of perfect probabilities |")
     print("|---|---|---|---|")
-    middle, high = chance[DRAWS // 2], chance[round(0.95 * DRAWS)]
+    median, high = chance[DRAWS // 2], chance[round(0.95 * DRAWS)]
     print(
-        f"| | {trust.uncalibrated_error:.1%} | {after.calibration_error:.1%} | {middle:.1%}, 1 in 20 over {high:.1%} |"
+        f"| | {trust.uncalibrated_error:.1%} | {after.calibration_error:.1%} | {median:.1%}, 1 in 20 over {high:.1%} |"
     )
     share = "none" if trust.known_accuracy is None else f"{trust.known_accuracy:.1%}"
     print(f"\nknown: {trust.known_share:.1%} of them, of which {share} are right; of all {after.accuracy:.1%}")
-    if NOVELTY not in own:
+    if OOD_SCORE not in own:
         return
-    limit = float(np.quantile(own[NOVELTY], PASSED, method="higher"))
-    passed = float((own[NOVELTY] <= limit).mean())
+    limit = float(np.quantile(own[OOD_SCORE], ACCEPTED, method="higher"))
+    accepted = float((own[OOD_SCORE] <= limit).mean())
     print(
-        f"\n| images from elsewhere | n | novelty alone, {passed:.1%} of its own passed: refused % | `known` false % |"
+        f"\n| out-of-distribution images | n | rejected % by the score, which accepts {accepted:.1%} of its own | "
+        "`known` false % |"
     )
     print("|---|---|---|---|")
-    refused = []
-    for name, images in strangers(loaded.pixels, options.elsewhere, options.data_dir):
-        outputs = answer(engine, images)
-        novel = outputs[NOVELTY] > limit
-        told = outputs[PROBABILITIES].max(1).astype(np.float64).round(DECIMALS)
-        unknown = ~known(told, outputs[NOVELTY], loaded.threshold)
-        refused.append((novel, unknown))
-        print(f"| {name} | {len(images)} | {100 * novel.mean():.1f} | {100 * unknown.mean():.1f} |", flush=True)
-    novel, unknown = (np.concatenate(parts) for parts in zip(*refused, strict=True))
-    print(f"| all | {len(novel)} | {100 * novel.mean():.1f} | {100 * unknown.mean():.1f} |", flush=True)
-    print("\n| batch | longer with novelty % (medians of runs in turn) |\n|---|---|")
-    for batch, longer in novelty_cost().items():
-        print(f"| {batch} | {100 * longer:.1f} |", flush=True)
+    rejections = []
+    for name, images in ood_images(loaded.pixels, options.elsewhere, options.data_dir):
+        outputs = predict(engine, images)
+        rejected = outputs[OOD_SCORE] > limit
+        probability = outputs[PROBABILITIES].max(1).astype(np.float64).round(DECIMALS)
+        unknown = ~is_known(probability, outputs[OOD_SCORE], loaded.threshold)
+        rejections.append((rejected, unknown))
+        print(f"| {name} | {len(images)} | {100 * rejected.mean():.1f} | {100 * unknown.mean():.1f} |", flush=True)
+    rejected, unknown = (np.concatenate(parts) for parts in zip(*rejections, strict=True))
+    print(f"| all | {len(rejected)} | {100 * rejected.mean():.1f} | {100 * unknown.mean():.1f} |", flush=True)
+    print("\n| batch | additional time of the score % (medians of alternating runs) |\n|---|---|")
+    for batch, cost in ood_score_cost().items():
+        print(f"| {batch} | {100 * cost:.1f} |", flush=True)
 
 
 if __name__ == "__main__":
