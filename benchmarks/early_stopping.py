@@ -1,10 +1,9 @@
-"""Early stopping beside random search with the same number of epochs, replayed over real learning curves.
+"""Early stopping compared with random search for the same number of epochs, on recorded learning curves.
 
     trainer sweep curves.yaml --trials 60      a copy of sweeps/random.yaml with `epochs: {value: 12}`: records curves
     python benchmarks/early_stopping.py runs/sweep-random-…/journal.log
 
-Each search draws trainings in an order of its own until its epochs are used up; what counts is the best accuracy after
-the last epoch among those that came to it.
+Each search draws trainings in a random order until its epochs are used up; its result is the best final accuracy.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import optuna
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 
 SEEDS = 200
-BUDGETS = (5, 10, 20)  # whole trainings' worth of epochs
+BUDGETS = (5, 10, 20)  # epochs of so many whole trainings
 Pruner = Callable[[], optuna.pruners.BasePruner]
 PRUNERS: dict[str, Pruner] = {
     "random": optuna.pruners.NopPruner,
@@ -38,7 +37,7 @@ def read_curves(journal: str) -> list[list[float]]:
 
 
 def best_within(curves: list[list[float]], budget: int, pruner: optuna.pruners.BasePruner, seed: int) -> float:
-    """The best last accuracy that a search reaches within `budget` epochs."""
+    """The best final accuracy that a search finds within `budget` epochs."""
     study = optuna.create_study(direction="maximize", pruner=pruner, study_name=str(seed))
     best = 0.0
     order = random.Random(seed).sample(curves, len(curves))
@@ -61,8 +60,8 @@ def best_within(curves: list[list[float]], budget: int, pruner: optuna.pruners.B
 def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     curves = read_curves(sys.argv[1])
-    last = sorted(curve[-1] for curve in curves)
-    print(f"{len(curves)} trainings of {len(curves[0])} epochs; last accuracies {last[0]:.3f} to {last[-1]:.3f}")
+    final = sorted(curve[-1] for curve in curves)
+    print(f"{len(curves)} trainings of {len(curves[0])} epochs; final accuracies {final[0]:.3f} to {final[-1]:.3f}")
     for trainings in BUDGETS:
         for name, make in PRUNERS.items():
             found = [best_within(curves, trainings * len(curves[0]), make(), seed) for seed in range(SEEDS)]

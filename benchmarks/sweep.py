@@ -1,13 +1,12 @@
-"""What a sweep costs over its trainings: on this machine, and on two nodes of a Ray cluster on this machine.
+"""Overhead of a sweep over its trainings: on this machine, and on two nodes of a Ray cluster on this machine.
 
-    python benchmarks/sweep.py                 8 short trials with two workers beside the same trainings one by one,
-                                               then on two nodes that are there already
-    python benchmarks/sweep.py heads FOLDER    30 trials of the head alone, on features that the cache has
-    python benchmarks/sweep.py thousand        1,000 trials of a stand-in on two nodes, three of which are lost with
-                                               their node
+    python benchmarks/sweep.py                 8 short trials with two workers, and the same trainings one by one,
+                                               then on two nodes that are running already
+    python benchmarks/sweep.py heads FOLDER    30 trials of the linear probe alone, on cached features
+    python benchmarks/sweep.py thousand        1,000 trials of a stand-in on two nodes, one of which is killed three
+                                               times
 
-The trainings one by one have one core each; two workers have one core each, too, so that half of their sum is what a
-sweep would take at best.
+Each training has one core, alone or with two workers, so that half of their sum is the least time of a sweep.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ RATES = (0.0005, 0.0007, 0.001, 0.0014, 0.002, 0.0028, 0.004, 0.0056)
 FIT = ("--dataset=builtin:digits", "--epochs=3")
 HEADS = 30
 TRIALS = 1000
-LOST = (200, 400, 800)  # the trials at which a node is lost
+KILLED_AT = (200, 400, 800)  # finished trials after which a node is killed
 SWEEP = """\
 method: grid
 metric: {{name: val_accuracy, goal: maximize}}
@@ -102,10 +101,10 @@ def measure_heads(folder: Path, cores: set[int]) -> None:
 
 
 def measure_thousand() -> None:
-    """The driver runs in this process, so that its own time can be told: that of its main thread."""
-    from trainer.sweep.cluster import Cluster, connected
+    """The driver runs in this process, whose main thread's CPU time is its own."""
+    from trainer.sweep.cluster import ClusterOptions, connect
     from trainer.sweep.driver import Driver
-    from trainer.sweep.search import Search
+    from trainer.sweep.search import PARAMS, Search
     from trainer.sweep.sweep import read_sweep
 
     class Counted(Search):
@@ -125,18 +124,18 @@ def measure_thousand() -> None:
     }
     file = write_sweep("thousand.yaml", f"seed: {{min: 0, max: {TRIALS - 1}}}", ("--dataset=builtin:digits",))
     spec, sources = read_sweep(Path(file), ["seed", "dataset"])
-    marks: dict[int, tuple[float, int]] = {}  # finished trials → the driver's CPU seconds, and its memory
+    marks: dict[int, tuple[float, int]] = {}  # finished trials → CPU seconds of the driver, its memory in KiB
     search = Counted(spec, Path("runs/thousand"))
     with nodes(cpus=4) as cluster, search:
-        with connected(Cluster(cluster.address, trial_cpus=1), search, sources, None) as executor:
-            driver = Driver(search, executor, most=None, retry_failed=False)
-            to_lose = list(LOST)
+        with connect(ClusterOptions(cluster.address, trial_cpus=1), search, sources, None) as executor:
+            driver = Driver(search, executor, max_trials=None, retry_failed=False)
+            to_kill = list(KILLED_AT)
 
             def refresh() -> None:
                 finished = search.finished
                 marks[finished] = (time.thread_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-                if to_lose and finished >= to_lose[0]:
-                    del to_lose[0]
+                if to_kill and finished >= to_kill[0]:
+                    del to_kill[0]
                     (second,) = cluster.worker_nodes
                     cluster.remove_node(second, allow_graceful=False)
                     add_node(cluster, 4)
@@ -144,11 +143,11 @@ def measure_thousand() -> None:
             start = time.perf_counter()
             driver.run(refresh)
             seconds = time.perf_counter() - start
-        points = {json.dumps(trial.user_attrs["point"]) for trial in search.leaders()}
-        told = [json.loads(line) for one in log.iterdir() for line in one.read_text().splitlines()]
-        started = sum(line["what"] == "started" for line in told)
+        params = {json.dumps(trial.user_attrs[PARAMS]) for trial in search.leaders()}
+        events = [json.loads(line) for one in log.iterdir() for line in one.read_text().splitlines()]
+        started = sum(event["what"] == "started" for event in events)
         print(
-            f"{len(points)} distinct points in {seconds:.0f} s, {started} starts, {len(search.open_failures())} failed"
+            f"{len(params)} distinct params in {seconds:.0f} s, {started} starts, {len(search.open_failures())} failed"
         )
     for first, last in ((50, 150), (450, 550), (TRIALS - 100, TRIALS)):
         inside = [(finished, *mark) for finished, mark in sorted(marks.items()) if first <= finished <= last]
@@ -164,15 +163,15 @@ def seconds_of(trial: Any) -> float:
 
 def main() -> None:
     cores = set(sorted(os.sched_getaffinity(0))[:2])
-    what = sys.argv[1] if len(sys.argv) > 1 else "overhead"
-    folder = Path(sys.argv[2]).absolute() if what == "heads" else Path()
+    part = sys.argv[1] if len(sys.argv) > 1 else "overhead"
+    folder = Path(sys.argv[2]).absolute() if part == "heads" else Path()
     print(hardware(), flush=True)
     with tempfile.TemporaryDirectory() as own:
         os.chdir(own)
         os.environ |= {"TRAINER_CACHE_DIR": f"{own}/cache", "RAY_USAGE_STATS_ENABLED": "0"}
-        if what == "heads":
+        if part == "heads":
             measure_heads(folder, cores)
-        elif what == "thousand":
+        elif part == "thousand":
             measure_thousand()
         else:
             measure_overhead(cores)

@@ -1,4 +1,4 @@
-"""As much of W&B's server as `wandb sweep`, `wandb agent` and a run need, on loopback."""
+"""Fake W&B server on loopback: the part that `wandb sweep`, `wandb agent` and a run use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENTITY, PROJECT = "team", "trainer"
 
 @dataclass
 class Run:
-    """A run as the server knows it. `state`: pending, running, finished or failed."""
+    """A run on the server. `state`: pending, running, lost, finished or failed."""
 
     id: str
     arguments: dict[str, Any]
@@ -32,9 +32,9 @@ class Run:
 
 
 class Server:
-    """A grid sweep: each point is one run, handed to whichever agent asks.
+    """A grid sweep: each combination is one run, given to the next agent that asks.
 
-    With `requeues` a run that ended without an answer is handed out a second time, as W&B does with preempted ones.
+    With `requeues` a run that was lost or failed is given out a second time, as W&B does with preempted runs.
     """
 
     def __init__(self, *, requeues: bool) -> None:
@@ -42,7 +42,7 @@ class Server:
         self.sweep: dict[str, Any] = {}
         self.runs: dict[str, Run] = {}
         self.url = ""
-        self.unknown: list[str] = []  # operations without an answer here
+        self.unknown: list[str] = []  # operations that are not implemented
         self._lock = threading.Lock()
 
     def answer(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Server:
             return answer
 
     def note_stream(self, run_id: str, body: dict[str, Any]) -> None:
-        """What a run streams: its summary as it grows, and how it ended."""
+        """Record a run's stream: its summary and its exit code."""
         with self._lock:
             run = self.runs.setdefault(run_id, Run(run_id, {}))
             for line in body.get("files", {}).get("wandb-summary.json", {}).get("content", []):
@@ -87,7 +87,7 @@ class Server:
         return {"createAgent": {"agent": {"id": "agent1"}}}
 
     def _Heartbeat(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        """One run at a time; `exit` when none is left."""
+        """Give out one run at a time, and `exit` when none is left."""
         alive = json.loads(variables["runState"])
         for run in self.runs.values():
             if run.state == "running" and run.id not in alive:
@@ -104,7 +104,7 @@ class Server:
         run.state, run.exit_code = "running", None
         run.starts += 1
         arguments = {name: {"value": value} for name, value in run.arguments.items()}
-        if run.starts > 1:  # W&B marks a run that it hands out again
+        if run.starts > 1:  # W&B marks a run that it gives out again
             arguments["_wandb_resumed"] = {"value": True}
         return {
             "type": "run" if run.starts == 1 else "resume",
@@ -166,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def wandb_server(*, requeues: bool = False) -> Iterator[tuple[Server, dict[str, str]]]:
-    """The server, and the environment that W&B's programs need to find it."""
+    """The server, and the environment variables with which W&B's programs find it."""
     server = Server(requeues=requeues)
     handler = type("Handler", (_Handler,), {"wandb": server})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:

@@ -1,4 +1,4 @@
-"""Sweeps on two nodes of a Ray cluster on this machine, as their user runs them."""
+"""`trainer sweep --cluster` on two nodes of a Ray cluster on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import pytest
 from trainer.artifact import store
 from trainer.config import FitConfig
 from trainer.option_fields import searchable
-from trainer.sweep.search import POINT, Search
+from trainer.sweep.search import PARAMS, Search
 from trainer.sweep.sweep import read_sweep
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -29,11 +29,13 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 STAND_IN = Path(__file__).parent / "stand_in"
 GRID = ROOT / "sweeps" / "grid.yaml"
-POINTS = 8  # of the grid
+COUNT = 8  # trials of the grid
 
 
-class Cluster:
-    """A head and a second node with one CPU each; their trials are the stand-in's."""
+class TestCluster:
+    """Nodes with one CPU each, whose trials run `stand_in_fit.py`."""
+
+    __test__ = False
 
     def __init__(self, folder: Path, environment: pytest.MonkeyPatch) -> None:
         self.log = folder / "log"
@@ -52,7 +54,7 @@ class Cluster:
         self.address = ""
 
     def add(self, **environment: str) -> Any:
-        """A node, with these variables; the first one is the head."""
+        """Add a node with these environment variables; the first one is the head."""
         with self._environment.context() as own:
             for name, value in environment.items():
                 own.setenv(name, value)
@@ -61,7 +63,7 @@ class Cluster:
         return node
 
     def remove(self, node: Any) -> None:
-        """As when its power fails."""
+        """Kill the processes of a node, as a power failure does."""
         self._ray.remove_node(node, allow_graceful=False)
 
     def command(self, *arguments: object) -> list[str]:
@@ -74,15 +76,15 @@ class Cluster:
     def sweep(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=90, check=False)
 
-    def told(self) -> list[dict[str, Any]]:
-        """What the trials have left, in the order of time."""
+    def events(self) -> list[dict[str, Any]]:
+        """What the trials have logged, in the order of time."""
         lines = [json.loads(line) for file in self.log.iterdir() for line in file.read_text().splitlines()]
         return sorted(lines, key=lambda line: line["at"])
 
-    def wait_for(self, what: str, count: int) -> None:
+    def wait_for(self, event: str, count: int) -> None:
         deadline = time.monotonic() + 60
-        while sum(line["what"] == what for line in self.told()) < count:
-            assert time.monotonic() < deadline, self.told()
+        while sum(line["what"] == event for line in self.events()) < count:
+            assert time.monotonic() < deadline, self.events()
             time.sleep(0.1)
 
     def close(self) -> None:
@@ -97,8 +99,8 @@ def collect_quietly() -> None:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    started = Cluster(tmp_path, monkeypatch)
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestCluster]:
+    started = TestCluster(tmp_path, monkeypatch)
     with ExitStack() as stack:
         # Ray takes the signal for itself, and forgets the processes that it has ended.
         stack.callback(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
@@ -108,46 +110,46 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 
 
 def search_of(file: Path) -> Search:
-    """The search of the one sweep under `runs`, once it is not running."""
+    """The search of the only sweep under `runs`, which must not be running."""
     (folder,) = Path("runs").glob("sweep-*")
     return Search(read_sweep(file, searchable(FitConfig))[0], folder)
 
 
-def points_of(search: Search) -> list[str]:
-    return [str(trial.user_attrs[POINT]) for trial in search.trials()]
+def params_of(search: Search) -> list[str]:
+    return [str(trial.user_attrs[PARAMS]) for trial in search.trials()]
 
 
-def never_twice_at_a_time(told: list[dict[str, Any]]) -> bool:
-    """Whether each process of a trial began after the last sign of life of the one before."""
+def never_twice_at_a_time(events: list[dict[str, Any]]) -> bool:
+    """Whether each process of a trial started after the last event of the one before."""
     process: dict[str, int] = {}
     return all(
         line["what"] == "started" or process[line["trial"]] == line["pid"]
-        for line in told
+        for line in events
         if line["what"] != "started" or process.update({line["trial"]: line["pid"]}) is None
     )
 
 
-def test_a_grid_has_the_same_points_as_on_one_machine_each_once(cluster: Cluster) -> None:
+def test_a_grid_has_the_same_trials_as_on_one_machine_each_once(cluster: TestCluster) -> None:
     cluster.add()
     cluster.add()
     done = cluster.sweep(GRID)
     assert done.returncode == 0, done.stderr
     assert "nodes: 2, trials at once: 2, CPUs of each: 1" in done.stderr
-    assert [line["what"] for line in cluster.told()].count("finished") == POINTS
+    assert [line["what"] for line in cluster.events()].count("finished") == COUNT
     with search_of(GRID) as search:
-        assert len(search.leaders()) == POINTS
-        assert all((search.folder / f"trial-{number:04d}" / "export" / "model").exists() for number in range(POINTS))
-        on_cluster = points_of(search)
+        assert len(search.leaders()) == COUNT
+        assert all((search.folder / f"trial-{number:04d}" / "export" / "model").exists() for number in range(COUNT))
+        on_cluster = params_of(search)
     assert not list(Path(os.environ["TRAINER_CACHE_DIR"]).glob("sweeps/*/*"))  # the nodes keep nothing
     shutil.rmtree("runs")
     locally = [word for word in cluster.command(GRID) if word not in ("--cluster", cluster.address)]
     subprocess.run([*locally, "--workers=2"], check=True, capture_output=True, timeout=100)
     with search_of(GRID) as search:
-        assert points_of(search) == on_cluster
-        assert len(set(on_cluster)) == POINTS
+        assert params_of(search) == on_cluster
+        assert len(set(on_cluster)) == COUNT
 
 
-def test_a_node_that_is_lost_costs_no_trial(cluster: Cluster) -> None:
+def test_the_trial_of_a_lost_node_is_run_again(cluster: TestCluster) -> None:
     cluster.add()
     second = cluster.add(STAND_IN_EPOCH_S="2")
     shared = Path("shared").absolute()
@@ -159,17 +161,17 @@ def test_a_node_that_is_lost_costs_no_trial(cluster: Cluster) -> None:
     _, errors = sweep.communicate(timeout=120)
     assert sweep.returncode == 0, errors
     assert " was lost; it is run again" in errors
-    told = cluster.told()
-    assert any(line["what"] == "started" and line["epoch"] > 0 for line in told)  # from its checkpoint
-    assert never_twice_at_a_time(told)
-    assert sorted(line["trial"] for line in told if line["what"] == "finished") == [
-        f"trial-{number:04d}" for number in range(POINTS)
+    events = cluster.events()
+    assert any(line["what"] == "started" and line["epoch"] > 0 for line in events)  # from its checkpoint
+    assert never_twice_at_a_time(events)
+    assert sorted(line["trial"] for line in events if line["what"] == "finished") == [
+        f"trial-{number:04d}" for number in range(COUNT)
     ]
     with search_of(GRID) as search:
-        assert len(set(points_of(search))) == len(search.leaders()) == POINTS
+        assert len(set(params_of(search))) == len(search.leaders()) == COUNT
 
 
-def test_a_driver_that_was_killed_goes_on_where_it_was(cluster: Cluster) -> None:
+def test_the_sweep_of_a_killed_driver_goes_on(cluster: TestCluster) -> None:
     cluster.add(STAND_IN_EPOCH_S="1")
     cluster.add(STAND_IN_EPOCH_S="1")
     first = cluster.start(GRID)
@@ -178,30 +180,30 @@ def test_a_driver_that_was_killed_goes_on_where_it_was(cluster: Cluster) -> None
     first.communicate()
     done = cluster.sweep(GRID)
     assert done.returncode == 0, done.stderr
-    told = cluster.told()
-    assert never_twice_at_a_time(told)
-    finished = [line["trial"] for line in told if line["what"] == "finished"]
-    assert set(finished) == {f"trial-{number:04d}" for number in range(POINTS)}
-    assert len(finished) <= POINTS + 2  # those that had ended when it was killed, and it did not know yet
+    events = cluster.events()
+    assert never_twice_at_a_time(events)
+    finished = [line["trial"] for line in events if line["what"] == "finished"]
+    assert set(finished) == {f"trial-{number:04d}" for number in range(COUNT)}
+    assert len(finished) <= COUNT + 2  # those that had ended when it was killed, and it did not know yet
     with search_of(GRID) as search:
-        assert len(set(points_of(search))) == len(search.leaders()) == POINTS
+        assert len(set(params_of(search))) == len(search.leaders()) == COUNT
 
 
-def test_a_signal_stops_all_with_checkpoints_and_the_local_executor_goes_on(cluster: Cluster) -> None:
+def test_a_signal_stops_all_trials_and_a_local_sweep_continues_them(cluster: TestCluster) -> None:
     cluster.add(STAND_IN_EPOCH_S="1")
     sweep = cluster.start(GRID)
     cluster.wait_for("started", 2)
     sweep.send_signal(signal.SIGTERM)
     _, errors = sweep.communicate(timeout=60)
     assert sweep.returncode == 143, errors
-    assert [line["what"] for line in cluster.told()][-1] == "stopped"
+    assert [line["what"] for line in cluster.events()][-1] == "stopped"
     locally = [word for word in cluster.command(GRID) if word not in ("--cluster", cluster.address)]
     subprocess.run(locally, check=True, capture_output=True, timeout=100)
     with search_of(GRID) as search:
-        assert len(set(points_of(search))) == len(search.leaders()) == POINTS
+        assert len(set(params_of(search))) == len(search.leaders()) == COUNT
 
 
-def test_a_sick_node_and_one_with_other_code_are_named_and_get_no_more(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_failing_node_and_one_with_other_code_are_named_and_get_no_more(cluster: TestCluster, tmp_path: Path) -> None:
     cluster.add()
     cluster.add(STAND_IN_FAILS="1")
     other = tmp_path / "other"
@@ -216,25 +218,25 @@ def test_a_sick_node_and_one_with_other_code_are_named_and_get_no_more(cluster: 
     assert ": has trainer 0.1.0 (" in unfit
     assert ", and the sweep runs with 0.1.0 (" in unfit
     assert "3 trials in a row have failed there; it gets no more" in done.stderr
-    assert [line["what"] for line in cluster.told()].count("failed") == 3
+    assert [line["what"] for line in cluster.events()].count("failed") == 3
     assert "trials that failed and are left out: 3; --retry-failed runs them once more" in done.stderr
     with search_of(GRID) as search:
-        assert len(search.leaders()) == POINTS - 3
+        assert len(search.leaders()) == COUNT - 3
 
 
-def test_what_cannot_work_is_said_before_the_first_trial(cluster: Cluster) -> None:
+def test_too_many_cpus_and_a_wrong_address_are_refused_before_the_first_trial(cluster: TestCluster) -> None:
     cluster.add()
     done = cluster.sweep(GRID, "--trial-cpus", "64")
     assert done.returncode == 2
-    assert done.stderr.endswith("error: --cluster: no node has the 64 CPUs and 0 GPUs that a trial is given\n")
+    assert "no node has the 64 CPUs" in done.stderr.splitlines()[-1]
     cluster.address = "127.0.0.1:9"
     done = cluster.sweep(GRID)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: --cluster 127.0.0.1:9: no Ray cluster answers (")
-    assert cluster.told() == []
+    assert cluster.events() == []
 
 
-def test_a_real_training_comes_home_and_is_published(cluster: Cluster) -> None:
+def test_the_run_folder_of_a_real_trial_is_collected_and_published(cluster: TestCluster) -> None:
     os.environ["STAND_IN"] = ""  # until the fixture's end
     cluster.add()
     file = Path("two.yaml")

@@ -1,4 +1,4 @@
-"""The driver with an executor whose trials end as they are told to."""
+"""Driver with an executor whose trials end as the test says."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from trainer.sweep.executor import Outcome
 from trainer.sweep.search import REASON, Search, Trial
 from trainer.sweep.space import Hyperband, Parameter, SweepSpec
 
-Ends = Callable[[int, int], Outcome]  # of a trial's number, and which start of it this is
+Ends = Callable[[int, int], Outcome]  # trial number, starts before this one → its outcome
 
 
-class Scripted:
-    """A training that tells its epochs and ends."""
+class ScriptedTrial:
+    """A trial with given accuracies and outcome."""
 
-    def __init__(self, place: str, values: Iterable[float], outcome: Outcome) -> None:
-        self.place, self.outcome, self._values = place, outcome, values
+    def __init__(self, worker: str, values: Iterable[float], outcome: Outcome) -> None:
+        self.worker, self.outcome, self._values = worker, outcome, values
         self.is_stopped = False
 
     def events(self) -> Iterator[dict[str, Any]]:
@@ -42,33 +42,33 @@ class Scripted:
 class ScriptedExecutor:
     keeps_folders = True
 
-    def __init__(self, ends: Ends, places: Sequence[str] = ("a",)) -> None:
-        self._ends, self.places = ends, list(places)
+    def __init__(self, ends: Ends, workers: Sequence[str] = ("a",)) -> None:
+        self._ends, self.workers = ends, list(workers)
         self.starts: list[int] = []
 
-    def room(self) -> int:
-        return len(self.places)
+    def slots(self) -> int:
+        return len(self.workers)
 
-    def start(self, trial: Trial, options: Sequence[str]) -> Scripted:
+    def start(self, trial: Trial, options: Sequence[str]) -> ScriptedTrial:
         outcome = self._ends(trial.number, self.starts.count(trial.number))
         self.starts.append(trial.number)
-        return Scripted(self.places[trial.number % len(self.places)], [0.5], outcome)
+        return ScriptedTrial(self.workers[trial.number % len(self.workers)], [0.5], outcome)
 
-    def busy(self, trials: Iterable[Trial]) -> set[int]:
+    def still_running(self, trials: Iterable[Trial]) -> set[int]:
         return set()
 
-    def give_up(self, place: str) -> None:
-        self.places.remove(place)
+    def exclude(self, worker: str) -> None:
+        self.workers.remove(worker)
 
 
-def search(folder: Path, points: int = 12, **values: Any) -> Search:
-    parameters = {"seed": Parameter(choices=tuple(range(points)))}
+def search(folder: Path, params: int = 12, **values: Any) -> Search:
+    parameters = {"seed": Parameter(choices=tuple(range(params)))}
     defaults: dict[str, Any] = {"hyperband": None, "run_cap": None, "command": ("${args}",)}
     return Search(SweepSpec(Path("sweep.yaml"), "grid", parameters=parameters, **(defaults | values)), folder)
 
 
 def run(one: Search, executor: ScriptedExecutor) -> None:
-    Driver(one, executor, most=None, retry_failed=False).run(lambda: None)
+    Driver(one, executor, max_trials=None, retry_failed=False).run(lambda: None)
 
 
 def done(number: int) -> Outcome:
@@ -95,26 +95,26 @@ def test_a_lost_trial_is_run_again_and_fails_after_three_losses(tmp_path: Path) 
     assert len(one.leaders()) == 11
 
 
-def test_three_failures_in_a_row_end_a_place_and_the_last_place_the_sweep(tmp_path: Path) -> None:
+def test_three_failures_in_a_row_exclude_a_worker_and_without_workers_the_sweep_ends(tmp_path: Path) -> None:
     one, executor = search(tmp_path), ScriptedExecutor(lambda *_: Outcome(reason="the disk is full"))
     with pytest.raises(RunError, match="3 failures in a row; the last: the disk is full"):
         run(one, executor)
-    assert executor.places == []
+    assert executor.workers == []
     assert len(executor.starts) == 3
 
 
-def test_nine_failures_in_a_row_are_the_trials_own_fault(tmp_path: Path) -> None:
-    places = [str(number) for number in range(10)]
-    executor = ScriptedExecutor(lambda *_: Outcome(reason="--epochs: no", is_input=True), places)
+def test_nine_failures_in_a_row_end_the_sweep(tmp_path: Path) -> None:
+    workers = [str(number) for number in range(10)]
+    executor = ScriptedExecutor(lambda *_: Outcome(reason="--epochs: no", is_input=True), workers)
     with pytest.raises(InputError, match="9 trials in a row have failed; the last: --epochs: no"):
         run(search(tmp_path, 40), executor)
     assert len(executor.starts) < 25
 
 
-def test_what_falls_behind_is_stopped_for_good(tmp_path: Path) -> None:
+def test_a_trial_that_falls_behind_is_stopped_for_good(tmp_path: Path) -> None:
     one = search(tmp_path, 40, hyperband=Hyperband(1, 2))
     executor = ScriptedExecutor(lambda number, _: done(number))
-    executor.start = lambda trial, options: Scripted(  # type: ignore[method-assign]
+    executor.start = lambda trial, options: ScriptedTrial(  # type: ignore[method-assign]
         "a", [0.9 if trial.number % 3 == 0 else 0.1] * 9, done(trial.number)
     )
     run(one, executor)
@@ -123,15 +123,15 @@ def test_what_falls_behind_is_stopped_for_good(tmp_path: Path) -> None:
     assert one.leaders(1)[0].intermediate_values[9] == 0.9
 
 
-def test_an_error_of_the_board_stops_the_trainings_and_their_trials_stay_open(tmp_path: Path) -> None:
+def test_an_error_of_the_display_stops_the_trials_and_they_stay_open(tmp_path: Path) -> None:
     one, executor = search(tmp_path), ScriptedExecutor(lambda number, _: done(number))
-    endless = Scripted("a", itertools.repeat(0.5), done(0))
+    endless = ScriptedTrial("a", itertools.repeat(0.5), done(0))
     executor.start = lambda trial, options: endless  # type: ignore[method-assign]
 
     def refuse() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Driver(one, executor, most=None, retry_failed=False).run(refuse)
+        Driver(one, executor, max_trials=None, retry_failed=False).run(refuse)
     assert endless.is_stopped
     assert [trial.state for trial in one.trials()] == [TrialState.RUNNING]

@@ -7,7 +7,7 @@ import pytest
 
 from trainer import machine
 from trainer.machine import available_cpus, memory_budget
-from trainer.sweep.local import share_of_machine
+from trainer.sweep.local import worker_resources
 
 OWN = ["GPU-aa", "GPU-bb", "GPU-cc", "GPU-dd"]
 
@@ -26,7 +26,7 @@ def cores(monkeypatch: pytest.MonkeyPatch) -> None:
         (5, [({one}, gpu, "true") for one, gpu in zip((3, 5, 7, 9, 3), (*OWN, "GPU-aa"), strict=True)]),
     ],
 )
-def test_each_worker_has_its_share_of_cores_and_gpus(
+def test_each_worker_has_its_part_of_the_cores_and_gpus(
     workers: int,
     expected: list[tuple[set[int], str | None, str | None]],
     tmp_path: Path,
@@ -37,22 +37,22 @@ def test_each_worker_has_its_share_of_cores_and_gpus(
     tool.write_text(f"#!/bin/sh\nprintf '%s\\n' {' '.join(OWN)}\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    shares = [share_of_machine(index, workers) for index in range(workers)]
+    resources = [worker_resources(index, workers) for index in range(workers)]
     assert [
         (set(one.cores), one.variables.get("CUDA_VISIBLE_DEVICES"), one.variables.get("TF_FORCE_GPU_ALLOW_GROWTH"))
-        for one in shares
+        for one in resources
     ] == expected
 
 
 @pytest.mark.usefixtures("cores")
-def test_the_gpus_that_this_process_was_given_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_workers_share_the_gpus_that_this_process_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    assert [share_of_machine(index, 2).variables["CUDA_VISIBLE_DEVICES"] for index in range(2)] == ["2", "3"]
+    assert [worker_resources(index, 2).variables["CUDA_VISIBLE_DEVICES"] for index in range(2)] == ["2", "3"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert "CUDA_VISIBLE_DEVICES" not in share_of_machine(0, 2).variables
+    assert "CUDA_VISIBLE_DEVICES" not in worker_resources(0, 2).variables
 
 
-def test_a_trial_counts_on_its_share_of_memory_and_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_plans_with_its_part_of_memory_and_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cpu.max").write_text("200000 100000\n")
     (tmp_path / "membership").write_text("0::/\n")
     monkeypatch.setattr(machine, "CGROUPS", tmp_path)
@@ -60,7 +60,7 @@ def test_a_trial_counts_on_its_share_of_memory_and_quota(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     alone = memory_budget()
     assert available_cpus() == 2
-    for name, value in share_of_machine(1, 2).variables.items():
+    for name, value in worker_resources(1, 2).variables.items():
         monkeypatch.setenv(name, value)
     assert available_cpus() == 1
     assert memory_budget() == alone // 2

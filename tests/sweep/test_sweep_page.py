@@ -2,25 +2,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.sweep.page import write_page
 from trainer.sweep.search import Search
 from trainer.sweep.space import Parameter, SweepSpec
+from trainer.sweep.sweep_page import write_page
 
 
-def test_nothing_is_said_of_a_setting_that_did_not_vary(tmp_path: Path) -> None:
+def test_a_setting_that_did_not_vary_has_no_chart_of_importance(tmp_path: Path) -> None:
     parameters = {"dropout": Parameter(choices=(0.1, 0.2)), "seed": Parameter(choices=(0, 1))}
     search = Search(SweepSpec(Path("s.yaml"), "grid", parameters, ("${args}",), None, None), tmp_path)
     values = {(0.1, 0): 0.5, (0.1, 1): 0.8, (0.2, 0): 0.6, (0.2, 1): 0.7}
-    claimed = [trial for _ in values if (trial := search.claim(None))]
-    for trial in claimed:
-        if trial.point["dropout"] == 0.1:
-            search.finish(trial, values[tuple(trial.point.values())])  # type: ignore[index]
+    started = [trial for _ in values if (trial := search.next_trial(None))]
+    for trial in started:
+        if trial.params["dropout"] == 0.1:
+            search.finish(trial, values[tuple(trial.params.values())])  # type: ignore[index]
     assert write_page(search, tmp_path / "sweep.html")
     page = (tmp_path / "sweep.html").read_text()
     assert 'alt="Which settings went together"' in page
-    assert 'alt="Which settings mattered"' not in page  # all that there is comes from the seed
-    for trial in claimed:
-        if trial.point["dropout"] == 0.2:
-            search.finish(trial, values[tuple(trial.point.values())])  # type: ignore[index]
+    assert 'alt="Which settings mattered"' not in page  # the seed alone explains everything
+    for trial in started:
+        if trial.params["dropout"] == 0.2:
+            search.finish(trial, values[tuple(trial.params.values())])  # type: ignore[index]
     assert write_page(search, tmp_path / "sweep.html")
     assert 'alt="Which settings mattered"' in (tmp_path / "sweep.html").read_text()

@@ -1,4 +1,4 @@
-"""W&B's own programs run a sweep file as it stands, against a stand-in for their server."""
+"""`wandb sweep` and `wandb agent` with the project's sweep files, against a fake W&B server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def wandb(variables: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    """`wandb …` where it finds the console script `trainer`, as a user's shell does."""
+    """Start `wandb …` with the console script `trainer` on its PATH."""
     return subprocess.Popen(
         [BIN / "wandb", *arguments],
         env=os.environ | variables | {"PATH": f"{BIN}:{os.environ['PATH']}", "WANDB_DIR": "."},
@@ -38,7 +38,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def shortened(folder: Path, **values: str) -> Path:
-    """The project's grid with fewer points and other values, for a test's time."""
+    """The project's grid with fewer trials and other values, to save time."""
     rates = values.get("rates", "[0.001, 0.002]")
     text = GRID.read_text().replace("[0.0005, 0.001, 0.002, 0.004]", rates).replace("[0.2, 0.4]", "[0.4]")
     text = text.replace("value: 5", f"value: {values.get('epochs', '1')}")
@@ -53,7 +53,7 @@ def create_sweep(server: Server, variables: dict[str, str], file: Path) -> None:
     assert server.sweep["method"] == "grid"
 
 
-def test_the_grid_as_it_stands_becomes_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_sweep_takes_the_project_s_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with wandb_server() as (server, variables):
         create_sweep(server, variables, GRID)
@@ -61,7 +61,7 @@ def test_the_grid_as_it_stands_becomes_a_sweep(tmp_path: Path, monkeypatch: pyte
         assert server.sweep["metric"] == {"name": "val_accuracy", "goal": "maximize"}
 
 
-def test_an_agent_runs_every_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_runs_every_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with wandb_server() as (server, variables):
         create_sweep(server, variables, shortened(tmp_path))
@@ -83,8 +83,8 @@ def test_a_killed_run_that_is_queued_again_resumes(tmp_path: Path, monkeypatch: 
         while not list(Path("runs").glob("run00000/checkpoints/step-*")):
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        trainings = [one for one in psutil.Process(agent.pid).children(recursive=True) if "fit" in one.cmdline()]
-        trainings[0].send_signal(signal.SIGKILL)
+        fits = [one for one in psutil.Process(agent.pid).children(recursive=True) if "fit" in one.cmdline()]
+        fits[0].send_signal(signal.SIGKILL)
         output = finish(agent)
         assert "continuing at step" in output
         first = server.runs["run00000"]

@@ -1,12 +1,11 @@
-"""The driver of a sweep: takes the next trial while there is room, follows those that run, and notes their outcomes.
+"""Driver of a sweep: starts trials while slots are free, follows their epochs, and records their outcomes.
 
-It alone touches the search, in one thread. A thread for each training waits for its events and passes them on.
+It alone uses the search, in one thread. A thread for each trial waits for its events and puts them into a queue.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import queue
 import shutil
 import threading
@@ -19,26 +18,26 @@ from typing import Any
 
 from trainer.errors import InputError, RunError, TrainerError
 from trainer.runs.run_folder import CHECKPOINTS
-from trainer.sweep.executor import Executor, Outcome, Training
+from trainer.sweep.executor import Executor, Outcome, TrialProcess
 from trainer.sweep.search import RUN, Search, Trial
 from trainer.sweep.space import METRIC
 
 log = logging.getLogger("trainer")
 
 REFRESH_S = 0.5
-PATIENCE = 3  # failures in a row on one place, after which it gets no more
-PATIENCE_ANYWHERE = 9  # failures in a row wherever they were: it is the trials' fault then
-NO_SAVE = "--no-save"  # of a sweep file's command: where it saves every trial's model, each is exported
-BEST = 3  # so many of the best are exported, or can be
-LOSSES = 3  # after which a trial counts as failed: it takes its machine down, most likely
+MAX_WORKER_FAILURES = 3  # in a row on one worker, which then gets no more trials
+MAX_FAILURES = 9  # in a row on any worker: the trials are at fault then
+NO_SAVE = "--no-save"  # in the command of a sweep file; without it, the model of each trial is exported and published
+BEST = 3  # so many of the best trials are exported, or keep the checkpoints to be exported from
+MAX_LOSSES = 3  # of one trial, which then counts as failed: most likely it takes its node down
 
 
 @dataclass
-class Running:
-    """A trial under way."""
+class RunningTrial:
+    """A running trial and its last epoch."""
 
     trial: Trial
-    training: Training
+    process: TrialProcess
     epoch: int = 0
     value: float | None = None
     pruned: bool = False
@@ -46,36 +45,38 @@ class Running:
 
 
 class Driver:
-    """Runs the trials of a search by an executor."""
+    """Runs the trials of a search with an executor."""
 
-    def __init__(self, search: Search, executor: Executor, *, most: int | None, retry_failed: bool) -> None:
-        self.running: dict[int, Running] = {}
+    def __init__(self, search: Search, executor: Executor, *, max_trials: int | None, retry_failed: bool) -> None:
+        self.running: dict[int, RunningTrial] = {}
         self._search = search
         self._executor = executor
-        self._most = most
-        # Not those that fail from now on: a failure that repeats would be run again and again.
+        self._max_trials = max_trials
+        # Only failures of earlier processes: one that repeats would be run for ever.
         self._retry = {trial.number for trial in search.open_failures()} if retry_failed else set[int]()
-        self._events: queue.SimpleQueue[tuple[Running, dict[str, Any] | Outcome | BaseException]] = queue.SimpleQueue()
-        # Of trials that may have checkpoints although they have finished.
+        self._events: queue.SimpleQueue[tuple[RunningTrial, dict[str, Any] | Outcome | BaseException]] = (
+            queue.SimpleQueue()
+        )
+        # Run folders of finished trials that may have checkpoints.
         self._kept = {trial.number: Path(trial.user_attrs[RUN]) for trial in search.leaders(BEST)}
         self._losses: Counter[int] = Counter()  # by trial
-        self._failures: Counter[str] = Counter()  # in a row, by place
-        self._failures_anywhere = 0
+        self._worker_failures: Counter[str] = Counter()  # in a row, by worker
+        self._failures = 0  # in a row
         self._last_error: TrainerError | None = None
-        self._has_all = False  # nothing is left to claim
+        self._is_exhausted = False  # the search has no next trial
         self._is_stopping = False
 
     @property
-    def room(self) -> int:
-        """How many trials may run at once, at the moment."""
-        return self._executor.room()
+    def slots(self) -> int:
+        """How many trials may run at once now."""
+        return self._executor.slots()
 
     def run(self, refresh: Callable[[], None]) -> None:
-        """Until nothing is left to run; calls `refresh` now and then.
+        """Run trials until none is left; calls `refresh` at least twice a second.
 
-        Raises the last InputError or RunError where no place is left on which not three trials in a row have failed.
-        After another error, such as one of `refresh`, the trainings write a checkpoint and end, and their trials are
-        continued by the next sweep.
+        Raises the last InputError or RunError where every worker has failed three times in a row, or nine trials in a
+        row have failed. After any other error, such as one of `refresh`, the running trials write a checkpoint and end;
+        the next sweep continues them.
         """
         try:
             while self._fill() or self.running:
@@ -84,121 +85,117 @@ class Driver:
         finally:
             self._is_stopping = True
             for running in list(self.running.values()):
-                running.training.stop()
+                running.process.stop()
             while self.running:
-                self._take(*self._events.get())
+                self._handle(*self._events.get())
 
     def _fill(self) -> bool:
-        """Start trials while there is room; whether one may be left that cannot be started now."""
-        room = self._executor.room()
-        busy = set[int]() if self._has_all else self._executor.busy(self._search.interrupted())
-        while not self._has_all and len(self.running) < room:
-            trial = self._search.claim(self._most, retry=self._retry, busy=busy)
+        """Start trials while slots are free; whether a trial may be left that cannot be started now."""
+        slots = self._executor.slots()
+        still_running = set[int]() if self._is_exhausted else self._executor.still_running(self._search.interrupted())
+        while not self._is_exhausted and len(self.running) < slots:
+            trial = self._search.next_trial(self._max_trials, retry=self._retry, still_running=still_running)
             if trial:
                 self._start(trial)
-            elif busy:
+            elif still_running:
                 return True
             else:
-                self._has_all = True
-        if self._has_all:
+                self._is_exhausted = True
+        if self._is_exhausted:
             return False
-        if room == 0 and self._last_error:
+        if slots == 0 and self._last_error:
             raise type(self._last_error)(
-                f"nothing is left to run on: {PATIENCE} failures in a row; the last: {self._last_error}"
+                f"no worker is left: {MAX_WORKER_FAILURES} failures in a row; the last: {self._last_error}"
             )
         return True
 
     def _start(self, trial: Trial) -> None:
-        options = [*self._search.spec.options(trial.point), *self._export_above()]
-        training = self._executor.start(trial, options)
-        running = self.running[trial.number] = Running(trial, training)
+        options = [*self._search.spec.options(trial.params), *self._export_above()]
+        running = self.running[trial.number] = RunningTrial(trial, self._executor.start(trial, options))
         threading.Thread(target=self._wait, args=(running,), name=f"trial {trial.number}", daemon=True).start()
 
     def _export_above(self) -> list[str]:
-        """Which trials are exported, which takes longer than many a training: those that may win, or none yet."""
+        """Export only a trial that may win, or none yet: an export takes longer than many a training."""
         if NO_SAVE not in self._search.spec.command:
             return []
         if self._executor.keeps_folders:
-            return [f"--export-above={math.inf}"]
+            return ["--keep-checkpoints"]
         best = self._search.leaders(BEST)
         return [f"--export-above={best[-1].value}"] if len(best) == BEST else []
 
-    def _wait(self, running: Running) -> None:
-        """In a thread of its own: pass on what a training tells."""
+    def _wait(self, running: RunningTrial) -> None:
+        """Put the events of a trial into the queue, in a thread of its own."""
         try:
-            for event in running.training.events():
+            for event in running.process.events():
                 self._events.put((running, event))
-            self._events.put((running, running.training.outcome))
+            self._events.put((running, running.process.outcome))
         except BaseException as error:
             self._events.put((running, error))
 
     def _follow(self, refresh: Callable[[], None]) -> None:
-        """Take what trainings tell, for a while or until there is room for another."""
+        """Handle events for REFRESH_S, or until a slot is free."""
         deadline = time.monotonic() + REFRESH_S
         count = len(self.running)
         while len(self.running) == count and (left := deadline - time.monotonic()) > 0:
             try:
-                self._take(*self._events.get(timeout=left))
+                self._handle(*self._events.get(timeout=left))
             except queue.Empty:
                 break
         refresh()
 
-    def _take(self, running: Running, told: dict[str, Any] | Outcome | BaseException) -> None:
-        if isinstance(told, dict):
-            running.epoch, running.value = int(told["epoch"]), told[METRIC]
-            if self._search.report(running.trial, running.epoch, told[METRIC]) and not running.pruned:
+    def _handle(self, running: RunningTrial, event: dict[str, Any] | Outcome | BaseException) -> None:
+        if isinstance(event, dict):
+            running.epoch, running.value = int(event["epoch"]), event[METRIC]
+            if self._search.report(running.trial, running.epoch, event[METRIC]) and not running.pruned:
                 running.pruned = True
-                running.training.stop(for_good=True)
+                running.process.stop(for_good=True)
             return
         del self.running[running.trial.number]
-        if isinstance(told, BaseException):
+        if isinstance(event, BaseException):
             if not self._is_stopping:
-                raise told
-        elif told.lost and not self._is_stopping and not running.pruned:
-            self._run_again(running, told)
+                raise event
+        elif event.lost and not self._is_stopping and not running.pruned:
+            self._run_again(running, event)
         else:
-            self._finish(running, told)
+            self._finish(running, event)
 
-    def _run_again(self, running: Running, outcome: Outcome) -> None:
+    def _run_again(self, running: RunningTrial, outcome: Outcome) -> None:
         number = running.trial.number
         self._losses[number] += 1
-        if self._losses[number] == LOSSES:
-            self._finish(running, Outcome(reason=f"lost {LOSSES} times, the last time as {outcome.reason}"))
+        if self._losses[number] == MAX_LOSSES:
+            self._finish(running, Outcome(reason=f"lost {MAX_LOSSES} times, the last time as {outcome.reason}"))
             return
         log.warning("trial %d: %s; it is run again", number, outcome.reason)
         self._start(running.trial)
 
-    def _finish(self, running: Running, outcome: Outcome) -> None:
-        place = running.training.place
+    def _finish(self, running: RunningTrial, outcome: Outcome) -> None:
         if outcome.result is not None:
             self._search.finish(running.trial, outcome.result[METRIC])
             self._delete_checkpoints(running.trial)
         elif running.pruned:
             self._search.finish(running.trial, None, pruned=True)
-        elif self._is_stopping:  # it stays marked as running: the next sweep continues it
+        elif self._is_stopping:  # it stays open: the next sweep continues it
             return
         else:
             self._fail(running, outcome)
             return
-        self._failures[place] = self._failures_anywhere = 0
+        self._worker_failures[running.process.worker] = self._failures = 0
 
     def _delete_checkpoints(self, finished: Trial) -> None:
-        """Of those that are not among the best any more: they are of no use."""
+        """Delete the checkpoints of trials that are no longer among the best."""
         self._kept[finished.number] = finished.folder
         best = {trial.number for trial in self._search.leaders(BEST)}
         for number in self._kept.keys() - best:
             shutil.rmtree(self._kept.pop(number) / CHECKPOINTS, ignore_errors=True)
 
-    def _fail(self, running: Running, outcome: Outcome) -> None:
-        place = running.training.place
+    def _fail(self, running: RunningTrial, outcome: Outcome) -> None:
+        worker = running.process.worker
         self._search.finish(running.trial, None, reason=outcome.reason)
         self._last_error = (InputError if outcome.is_input else RunError)(outcome.reason)
-        self._failures[place] += 1
-        self._failures_anywhere += 1
-        if self._failures[place] == PATIENCE:
-            log.warning("%s: %d trials in a row have failed there; it gets no more", place, PATIENCE)
-            self._executor.give_up(place)
-        if self._failures_anywhere == PATIENCE_ANYWHERE:
-            raise type(self._last_error)(
-                f"{PATIENCE_ANYWHERE} trials in a row have failed; the last: {self._last_error}"
-            )
+        self._worker_failures[worker] += 1
+        self._failures += 1
+        if self._worker_failures[worker] == MAX_WORKER_FAILURES:
+            log.warning("%s: %d trials in a row have failed there; it gets no more", worker, MAX_WORKER_FAILURES)
+            self._executor.exclude(worker)
+        if self._failures == MAX_FAILURES:
+            raise type(self._last_error)(f"{MAX_FAILURES} trials in a row have failed; the last: {self._last_error}")

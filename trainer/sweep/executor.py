@@ -1,6 +1,6 @@
-"""How trials are run: what an executor offers, and a trial under way as a `trainer fit` in a process of its own.
+"""Interface of the executors, which run trials, and `trainer fit` in a process of its own.
 
-`trainer.sweep.local` runs trials on this machine, `trainer.sweep.cluster` on those of a Ray cluster.
+`trainer.sweep.local` runs trials on this machine, `trainer.sweep.cluster` on the nodes of a Ray cluster.
 """
 
 from __future__ import annotations
@@ -19,81 +19,81 @@ from trainer.console import NEXT
 from trainer.errors import InputError
 from trainer.sweep.search import Trial
 
-FIT = ("-m", "trainer", "fit")
-LOG = "fit.log"  # of a trial: what `trainer fit` said
-# Of another run: W&B would take a trial's for the same.
+PROGRAM = ("-m", "trainer.sweep.trial")
+LOG = "fit.log"  # stderr of `trainer fit`, in the trial's folder
+# Variables that would make W&B continue another run.
 OTHER_RUN = ("WANDB_RUN_ID", "WANDB_SWEEP_ID")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended."""
+    """End of a trial's process."""
 
-    result: dict[str, Any] | None = None  # what `trainer fit` told at its end; None: it did not come to it
-    reason: str = ""  # why not, in a line
-    is_input: bool = False  # the reason lies in what was asked for
-    lost: bool = False  # its machine went away, or cannot run trials: it is to be run again, elsewhere
+    result: dict[str, Any] | None = None  # of `trainer fit`; None: it failed or was stopped
+    reason: str = ""  # of the failure, in a line
+    is_input: bool = False  # the failure comes from the options or the data
+    lost: bool = False  # its node went away: the trial is to be run again, elsewhere
 
 
-class Training(Protocol):
-    """A trial under way."""
+class TrialProcess(Protocol):
+    """A trial that an executor runs."""
 
     @property
-    def place(self) -> str:
-        """What it runs on, once it does: a part of this machine, or a node."""
+    def worker(self) -> str:
+        """Name of the worker that runs it: a part of this machine, or a node."""
 
     @property
     def outcome(self) -> Outcome:
-        """Once the events have ended; the trial's files are in its folder then."""
+        """Valid once the events have ended; the trial's files are in its folder then."""
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """The entry of each epoch as it ends (`epoch`, `val_accuracy`, …), until the training has ended."""
+        """The entry of each epoch as it ends (`epoch`, `val_accuracy`, …), until the process has ended."""
 
     def stop(self, *, for_good: bool = False) -> None:
         """Ask it to write a checkpoint and end; the events end after it has.
 
-        `for_good`: it is not to be continued, and its checkpoints are deleted.
+        `for_good`: the trial will not be continued, and its checkpoints are deleted.
         """
 
 
 class Executor(Protocol):
-    """What runs trials."""
+    """Runs trials on its workers."""
 
-    keeps_folders: bool  # whether a trial's run folder stays, so that its model can be exported later
+    keeps_folders: bool  # a trial's run folder stays, so that its model can be exported later
 
-    def room(self) -> int:
-        """How many trials may run at once, at the moment."""
+    def slots(self) -> int:
+        """How many trials may run at once now, running ones included."""
 
-    def start(self, trial: Trial, options: Sequence[str]) -> Training:
-        """Run `trainer fit` for a trial, with these options."""
+    def start(self, trial: Trial, options: Sequence[str]) -> TrialProcess:
+        """Start `trainer fit` for a trial, with these options."""
 
-    def busy(self, trials: Iterable[Trial]) -> set[int]:
-        """Which of these are still being trained, by a process whose sweep was killed; their numbers."""
+    def still_running(self, trials: Iterable[Trial]) -> set[int]:
+        """Numbers of the trials that a process of a killed sweep still trains."""
 
-    def give_up(self, place: str) -> None:
-        """Start nothing more there."""
+    def exclude(self, worker: str) -> None:
+        """Start nothing more on this worker."""
 
 
 def group_of(trial: Trial) -> dict[str, str]:
-    """The variable by which W&B shows the runs of a sweep together."""
+    """The environment variable that groups the runs of a sweep in W&B."""
     return {"WANDB_RUN_GROUP": os.environ.get("WANDB_RUN_GROUP", trial.folder.parent.name)}
 
 
 class FitProcess:
     """`trainer fit` with `options` in a process of its own, in `folder`; `variables` are added to its environment.
 
-    It is in a process group of its own: Ctrl-C in a terminal reaches the sweep alone, which then stops it. Where the
-    process that started it dies, it writes a checkpoint and ends.
+    The process has a process group of its own: Ctrl-C in a terminal reaches the sweep alone, which then stops it. When
+    this process dies, it writes a checkpoint and ends.
     """
 
     def __init__(self, options: Sequence[str], folder: Path, variables: Mapping[str, str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._log = folder / LOG
-        # Offline, and `wandb sync` later, unless the sweep file's command says otherwise: its options come after.
-        command = [sys.executable, *FIT, "--wandb=offline", *options, f"--run-dir={folder}"]
+        # Offline, for `wandb sync` later; an option of the sweep file's command comes after and wins.
+        command = [sys.executable, *PROGRAM, "--wandb=offline", *options, f"--run-dir={folder}"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--json", "--events", "--end-with-stdin"],
+                command,
                 stdin=subprocess.PIPE,  # closed by the system when this process dies
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -104,7 +104,7 @@ class FitProcess:
         self._result: dict[str, Any] | None = None
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """See `Training.events`."""
+        """See `TrialProcess.events`."""
         assert self._process.stdout
         assert self._process.stdin
         with self._process.stdout as lines, self._process.stdin:
@@ -117,12 +117,12 @@ class FitProcess:
             self._process.wait()
 
     def stop(self) -> None:
-        """See `Training.stop`."""
+        """See `TrialProcess.stop`."""
         self._process.send_signal(signal.SIGTERM)
 
     @property
     def outcome(self) -> Outcome:
-        """See `Training.outcome`."""
+        """See `TrialProcess.outcome`."""
         code = self._process.returncode
         if code == 0:
             return Outcome(self._result)
@@ -133,6 +133,6 @@ class FitProcess:
             hint = ": the machine ran out of memory, most likely; fewer --workers or a smaller --batch-size need less"
             number = signal.Signals(-code)
             return f"killed by {number.name}{hint if number == signal.SIGKILL else ''}"
-        said = self._log.read_text(errors="replace").strip().splitlines()
-        lines = [line for line in said if not line.startswith(NEXT)]
+        logged = self._log.read_text(errors="replace").strip().splitlines()
+        lines = [line for line in logged if not line.startswith(NEXT)]
         return lines[-1].removeprefix("error: ") if lines else f"`trainer fit` ended with {code}"

@@ -1,4 +1,4 @@
-"""Trials on this machine: each worker has its share of the cores, the memory and the GPUs."""
+"""Trials on this machine: each worker has its part of the cores, the memory and the GPUs."""
 
 from __future__ import annotations
 
@@ -18,50 +18,50 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Share:
-    """The part of this machine that a training may use."""
+class WorkerResources:
+    """Part of this machine for one worker."""
 
     cores: frozenset[int]
-    variables: Mapping[str, str]  # of its environment: the GPUs, and the memory
+    variables: Mapping[str, str]  # environment variables that limit the GPUs and the memory
 
 
 class LocalExecutor:
-    """`workers` trainings at once. See `trainer.sweep.executor.Executor`."""
+    """`workers` trials at once. See `trainer.sweep.executor.Executor`."""
 
     keeps_folders = True
 
     def __init__(self, workers: int) -> None:
-        self._shares = {f"worker {index}": share_of_machine(index, workers) for index in range(workers)}
-        self._free = list(self._shares)
+        self._workers = {f"worker {index}": worker_resources(index, workers) for index in range(workers)}
+        self._free = list(self._workers)
 
-    def room(self) -> int:
-        return len(self._shares)
+    def slots(self) -> int:
+        return len(self._workers)
 
-    def start(self, trial: Trial, options: Sequence[str]) -> LocalTraining:
-        place = self._free.pop(0)
-        return LocalTraining(trial, options, place, self._shares[place], lambda: self._free.insert(0, place))
+    def start(self, trial: Trial, options: Sequence[str]) -> LocalTrial:
+        worker = self._free.pop(0)
+        return LocalTrial(trial, options, worker, self._workers[worker], lambda: self._free.insert(0, worker))
 
-    def busy(self, trials: Iterable[Trial]) -> set[int]:
+    def still_running(self, trials: Iterable[Trial]) -> set[int]:
         return {trial.number for trial in trials if is_in_use(trial.folder)}
 
-    def give_up(self, place: str) -> None:
-        self._free.remove(place)
-        del self._shares[place]
+    def exclude(self, worker: str) -> None:
+        self._free.remove(worker)
+        del self._workers[worker]
 
 
-class LocalTraining:
-    """A trial on a `share` of this machine. See `trainer.sweep.executor.Training`."""
+class LocalTrial:
+    """A trial on a worker of this machine. See `trainer.sweep.executor.TrialProcess`."""
 
     def __init__(
-        self, trial: Trial, options: Sequence[str], place: str, share: Share, give_back: Callable[[], None]
+        self, trial: Trial, options: Sequence[str], worker: str, resources: WorkerResources, release: Callable[[], None]
     ) -> None:
-        self.place = place
-        self._give_back = give_back
+        self.worker = worker
+        self._release = release
         self._checkpoints = trial.folder / CHECKPOINTS
         self._is_for_good = False
-        self._process = FitProcess(options, trial.folder, {**share.variables, **group_of(trial)})
+        self._process = FitProcess(options, trial.folder, {**resources.variables, **group_of(trial)})
         if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(self._process.pid, share.cores)
+            os.sched_setaffinity(self._process.pid, resources.cores)
 
     @property
     def outcome(self) -> Outcome:
@@ -73,39 +73,39 @@ class LocalTraining:
         finally:
             if self._is_for_good:
                 shutil.rmtree(self._checkpoints, ignore_errors=True)
-            self._give_back()
+            self._release()
 
     def stop(self, *, for_good: bool = False) -> None:
         self._is_for_good = for_good
         self._process.stop()
 
 
-def share_of_machine(index: int, workers: int) -> Share:
-    """What one of several workers may use."""
+def worker_resources(index: int, workers: int) -> WorkerResources:
+    """Resources of the worker `index` of `workers`."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     variables = {SHARED_BY: str(workers)}
     gpus = _gpus()
     if gpus and workers > 1:
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(_part(gpus, index, workers))
-        if len(gpus) < workers:  # else each takes all of the GPU's memory at its start
+        if len(gpus) < workers:  # a process takes all memory of its GPU otherwise
             variables["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
-    return Share(frozenset(_part(cores, index, workers)), variables)
+    return WorkerResources(frozenset(_part(cores, index, workers)), variables)
 
 
 def _part(items: Sequence[Item], index: int, workers: int) -> Sequence[Item]:
-    """The items of one worker: its own where there are enough, else one that it shares."""
+    """The items of one worker: its own where there are enough, else one that several workers share."""
     each = len(items) // workers
     return items[index * each : (index + 1) * each] if each else [items[index % len(items)]]
 
 
 def _gpus() -> list[str]:
-    """The names that CUDA_VISIBLE_DEVICES has for the GPUs that this process may use."""
+    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES spells them."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name for name in visible.split(",") if name]
     try:
         listed = subprocess.run(
             ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"], capture_output=True, text=True, check=False
         )
-    except OSError:  # no driver of NVIDIA's
+    except OSError:  # no NVIDIA driver
         return []
     return listed.stdout.split() if listed.returncode == 0 else []

@@ -1,4 +1,4 @@
-"""A node of a cluster: whether it can run a sweep's trials, and a trial there. Nothing here knows what carries it."""
+"""A node of a cluster: its requirements for the trials of a sweep, and a trial that runs on it. Independent of Ray."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import trainer
 from trainer.data.cache.entries import cache_dir
-from trainer.data.cache.transfer import Entry, unpack
+from trainer.data.cache.transfer import PackedEntry, unpack
 from trainer.data.sources.base import Source
 from trainer.data.sources.spec import open_source
 from trainer.errors import InputError
@@ -26,39 +26,40 @@ from trainer.machine import CPUS, SHARED_BY
 from trainer.runs.run_folder import CHECKPOINTS, LOCK, is_in_use
 from trainer.sweep.executor import FitProcess, Outcome
 
-PATIENCE_S = 120.0
+MAX_WAIT_S = 120.0  # for the process of a lost node to end
 
 
 @dataclass(frozen=True)
-class DataNeed:
-    """A data set that a node must have, at the same place."""
+class RequiredData:
+    """A data set that a node must have, at the same path."""
 
     spec: str
     data_dir: Path | None
     images: int
-    contents: str  # a digest of the class names, and of the files' names and sizes where they are files
+    contents: str  # digest of the class names, and of the names and sizes of files
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What a node must have, so that its trials are like those of any other."""
+class Requirements:
+    """Versions and data sets that all nodes must have in common, so that their trials can be compared."""
 
     versions: Mapping[str, str]
-    data: tuple[DataNeed, ...]
+    data: tuple[RequiredData, ...]
 
 
-def needs_of(sources: Iterable[Source], data_dir: Path | None) -> Needs:
-    """What this machine has."""
-    return Needs(_versions(), tuple(DataNeed(one.spec, data_dir, len(one), _contents(one)) for one in sources))
+def requirements_of(sources: Iterable[Source], data_dir: Path | None) -> Requirements:
+    """Versions and data sets of this machine."""
+    data = (RequiredData(source.spec, data_dir, len(source), _contents(source)) for source in sources)
+    return Requirements(_versions(), tuple(data))
 
 
-def prepare(needs: Needs, entries: Mapping[str, Sequence[Entry]]) -> str:
-    """What this node lacks, in a line; empty where it lacks nothing, and then its cache has `entries`, by data set."""
-    for package, expected in needs.versions.items():
+def prepare(required: Requirements, entries: Mapping[str, Sequence[PackedEntry]]) -> str:
+    """Check this node, and put `entries` (by data set) into its cache; the first unmet requirement, else empty."""
+    for package, expected in required.versions.items():
         found = _versions()[package]
         if found != expected:
             return f"has {package} {found}, and the sweep runs with {expected}"
-    for need in needs.data:
+    for need in required.data:
         try:
             source = open_source(need.spec, need.data_dir)
         except InputError as error:
@@ -72,25 +73,25 @@ def prepare(needs: Needs, entries: Mapping[str, Sequence[Entry]]) -> str:
 
 
 def root_of(run_root: Path | None) -> Path:
-    """Where the run folders of trials lie on a node."""
+    """Folder of the trials' run folders on a node."""
     return run_root or cache_dir() / "sweeps"
 
 
-def busy(folders: Iterable[Path], run_root: Path | None) -> list[bool]:
-    """Whether trainings are under way in these, which are given as within the root."""
+def are_in_use(folders: Iterable[Path], run_root: Path | None) -> list[bool]:
+    """Whether a process trains in each of the run folders, which are relative to the root."""
     return [is_in_use(root_of(run_root) / folder) for folder in folders]
 
 
 class NodeTrial:
-    """A trial on this node: `trainer fit` in a process of its own. The methods are called from elsewhere."""
+    """A trial on this node: `trainer fit` in a process of its own. The driver calls the methods remotely."""
 
     def start(
         self, options: Sequence[str], folder: Path, run_root: Path | None, cpus: int, variables: Mapping[str, str]
     ) -> None:
-        """Run it in `folder` within the root, with so many `cpus`; `variables` are added to its environment."""
+        """Start the trial in `folder` (relative to the root) on `cpus`; `variables` are added to its environment."""
         self._folder = root_of(run_root) / folder
-        # Where all nodes reach the root: the lost one's training may live a little longer than its node.
-        deadline = time.monotonic() + PATIENCE_S
+        # Under a root that all nodes share, the process of a lost node may live a little longer than its node.
+        deadline = time.monotonic() + MAX_WAIT_S
         while is_in_use(self._folder) and time.monotonic() < deadline:
             time.sleep(0.5)
         threads = {CPUS: cpus, "TF_NUM_INTRAOP_THREADS": cpus, SHARED_BY: max(1, (os.cpu_count() or 1) // cpus)}
@@ -101,25 +102,25 @@ class NodeTrial:
         threading.Thread(target=self._follow, daemon=True).start()
 
     def poll(self, seconds: float) -> list[dict[str, Any] | None]:
-        """The epochs that have ended since, after `seconds` at most; None at the end of the training."""
-        told = []
+        """The new events, after `seconds` at most; None after the last one."""
+        events = []
         try:
-            told.append(self._events.get(timeout=seconds))
+            events.append(self._events.get(timeout=seconds))
             while True:
-                told.append(self._events.get_nowait())
+                events.append(self._events.get_nowait())
         except queue.Empty:
-            return told
+            return events
 
     def stop(self) -> None:
-        """Have it write a checkpoint and end."""
+        """Ask the process to write a checkpoint and end."""
         self._process.stop()
 
     def outcome(self) -> Outcome:
-        """Once it has ended."""
+        """Outcome of the process, which has ended."""
         return self._process.outcome
 
     def files(self) -> bytes:
-        """The run folder without its checkpoints: a tar. W&B's links to its own log are left out."""
+        """The run folder as a tar, without its checkpoints and without links, which W&B makes to its logs."""
         return tar_folder(self._folder, (CHECKPOINTS, LOCK))
 
     def delete(self) -> None:
@@ -136,7 +137,7 @@ class NodeTrial:
 
 @cache
 def _versions() -> dict[str, str]:
-    """Of what decides the result of a trial; our own code is told by what is in its files."""
+    """Versions of the packages that affect the result; our own has a digest of its source files."""
     digest = hashlib.sha256()
     package = Path(trainer.__file__).parent
     for file in sorted(package.rglob("*.py")):
@@ -147,7 +148,7 @@ def _versions() -> dict[str, str]:
 def _contents(source: Source) -> str:
     digest = hashlib.sha256("\0".join(source.class_names).encode())
     for example in source.examples():
-        if not isinstance(example.data, str):  # each would have to be read
+        if not isinstance(example.data, str):  # no file: each would have to be read
             break
         digest.update(f"\0{example.split}\0{example.name}\0{example.size_bytes}".encode())
     return digest.hexdigest()

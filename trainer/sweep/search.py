@@ -1,6 +1,6 @@
-"""The search: which point comes next. Optuna remembers the trials and proposes; each point is run once.
+"""Search of a sweep: the params of the next trial, and the record of all trials in Optuna's journal.
 
-One process at a time touches a search: it holds the lock of its folder. Another one that starts meanwhile is refused.
+No params are run twice. One process at a time uses a search: it holds the lock of its folder.
 """
 
 from __future__ import annotations
@@ -8,60 +8,55 @@ from __future__ import annotations
 import heapq
 import json
 import logging
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from trainer.errors import InputError
-from trainer.sweep.optuna_space import distributions, grid, point_of, pruner
-from trainer.sweep.proposals import Proposals
+from trainer.sweep.journal import JOURNAL, NoLock, cut_torn_end, lock_folder
+from trainer.sweep.optuna_space import distributions, grid, pruner, sampler, to_params
 from trainer.sweep.space import SweepSpec, Value
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 log = logging.getLogger("trainer")
 
-JOURNAL = "journal.log"
-LOCK = "sweep.lock"
-PID = "sweep.pid"  # of the process that holds the lock: taking it empties the lock's own file
-RUN = "run"  # a trial's folder, in its user attributes
-REASON = "reason"  # why it failed
-DATA = "data"  # of the study: the fingerprints of its data, and the command around the points
-POINT = "point"  # the options of `trainer fit`, as they were given
-# A point that was run already is proposed again only where few are left.
-ATTEMPTS = 200
+# Keys of the journal: user attributes of a trial, and of the study.
+RUN = "run"  # the trial's run folder
+REASON = "reason"  # why the trial failed
+PARAMS = "point"  # the trial's params: options of `trainer fit` with their values
+DATA = "data"  # fingerprints of the data sets, and the command around the params
+MAX_ATTEMPTS = 200  # a sampler repeats itself only where few params are left
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A claimed trial: to be run, with its files in `folder`, until `Search.finish`."""
+    """A trial to be run; its files go to `folder`."""
 
     number: int
-    point: Mapping[str, Value]
+    params: Mapping[str, Value]
     folder: Path
 
 
 class Search:
-    """The trials of one sweep, kept in `folder`.
+    """The trials of one sweep, recorded in `folder`.
 
     Raises InputError where another process runs the same sweep, or the folder cannot be used.
     """
 
     def __init__(self, spec: SweepSpec, folder: Path, earlier: Sequence[FrozenTrial] = ()) -> None:
-        """`earlier`: finished trials of other sweeps that proposals learn from, and nothing else."""
+        """`earlier`: finished trials of other sweeps; only the proposals use them."""
         self.spec = spec
         self.folder = folder
-        self._lock = _lock(folder)
+        self._lock = lock_folder(folder)
         try:
             if torn := cut_torn_end(folder / JOURNAL):
                 log.warning("%s: %d bytes at its end are no whole record and are cut off", folder / JOURNAL, torn)
-            self._storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL), _HeldAlready()))
+            self._storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL), NoLock()))
             self.study = optuna.create_study(
                 storage=self._storage,
                 study_name=spec.name,
@@ -69,15 +64,21 @@ class Search:
                 pruner=pruner(spec),
                 load_if_exists=True,
             )
-            if DATA not in self.study.user_attrs:  # for a later sweep that starts from this one
+            if DATA not in self.study.user_attrs:  # `--start-from` compares it
                 self.study.set_user_attr(DATA, [list(spec.data), list(spec.command)])
         except Exception as error:
             self._lock.release()
             raise InputError(f"{folder}: cannot be used: {error}") from error
-        self._claimed: set[int] = set()  # by this process, and not finished
-        self._taken = {_key(trial.user_attrs[POINT]) for trial in self.trials()}
-        self._proposals = Proposals(spec, lambda: [*earlier, *self.study.get_trials(deepcopy=False)])
-        self._grid: Iterator[tuple[dict[str, Value], dict[str, Value]]] | None = None
+        self._running: set[int] = set()  # numbers of the trials that this process has started
+        self._tried = {_key(trial.user_attrs[PARAMS]) for trial in self.trials()}
+        self._grid: Iterator[dict[str, Value]] = iter(grid(spec) if spec.method == "grid" else ())
+        # In memory: a proposal that is not taken leaves nothing in the journal.
+        self._proposals = optuna.create_study(direction="maximize")
+        self._proposal_of: dict[int, int] = {}  # running trial → its number among the proposals
+        if spec.method != "grid":
+            recorded = self.study.get_trials(deepcopy=False)
+            self._proposals.add_trials([*earlier, *recorded])
+            self._proposal_of = {one.number: len(earlier) + one.number for one in recorded if _is_running(one)}
 
     def __enter__(self) -> Search:
         return self
@@ -86,130 +87,125 @@ class Search:
         self.close()
 
     def close(self) -> None:
-        """Let another process go on with it."""
+        """Release the lock of the folder."""
         self._lock.release()
 
     def interrupted(self) -> list[Trial]:
-        """The trials that a process before this one has left unfinished."""
-        return [
-            _trial(old) for old in self.trials() if old.state == TrialState.RUNNING and old.number not in self._claimed
-        ]
+        """The trials that an earlier process has left unfinished."""
+        return [_trial(one) for one in self.trials() if _is_running(one) and one.number not in self._running]
 
-    def claim(self, most: int | None, *, retry: Collection[int] = (), busy: Collection[int] = ()) -> Trial | None:
-        """The next trial; None where `most` trials exist (those that failed included), or no point is left.
+    def next_trial(
+        self, max_trials: int | None, *, retry: Collection[int] = (), still_running: Collection[int] = ()
+    ) -> Trial | None:
+        """The next trial; None where `max_trials` exist (failed ones included), or no params are left.
 
-        First come trials that were interrupted, but those that are still `busy`; then those of `retry` that failed,
-        then new points.
+        First the interrupted trials, without those that are `still_running`; then the failed ones of `retry`; then new
+        params.
         """
-        trial = self._next(most, retry, busy)
+        trial = self._next(max_trials, retry, still_running)
         if trial:
-            self._claimed.add(trial.number)
+            self._running.add(trial.number)
             trial.folder.mkdir(parents=True, exist_ok=True)
         return trial
 
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
-        """Note the metric after an epoch; whether the trial should be stopped early."""
+        """Record the metric after an epoch; whether the trial should be stopped early."""
         trial_id = self._id(trial)
         live = optuna.Trial(self.study, trial_id)
-        # A trial that was interrupted has told of its first epochs before.
+        # A trial that was interrupted may report an epoch once more.
         if epoch not in self._storage.get_trial(trial_id).intermediate_values:
             live.report(value, epoch)
         return self.spec.hyperband is not None and live.should_prune()
 
     def finish(self, trial: Trial, value: float | None, *, pruned: bool = False, reason: str | None = None) -> None:
-        """End a trial: with its metric, stopped early, or failed for `reason`."""
+        """End a trial: with its metric, stopped early (`pruned`), or failed for `reason`."""
         if reason is not None:
             self._storage.set_trial_user_attr(self._id(trial), REASON, reason)
         state = TrialState.FAIL if reason is not None else TrialState.PRUNED if pruned else TrialState.COMPLETE
-        told = self.study.tell(trial.number, value if state == TrialState.COMPLETE else None, state=state)
-        self._claimed.discard(trial.number)
-        if state != TrialState.FAIL and self.spec.method != "grid":
-            self._proposals.note(told)
+        finished = self.study.tell(trial.number, value if state == TrialState.COMPLETE else None, state=state)
+        self._running.discard(trial.number)
+        if self.spec.method != "grid":
+            # The finished trial, with its epochs, takes the place of the running one.
+            if (proposal := self._proposal_of.pop(trial.number, None)) is not None:
+                self._proposals.tell(proposal, state=TrialState.FAIL)
+            self._proposals.add_trial(finished)
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials that took a point, by number."""
-        return [trial for trial in self.study.get_trials(deepcopy=False) if _counts(trial)]
+        """All trials, by number."""
+        return [trial for trial in self.study.get_trials(deepcopy=False) if _is_trial(trial)]
 
     def open_failures(self) -> list[FrozenTrial]:
-        """The trials that failed and whose point has not been run again since."""
-        last = {_key(trial.user_attrs[POINT]): trial for trial in self.trials()}
+        """The failed trials whose params have not been run again since."""
+        last = {_key(trial.user_attrs[PARAMS]): trial for trial in self.trials()}
         return [trial for trial in last.values() if trial.state == TrialState.FAIL]
 
     def leaders(self, count: int | None = None) -> list[FrozenTrial]:
-        """The finished trials, or so many of them, the best first; of equals the one that finished earlier."""
-        done = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
-        return heapq.nlargest(len(done) if count is None else count, done, key=_rank)
+        """The `count` best finished trials (None: all), the best first; of equals the one that finished earlier."""
+        finished = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
+        return heapq.nlargest(len(finished) if count is None else count, finished, key=_rank)
 
     def _id(self, trial: Trial) -> int:
         study_id = self._storage.get_study_id_from_name(self.study.study_name)
         return self._storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
 
-    def _next(self, most: int | None, retry: Collection[int], busy: Collection[int]) -> Trial | None:
-        trials = self.study.get_trials(deepcopy=False)
-        for old in trials:
-            if old.state != TrialState.RUNNING or old.number in self._claimed or old.number in busy:
-                continue
-            if _counts(old):
-                return _trial(old)
-        for old in self.open_failures() if retry else ():
-            if old.number in retry:
-                return self._add(old.params, len(trials))
-        if most is not None and sum(map(_counts, trials)) >= most:
+    def _next(self, max_trials: int | None, retry: Collection[int], still_running: Collection[int]) -> Trial | None:
+        for interrupted in self.interrupted():
+            if interrupted.number not in still_running:
+                return interrupted
+        number = len(self.study.get_trials(deepcopy=False))
+        for failed in self.open_failures() if retry else ():
+            if failed.number in retry:
+                return self._add(failed.params, number)
+        if max_trials is not None and len(self.trials()) >= max_trials:
             return None
-        return self._propose(len(trials))
+        return self._next_of_grid(number) if self.spec.method == "grid" else self._propose(number)
+
+    def _next_of_grid(self, number: int) -> Trial | None:
+        left = (params for params in self._grid if _key(params) not in self._tried)
+        params = next(left, None)
+        return None if params is None else self._add(params, number)
 
     def _propose(self, number: int) -> Trial | None:
-        if self.spec.method == "grid":
-            self._grid = self._grid or grid(self.spec)
-            for drawn, point in self._grid:
-                if _key(point) not in self._taken:
-                    return self._add(drawn, number)
+        count = self.spec.count()
+        if count is not None and len(self._tried) >= count:
             return None
-        points = self.spec.points()
-        if points is not None and len(self._taken) >= points:
-            return None
-        for attempt in range(ATTEMPTS):
-            proposed = self._proposals.draw(seed=number + attempt)
-            if _key(point_of(self.spec, proposed)) not in self._taken:
-                self._proposals.take(number)
-                return self._add(proposed, number)
-            self._proposals.give_up()
-        log.warning("no point was found in %d attempts that has not been run", ATTEMPTS)
+        for attempt in range(MAX_ATTEMPTS):
+            self._proposals.sampler = sampler(self.spec, number + attempt)
+            proposal = self._proposals.ask(distributions(self.spec))
+            if _key(to_params(self.spec, proposal.params)) not in self._tried:
+                self._proposal_of[number] = proposal.number
+                return self._add(proposal.params, number)
+            self._proposals.tell(proposal, state=TrialState.FAIL)
+        log.warning("%d proposals had been run before; the search ends", MAX_ATTEMPTS)
         return None
 
     def _add(self, drawn: Mapping[str, Any], number: int) -> Trial:
-        """A trial in one record, so that a journal that ends anywhere has all of it or nothing."""
-        point = point_of(self.spec, drawn)
-        trial = Trial(number, point, self.folder / f"trial-{number:04d}")
-        self._taken.add(_key(point))
+        """Record a trial in one line: a journal that ends anywhere has all of it or nothing."""
+        params = to_params(self.spec, drawn)
+        trial = Trial(number, params, self.folder / f"trial-{number:04d}")
+        self._tried.add(_key(params))
         self.study.add_trial(
             optuna.trial.create_trial(
                 state=TrialState.RUNNING,
                 params=dict(drawn),
                 distributions=distributions(self.spec),
-                user_attrs={POINT: point, RUN: str(trial.folder)},
+                user_attrs={PARAMS: params, RUN: str(trial.folder)},
             )
         )
         return trial
 
 
-class _HeldAlready:
-    """No lock of Optuna's: the search holds its own for as long as it lives."""
-
-    def acquire(self) -> bool:
-        return True
-
-    def release(self) -> None:
-        pass
+def _trial(recorded: FrozenTrial) -> Trial:
+    return Trial(recorded.number, recorded.user_attrs[PARAMS], Path(recorded.user_attrs[RUN]))
 
 
-def _trial(old: FrozenTrial) -> Trial:
-    return Trial(old.number, old.user_attrs[POINT], Path(old.user_attrs[RUN]))
+def _is_running(recorded: FrozenTrial) -> bool:
+    return recorded.state == TrialState.RUNNING
 
 
-def _counts(trial: FrozenTrial) -> bool:
-    """Whether it took a point: a proposal that was given up took none."""
-    return RUN in trial.user_attrs
+def _is_trial(recorded: FrozenTrial) -> bool:
+    """Whether it was run: earlier versions also recorded proposals that were not taken."""
+    return RUN in recorded.user_attrs
 
 
 def _rank(trial: FrozenTrial) -> tuple[float, float]:
@@ -218,43 +214,5 @@ def _rank(trial: FrozenTrial) -> tuple[float, float]:
     return trial.value, -trial.datetime_complete.timestamp()
 
 
-def _key(point: Mapping[str, Any]) -> str:
-    return json.dumps(point, sort_keys=True)
-
-
-def _lock(folder: Path) -> FileLock:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, thread_local=False)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise InputError(f"{folder}: this sweep is running already, as process {_pid(folder)}") from None
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
-    (folder / PID).write_text(f"{os.getpid()}\n")
-    return lock
-
-
-def _pid(folder: Path) -> str:
-    try:
-        return (folder / PID).read_text().strip()
-    except OSError:
-        return "?"
-
-
-def cut_torn_end(journal: Path) -> int:
-    """Take away the half record of a process that was killed: Optuna would write the next one onto it → its bytes."""
-    content = journal.read_bytes() if journal.exists() else b""
-    whole = content
-    while whole and not _is_record(whole[whole.rfind(b"\n", 0, -1) + 1 :]):
-        whole = whole[: whole.rfind(b"\n", 0, -1) + 1]
-    if len(whole) < len(content):
-        os.truncate(journal, len(whole))
-    return len(content) - len(whole)
-
-
-def _is_record(line: bytes) -> bool:
-    try:
-        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
+def _key(params: Mapping[str, Any]) -> str:
+    return json.dumps(params, sort_keys=True)

@@ -1,4 +1,4 @@
-"""What a sweep searches: parameters with their ranges, and the points between them."""
+"""Search space of a sweep: hyper-parameters with their ranges and W&B's distributions."""
 
 from __future__ import annotations
 
@@ -8,19 +8,41 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 
-METRIC = "val_accuracy"  # never test accuracy: what chooses must not be what judges
+METRIC = "val_accuracy"  # never test accuracy: the test images must not take part in the choice
 ARGS = "${args}"
+
+UNIFORM = ("min", "max")
+NORMAL = ("mu", "sigma")
+# Distribution → its keys. Those in QUANTIZED also exist with the prefix `q_` and the key `q`, the step.
+DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
+    "constant": ("value",),
+    "categorical": ("values",),
+    "int_uniform": UNIFORM,
+    "uniform": UNIFORM,
+    "log_uniform": UNIFORM,
+    "log_uniform_values": UNIFORM,
+    "inv_log_uniform": UNIFORM,
+    "inv_log_uniform_values": UNIFORM,
+    "normal": NORMAL,
+    "log_normal": NORMAL,
+    "beta": ("a", "b"),
+}
+QUANTIZED = ("uniform", "log_uniform", "log_uniform_values", "normal", "log_normal", "beta")
+BY_QUANTILE = ("normal", "log_normal", "beta")
+MIN_QUANTILE = 1e-6  # at 0 and 1 the value may be infinite
+DEFAULTS = {"mu": 0.0, "sigma": 1.0, "q": 1.0, "a": 1.0, "b": 1.0}
 
 Value = str | int | float | bool
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One hyper-parameter: one value, a list of them, or a number from `low` to `high`.
+    """A hyper-parameter: a list of values, or a number from `low` to `high`.
 
-    A search draws from [low, high], evenly or (`log`) evenly in the logarithm; `transform` makes the parameter's value
-    of what it drew.
+    A search draws from [low, high], uniformly or (`log`) uniformly in the logarithm; `transform` turns the drawn number
+    into the value of the option.
     """
 
     choices: tuple[Value, ...] = ()
@@ -30,22 +52,39 @@ class Parameter:
     integer: bool = False
     transform: Callable[[float], float] = lambda drawn: drawn
 
-    def grid(self) -> Sequence[Value] | None:
-        """All values, not in memory; None where they cannot be counted."""
+    def values(self) -> Sequence[Value] | None:
+        """All values, never expanded in memory; None for a continuous range."""
         if self.choices:
             return self.choices
         return range(int(self.low), int(self.high) + 1) if self.integer else None
 
     def count(self) -> int | None:
-        """How many values there are, however many."""
+        """Number of values, which `len` refuses above 2**63; None for a continuous range."""
         if self.choices:
             return len(self.choices)
         return int(self.high) - int(self.low) + 1 if self.integer else None
 
 
+def by_quantile(base: str, numbers: Mapping[str, float], rounded: Callable[[float], float]) -> Parameter:
+    """Parameter of one of BY_QUANTILE: the search draws a quantile."""
+    if base == "beta":
+        from scipy.stats import beta
+
+        distribution = beta(numbers["a"], numbers["b"])
+        inverse: Callable[[float], float] = lambda quantile: float(distribution.ppf(quantile))  # noqa: E731
+    else:
+        inverse = NormalDist(numbers["mu"], numbers["sigma"]).inv_cdf
+    exponential: Callable[[float], float] = math.exp if base == "log_normal" else float
+    return Parameter(
+        low=MIN_QUANTILE,
+        high=1 - MIN_QUANTILE,
+        transform=lambda quantile: rounded(exponential(inverse(quantile))),
+    )
+
+
 @dataclass(frozen=True)
 class Hyperband:
-    """Stop a trial early, by its place after `min_epochs`, `min_epochs`·eta, … epochs."""
+    """Early stopping of trials, by rank after `min_epochs`, `min_epochs`·eta, … epochs."""
 
     min_epochs: int
     eta: int
@@ -53,7 +92,7 @@ class Hyperband:
 
 @dataclass(frozen=True)
 class SweepSpec:
-    """What a sweep file asks for."""
+    """Contents of a sweep file."""
 
     path: Path
     method: str
@@ -61,11 +100,11 @@ class SweepSpec:
     command: tuple[str, ...]  # options of `trainer fit` around `ARGS`
     hyperband: Hyperband | None
     run_cap: int | None
-    data: tuple[str, ...] = ()  # fingerprints of what is trained on, once it has been looked at
+    data: tuple[str, ...] = ()  # fingerprints of the data sets; empty until they are opened
 
     @property
     def name(self) -> str:
-        """Changes with whatever changes the search, the data included."""
+        """File name and a hash of everything that changes the search, the data included."""
         described = {
             name: [p.choices, p.low, p.high, p.log, p.integer, p.transform(0.3)] for name, p in self.parameters.items()
         }
@@ -74,16 +113,16 @@ class SweepSpec:
 
     @property
     def varied(self) -> list[str]:
-        """The parameters that have more than one value."""
+        """The parameters with more than one value."""
         return [name for name, parameter in self.parameters.items() if len(parameter.choices) != 1]
 
-    def points(self) -> int | None:
-        """How many points there are; None where they cannot be counted."""
+    def count(self) -> int | None:
+        """Number of combinations of all values; None where a range is continuous."""
         counts = [parameter.count() for parameter in self.parameters.values()]
         return None if None in counts else math.prod(count for count in counts if count is not None)
 
     def given(self, option: str) -> list[str]:
-        """The values that the trials have for an option of `trainer fit`, from the parameters or the command."""
+        """All values of an option of `trainer fit` in this sweep, from the parameters or the command."""
         if option in self.parameters:
             return [str(value) for value in self.parameters[option].choices]
         values = []
@@ -93,9 +132,9 @@ class SweepSpec:
                 values.append(value if equals else after)
         return values
 
-    def options(self, point: Mapping[str, Value]) -> list[str]:
-        """The options of `trainer fit` for a point."""
-        values = [f"--{name}={_spelled(value)}" for name, value in point.items()]
+    def options(self, params: Mapping[str, Value]) -> list[str]:
+        """The options of `trainer fit` for a trial's params."""
+        values = [f"--{name}={_spelled(value)}" for name, value in params.items()]
         return [part for word in self.command for part in (values if word == ARGS else [word])]
 
 

@@ -1,4 +1,4 @@
-"""On PYTHONPATH, the program that STAND_IN names takes the place of Python where a trial is started."""
+"""On PYTHONPATH: trials run the program in the variable STAND_IN instead of Python."""
 
 import os
 import sys

@@ -1,8 +1,7 @@
-"""`sweep.html`: the best trials and Optuna's pictures of the search, in one file that needs no network."""
+"""`sweep.html`: the best trials and Optuna's charts of the search, in one file that needs no network."""
 
 from __future__ import annotations
 
-import base64
 import io
 import shlex
 import warnings
@@ -12,9 +11,10 @@ from typing import Any
 
 import optuna
 
+from trainer.images.encode import data_uri
 from trainer.reporting.templates import render
-from trainer.sweep.board import caution, leaderboard
-from trainer.sweep.search import POINT, Search
+from trainer.sweep.leaderboard import caution, leaderboard
+from trainer.sweep.search import PARAMS, Search
 
 TEMPLATE = Path(__file__).with_name("sweep.html.jinja")
 AXIS = "validation accuracy"
@@ -23,11 +23,11 @@ DPI = 120
 
 
 def write_page(search: Search, file: Path) -> bool:
-    """Write the page of a sweep; False where there is nothing to show, as fewer than two trials have finished."""
+    """Write the page of a sweep; False where fewer than two trials have finished, and there is nothing to compare."""
     leaders = search.leaders()
     if len(leaders) < 2:
         return False
-    options = [_dashed(option) for option in search.spec.options(leaders[0].user_attrs[POINT]) if option != "--no-save"]
+    options = search.spec.options(leaders[0].user_attrs[PARAMS])
     page = render(
         TEMPLATE,
         name=search.spec.name,
@@ -37,30 +37,30 @@ def write_page(search: Search, file: Path) -> bool:
         number=leaders[0].number,
         best=leaders[0].value,
         leaders=leaderboard(search),
-        command=shlex.join(["trainer", "fit", *options]),
-        pictures=_pictures(search),
+        command=shlex.join(["trainer", "fit", *(_with_dashes(option) for option in options if option != "--no-save")]),
+        charts=_charts(search),
     )
     file.write_text(page, encoding="utf-8")
     return True
 
 
-def _dashed(word: str) -> str:
-    """An option as the help spells it; W&B's has underscores."""
+def _with_dashes(word: str) -> str:
+    """An option as the help spells it; W&B's have underscores."""
     name, equals, value = word.partition("=")
     return f"{name.replace('_', '-')}{equals}{value}" if word.startswith("--") else word
 
 
-def _pictures(search: Search) -> list[tuple[str, str, str]]:
-    """(title, how to read it, PNG as a data URI)"""
+def _charts(search: Search) -> list[tuple[str, str, str]]:
+    """(title, explanation, PNG as a data URI) of each chart"""
     import matplotlib
 
-    matplotlib.use("Agg", force=True)  # Optuna draws with pyplot, which would look for a screen
+    matplotlib.use("Agg", force=True)  # Optuna draws with pyplot, which needs a screen otherwise
     from optuna.visualization import matplotlib as draw
 
-    points = [trial.user_attrs[POINT] for trial in search.leaders()]
-    # Of those that may vary: few trials need not have tried two values of each.
-    varied = [name for name in search.spec.varied if len({str(point[name]) for point in points}) > 1]
-    drawn: list[tuple[str, str, Callable[[], Any]]] = [
+    tried = [trial.user_attrs[PARAMS] for trial in search.leaders()]
+    # Few trials need not have tried two values of each parameter.
+    varied = [name for name in search.spec.varied if len({str(params[name]) for params in tried}) > 1]
+    charts: list[tuple[str, str, Callable[[], Any]]] = [
         (
             "Trial by trial",
             "Each point is a trial, the line the best so far: once it stays flat, more trials help little.",
@@ -68,16 +68,16 @@ def _pictures(search: Search) -> list[tuple[str, str, str]]:
         )
     ]
     if varied:
-        drawn.append(
+        charts.append(
             (
                 "Which settings went together",
                 "Each line is a trial; follow the dark ones, the most accurate, from setting to setting.",
                 lambda: draw.plot_parallel_coordinate(search.study, params=varied, target_name=AXIS),
             )
         )
-    # One setting that varied explains all there is; with equal values there is nothing to explain.
+    # A single parameter explains everything, and equal accuracies leave nothing to explain.
     if len(varied) > 1 and len({trial.value for trial in search.leaders()}) > 1:
-        drawn.append(
+        charts.append(
             (
                 "Which settings mattered",
                 "How much of the difference between trials each setting explains; from few trials, a rough estimate.",
@@ -86,17 +86,17 @@ def _pictures(search: Search) -> list[tuple[str, str, str]]:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return [(title, words, _png(make())) for title, words, make in drawn]
+        return [(title, explanation, _png(draw_chart())) for title, explanation, draw_chart in charts]
 
 
 def _by_number(axes: Any) -> Any:
-    """The same axes; there is no trial between two."""
+    """The same axes, with ticks at whole trial numbers."""
     axes.xaxis.get_major_locator().set_params(integer=True)
     return axes
 
 
 def _png(axes: Any) -> str:
-    """The figure of these axes as a data URI; its title is the page's."""
+    """Figure of the axes as a data URI, without its title, which the page has."""
     from matplotlib import pyplot
 
     figure = axes.get_figure()
@@ -106,4 +106,4 @@ def _png(axes: Any) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
     pyplot.close(figure)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return data_uri(buffer.getvalue())

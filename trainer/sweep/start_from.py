@@ -1,4 +1,4 @@
-"""`--start-from`: what earlier sweeps over the same data tell a new one."""
+"""`--start-from`: finished trials of earlier sweeps over the same data, for a new sweep to learn from."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from trainer.errors import InputError
-from trainer.sweep.optuna_space import distributions, point_of
-from trainer.sweep.search import DATA, JOURNAL, POINT, cut_torn_end
+from trainer.sweep.journal import JOURNAL, cut_torn_end
+from trainer.sweep.optuna_space import distributions, to_params
+from trainer.sweep.search import DATA, PARAMS
 from trainer.sweep.space import SweepSpec
 
 log = logging.getLogger("trainer")
 
 
 def earlier_trials(spec: SweepSpec, root: Path) -> list[FrozenTrial]:
-    """The finished trials of the sweeps in `root`, or of the one that it is, that are points of this sweep.
+    """The finished trials of the sweep `root`, or of the sweeps in it, whose params this sweep could draw, too.
 
-    Those of other data, or with another command around them, are left out, and so are points that this sweep cannot
-    have. Raises InputError where there is no sweep, and for a method that does not learn from earlier trials.
+    Trials on other data, or with other options in the command, are left out. Raises InputError where there is no sweep,
+    and for a method that does not learn from earlier trials.
     """
     if spec.method != "bayes":
         raise InputError(
@@ -36,14 +37,14 @@ def earlier_trials(spec: SweepSpec, root: Path) -> list[FrozenTrial]:
         raise InputError(
             f"--start-from: {root} is no folder of a sweep, and has none in it; runs/sweep-NAME-HASH is expected"
         )
-    known = [trial for journal in journals for trial in _finished(spec, journal)]
-    fitting = list(_fitting(spec, known))
+    found = [trial for journal in journals for trial in _finished(spec, journal)]
+    usable = list(_usable(spec, found))
     log.info(
-        "learning from %d trials of earlier sweeps; left out, as they are no points of this one: %d",
-        len(fitting),
-        len(known) - len(fitting),
+        "learning from %d trials of earlier sweeps; left out, as their params are not in this sweep: %d",
+        len(usable),
+        len(found) - len(usable),
     )
-    return fitting
+    return usable
 
 
 def _finished(spec: SweepSpec, journal: Path) -> list[FrozenTrial]:
@@ -67,11 +68,11 @@ def _finished(spec: SweepSpec, journal: Path) -> list[FrozenTrial]:
             raise InputError(f"--start-from: {journal} cannot be read: {error}") from error
 
 
-def _fitting(spec: SweepSpec, trials: Iterable[FrozenTrial]) -> Iterable[FrozenTrial]:
-    """As trials of this sweep's parameters; without those that cannot be."""
+def _usable(spec: SweepSpec, trials: Iterable[FrozenTrial]) -> Iterable[FrozenTrial]:
+    """The trials whose params this sweep could draw, as trials of its own parameters."""
     own = distributions(spec)
     for trial in trials:
-        if set(trial.params) != set(own) or point_of(spec, trial.params) != trial.user_attrs.get(POINT):
-            continue  # other parameters, or the same value was drawn in another way
+        if set(trial.params) != set(own) or to_params(spec, trial.params) != trial.user_attrs.get(PARAMS):
+            continue  # other parameters, or another distribution of the same value
         with suppress(ValueError):  # out of this sweep's range
             yield optuna.trial.create_trial(params=trial.params, distributions=own, value=trial.value)

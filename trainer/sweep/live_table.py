@@ -1,0 +1,101 @@
+"""Progress of a sweep while it runs: a table that is redrawn on a terminal, log lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from trainer.console import format_duration
+from trainer.sweep.driver import Driver
+from trainer.sweep.leaderboard import describe_trial, format_outcome
+from trainer.sweep.search import Search
+from trainer.sweep.space import METRIC
+
+log = logging.getLogger("trainer")
+
+MAX_ROWS = 20
+
+
+class LiveTable:
+    """Follows the trials of a sweep; `max_trials` None: all combinations."""
+
+    def __init__(self, search: Search, driver: Driver, max_trials: int | None) -> None:
+        self._search = search
+        self._driver = driver
+        self._max_trials = max_trials if max_trials is not None else search.spec.count()
+        self._logged_starts: set[int] = set()
+        self._logged_ends = {trial.number for trial in search.trials() if trial.state.is_finished()}
+        self._live: Any = None  # rich.live.Live on a terminal
+
+    @contextmanager
+    def shown(self) -> Iterator[LiveTable]:
+        """Context in which `refresh` draws."""
+        if not sys.stderr.isatty():
+            yield self
+            return
+        from rich.console import Console
+        from rich.live import Live
+
+        with Live(console=Console(stderr=True), auto_refresh=False) as self._live:
+            yield self
+
+    def refresh(self) -> None:
+        """Redraw the table, or log the trials that have ended or started since."""
+        trials = self._search.trials()
+        if self._live is not None:
+            self._live.update(self._table(trials), refresh=True)
+            return
+        for trial in trials:
+            described = describe_trial(self._search.spec, trial)
+            if trial.state.is_finished() and trial.number not in self._logged_ends:
+                self._logged_ends.add(trial.number)
+                outcome = format_outcome(trial)
+                log.info("trial %d: %s: %s%s", trial.number, described, outcome, self._time_left(trials))
+        for trial in trials:
+            if trial.number in self._driver.running and trial.number not in self._logged_starts:
+                self._logged_starts.add(trial.number)
+                log.info("trial %d: %s: started", trial.number, describe_trial(self._search.spec, trial))
+
+    def _table(self, trials: list[FrozenTrial]) -> Any:
+        from rich.table import Table
+
+        table = Table(title=f"{self._search.spec.name}{self._time_left(trials)}", title_justify="left")
+        for column in ("trial", "parameters", "epoch", METRIC, "best so far"):
+            table.add_column(column, justify="left" if column == "parameters" else "right")
+        best: float | None = None
+        rows = []
+        for trial in trials:
+            running = self._driver.running.get(trial.number)
+            if trial.state == TrialState.COMPLETE and trial.value is not None:
+                best = trial.value if best is None else max(best, trial.value)
+            rows.append(
+                (
+                    str(trial.number),
+                    describe_trial(self._search.spec, trial),
+                    str(running.epoch) if running else "",
+                    f"{running.value:.2%}" if running and running.value is not None else format_outcome(trial),
+                    "" if best is None else f"{best:.2%}",
+                )
+            )
+        for row in rows[-MAX_ROWS:]:
+            table.add_row(*row)
+        return table
+
+    def _time_left(self, trials: list[FrozenTrial]) -> str:
+        complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
+        durations = [trial.duration.total_seconds() for trial in complete if trial.duration]
+        left = (self._max_trials or 0) - sum(trial.state.is_finished() for trial in trials)
+        if not durations or left <= 0:
+            return ""
+        mean = statistics.mean(durations)
+        now = time.monotonic()
+        running = [max(0.0, mean - (now - one.started)) for one in self._driver.running.values()]
+        seconds = (sum(running) + mean * max(0, left - len(running))) / max(1, min(left, self._driver.slots))
+        return f", about {format_duration(seconds)} left" if seconds >= 1 else ""

@@ -1,0 +1,52 @@
+"""`--save-best`: export and publish the model of the best trial."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from trainer.console import print_saved
+from trainer.errors import InputError, RunError
+from trainer.runs.publish import publish_run
+from trainer.runs.run_folder import EXPORT, read_run, result_of
+from trainer.signals import Signals
+from trainer.sweep.executor import FitProcess
+from trainer.sweep.search import PARAMS, RUN, Search
+
+log = logging.getLogger("trainer")
+
+
+def publish_best(search: Search) -> None:
+    """Publish the model of the best trial. InputError where no trial has finished, RunError where the export fails."""
+    leaders = search.leaders(1)
+    if not leaders:
+        raise InputError(f"{search.folder}: no trial has finished; there is no best one to save")
+    best = leaders[0]
+    folder = Path(best.user_attrs[RUN])
+    if not (folder / EXPORT).exists():
+        _export(search.spec.options(best.user_attrs[PARAMS]), best.number, folder)
+    published = publish_run(folder, None)
+    result = result_of(folder, read_run(folder))
+    typer.echo(
+        f"trial {best.number}: validation accuracy {result['val_accuracy']:.2%}, "
+        f"test accuracy {result['test_accuracy']:.2%}"
+    )
+    print_saved(published.tag, published.latest)
+
+
+def _export(options: Sequence[str], number: int, folder: Path) -> None:
+    """Export the model of a trial, on all of this machine. Raises RunError where that fails."""
+    log.info("trial %d: exporting its model", number)
+    process = FitProcess(options, folder, {})
+    with Signals():
+        try:
+            for _ in process.events():
+                pass
+        except BaseException:
+            process.stop()
+            raise
+    if process.outcome.result is None:
+        raise RunError(f"trial {number}: {process.outcome.reason}")
