@@ -4,6 +4,7 @@ import gzip
 import pickle
 import random
 import struct
+import sys
 import warnings
 from typing import Any
 
@@ -32,6 +33,14 @@ def test_empty_and_unsupported_files_are_refused() -> None:
         b"RIFF\0\0\0\0WAVEfmt ",
     ]
     assert {error_code(data) for data in others} == {"unsupported_type"}
+
+
+def test_heic_is_refused_by_name_where_its_package_was_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    heic = encode(gradient(), "HEIC")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match="pillow-heif") as caught:
+        decode(heic, COLOUR)
+    assert caught.value.code == "unsupported_type"
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "GIF", "WebP", "HEIC", "AVIF"])

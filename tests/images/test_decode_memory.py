@@ -25,7 +25,7 @@ from trainer.images.pixels import PixelSpec
 def kilobytes(key):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
 
-from pi_heif import HeifImageFile  # import it before the measurement
+from pillow_heif import HeifImageFile  # import it before the measurement
 specs = [PixelSpec(28, 28, 1, normalize="mnist"), PixelSpec(28, 28, 1), PixelSpec(160, 160, 3), PixelSpec(600, 600, 3)]
 for file in sorted(Path(sys.argv[1]).iterdir()):
     for spec in specs:

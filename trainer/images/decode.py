@@ -76,7 +76,7 @@ class EncodedImage:
         self._data = data
         name = format_of(data)
         self._image = _open(data, name)
-        # pi-heif turns the image itself.
+        # pillow-heif turns the image itself.
         self._orientation = 1 if name == "HEIC" else _orientation(self._image)
         self.info = _info(name, self._image, self._orientation)
 
@@ -157,8 +157,9 @@ def decode(data: bytes, spec: PixelSpec) -> NDArray[np.uint8]:
 
 def _open(data: bytes, name: str) -> ImageFile.ImageFile:
     """Read the header."""
+    image_class = format_class(name)
     try:
-        image = format_class(name)(io.BytesIO(without_metadata(data, name)))
+        image = image_class(io.BytesIO(without_metadata(data, name)))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_many("the image") from error
     except Exception as error:
