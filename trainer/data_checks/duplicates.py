@@ -48,12 +48,12 @@ def confirm_near_duplicates(images: CheckedImages) -> NDArray[np.int64]:
     For tiny images: two digits in one handwriting have the same perceptual hash.
     """
     groups = images.near_duplicates.copy()
-    hashes = images.split.content_hashes
+    hashes = images.combined.content_hashes
     next_group = int(groups.max(initial=-1)) + 1
     for members in members_of_groups(groups):
         if len(np.unique(hashes[members])) == 1:
             continue
-        pixels = images.split.read(members).reshape(len(members), -1).astype(np.float32)
+        pixels = images.combined.read(members).reshape(len(members), -1).astype(np.float32)
         centred = pixels - pixels.mean(1, keepdims=True)
         unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
         different = (hashes[members] != hashes[members[0]]) & (unit @ unit[0] < MIN_PIXEL_CORRELATION)

@@ -140,7 +140,7 @@ def _sections(findings: Findings) -> list[Section]:
 
 
 def _thumbnail(findings: Findings, position: int) -> str:
-    pixels = findings.images.split.read(np.array([position]))[0]
+    pixels = findings.images.combined.read(np.array([position]))[0]
     image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
     image.thumbnail((SIDE, SIDE))
     file = io.BytesIO()

@@ -54,19 +54,20 @@ def run_checks(dataset: Dataset, source: Source) -> Findings:
     """
     images = CheckedImages.of(dataset)
     parts = embeddings.draw_sample(dataset)
-    sample = np.flatnonzero(np.isin(images.split.indices, np.concatenate([part.indices for part in parts])))
+    sample = np.flatnonzero(np.isin(images.combined.indices, np.concatenate([part.indices for part in parts])))
     uses_network = embeddings.has_network_features(dataset)
     if uses_network:
         start_tensorflow()
     features = embeddings.extract_features(dataset, parts)
-    pixels = _measure_pixels(Split(images.split.cache, images.split.indices[sample]))
+    pixels = _measure_pixels(Split(images.combined.cache, images.combined.indices[sample]))
     copies = sample[find_copies(features, pixels.gray)] if uses_network else NO_PAIRS
     near_duplicates = images.near_duplicates if uses_network else confirm_near_duplicates(images)
     duplicates = find_duplicates(near_duplicates, copies)
     labels = check_labels(features, images, sample, duplicates)
     blank_or_dark = find_blank_or_dark(images.perceptual_hashes)
     reported = {image.position for image in blank_or_dark}
-    blurred = sample[find_blurred(pixels.sharpness)].tolist() if min(images.split.shape[:2]) >= MIN_BLURRED_SIDE else []
+    has_detail = min(images.combined.shape[:2]) >= MIN_BLURRED_SIDE
+    blurred = sample[find_blurred(pixels.sharpness)].tolist() if has_detail else []
     return Findings(
         images=images,
         sample=sample,
@@ -99,7 +100,7 @@ def _measure_pixels(split: Split) -> _PixelMeasures:
 
 def _odd_sizes(images: CheckedImages, sample: NDArray[np.int64], source: Source) -> list[LowQuality]:
     """Tiny and oddly shaped images; the headers of the files are read only if their sizes differ."""
-    cache = images.split.cache
+    cache = images.combined.cache
     if len({size[:2] for size in cache.sizes}) == 1:
         return []
     position_of = {images.names[position]: position for position in sample.tolist()}
