@@ -1,33 +1,35 @@
-"""What every command shows: logs, tables, JSON, errors, and the command to try next."""
+"""Log lines, errors, JSON, tables, durations, and the command to try next."""
 
 from __future__ import annotations
 
 import errno
 import json
 import logging
+import os
 import re
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from trainer.errors import Interrupted, TrainerError
 
 log = logging.getLogger("trainer")
 
-NEXT = "next: "  # begins the closing line of a command
-ECHO_S = 3.0  # a person who wants to stop at once has waited longer
-MAX_WHOLE = 40  # letters, up to which the first column of a table is not broken
-WIDEST = 1000  # letters, of a table
-# Of a URL: what stands between the user and the last @, and what is named like a secret.
+NEXT = "next: "  # how the closing line of a command begins
+MAX_UNBROKEN = 40  # letters; a first column up to this width is never broken
+MAX_TABLE_WIDTH = 1000  # letters
+# In a URL: the password between the user and the last @, and values whose names look like a secret's.
 SECRETS = re.compile(r"(?<=://)([^\s:/@]*):\S*@|([?&]\w*(?:pass|secret|token)\w*)=[^&\s\x22\x27]*", re.IGNORECASE)
 
 
 def masked(text: str) -> str:
-    """Text for people and logs, without the passwords of its URLs."""
+    """`text` with the passwords and secrets in its URLs replaced by ***."""
     return SECRETS.sub(lambda found: f"{found[2]}=***" if found[2] else f"{found[1]}:***@", text)
+
+
+_json_stream: TextIO | None = None  # None: sys.stdout
 
 
 class _LogLines(logging.Formatter):
@@ -36,7 +38,7 @@ class _LogLines(logging.Formatter):
 
 
 def set_up_logging() -> None:
-    """Plain lines on stderr: stdout is for results."""
+    """Log plain lines to stderr; stdout is for results."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_LogLines("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     log.addHandler(handler)
@@ -45,15 +47,11 @@ def set_up_logging() -> None:
 
 
 def fail(error: BaseException) -> int:
-    """Print an error as one line on stderr; its exit code."""
-    from trainer.errors import ArtifactError
-
+    """Print an error as one line on stderr; return its exit code."""
     message = " ".join(str(error).split()) or type(error).__name__
     code = 1
     if isinstance(error, TrainerError):
         code = error.exit_code
-    elif isinstance(error, ArtifactError):
-        code = 2
     elif isinstance(error, KeyboardInterrupt):
         message, code = "interrupted", 130
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -64,47 +62,38 @@ def fail(error: BaseException) -> int:
             return code
     else:
         message = f"internal error: {type(error).__name__}: {message} (--debug shows where)"
-    prefix = "" if isinstance(error, Interrupted) else "error: "  # somebody asked for it
+    prefix = "" if isinstance(error, Interrupted) else "error: "  # an interruption was asked for
     sys.stderr.write(f"{prefix}{masked(message)}\n")
     for note in getattr(error, "__notes__", ()):
-        if note.startswith(NEXT):  # others have notes, too
+        if note.startswith(NEXT):  # other libraries add notes, too
             sys.stderr.write(f"{note}\n")
     return code
 
 
-class Echoes:
-    """Tells a signal that somebody sends again from one that arrives twice.
-
-    Ctrl-C reaches a whole process group, systemd signals every process of a unit, and a sweep or `wandb agent` then
-    passes its own signal on: two of them, meant as one.
-    """
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-
-    def is_echo(self) -> bool:
-        """Whether the signal that has just come is the one before once more."""
-        now = time.monotonic()
-        if self._since is not None and now - self._since < ECHO_S:
-            return True
-        self._since = now
-        return False
+def reserve_stdout() -> None:
+    """Keep stdout for `print_json`: what libraries print there goes to stderr until the process ends."""
+    global _json_stream  # noqa: PLW0603 - one per process, as stdout is
+    if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
+        sys.__stdout__.flush()
+        _json_stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on one line of stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
+    """Print one JSON object on one line of stdout."""
+    stream = _json_stream or sys.stdout
+    stream.write(json.dumps(value, ensure_ascii=False) + "\n")
+    stream.flush()
 
 
 def print_next(*command: str | Path) -> None:
-    """The closing line of a command: what to try next. On stderr, as it is no result that a pipe should carry."""
+    """Print the closing line of a command, what to try next, on stderr: a pipe should carry results only."""
     sys.stdout.flush()
     sys.stderr.write(f"{_next(command)}\n")
 
 
 def close_with_next(error: BaseException, *command: str | Path) -> None:
-    """Have `fail` print, after the error, the command that goes on."""
+    """Have `fail` print, after the error, the command that continues."""
     error.add_note(_next(command))
 
 
@@ -113,12 +102,12 @@ def _next(command: Sequence[str | Path]) -> str:
 
 
 def serve_command(model: str) -> tuple[str, ...]:
-    """What serves a model of the store, by its name or tag."""
+    """The command that serves a model of the store, by name or tag."""
     return ("trainer", "serve", model)
 
 
 def print_saved(tag: str, latest: str | None) -> None:
-    """The last lines of what has published a model: its tag, and the command that serves what its name means now."""
+    """Print the tag of a published model, and the command that serves the model its name stands for now (`latest`)."""
     if tag == latest:
         sys.stdout.write(f"saved as {tag}\n")
         print_next(*serve_command(tag.partition(":")[0]))
@@ -128,15 +117,15 @@ def print_saved(tag: str, latest: str | None) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole: bool = False) -> None:
-    """A table on stdout; numbers to the right of the first column.
+    """Print a table on stdout; all columns but the first are right-aligned.
 
-    `whole`: that one is never broken, as a person copies it; the table is then as wide as it must be.
+    `whole`: the first column is never broken, so that it can be copied; the table is as wide as that needs.
     """
     from rich.console import Console
     from rich.table import Table
 
     table = Table()
-    no_wrap = whole or max((len(row[0]) for row in rows), default=0) <= MAX_WHOLE
+    no_wrap = whole or max((len(row[0]) for row in rows), default=0) <= MAX_UNBROKEN
     for index, column in enumerate(columns):
         first = index == 0
         table.add_column(column, justify="left" if first else "right", overflow="fold", no_wrap=first and no_wrap)
@@ -144,8 +133,17 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_row(*row)
     console = Console()
     if whole:
-        least = console.measure(table, options=console.options.update(max_width=WIDEST)).minimum
+        least = console.measure(table, options=console.options.update(max_width=MAX_TABLE_WIDTH)).minimum
         console.width = max(console.width, least)
-    # Not the title of the table: that is broken at its width.
+    # Not as the title of the table, which would be broken at the table's width.
     console.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
     console.print(table)
+
+
+def format_duration(seconds: float) -> str:
+    """`0.3 s`, `45 s`, `3 min 20 s` or `2 h 5 min`."""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    whole = round(seconds)
+    minutes = f"{whole // 60} min {whole % 60} s"
+    return minutes if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,4 +1,4 @@
-"""A trained network as files that need no Keras: without variables, as a SavedModel, and as LiteRT's."""
+"""A trained network as files that need no Keras: a frozen SavedModel and LiteRT files."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.artifact.engine import NOVELTY, PROBABILITIES
+from trainer.artifact.engine import OOD_SCORE, PROBABILITIES
 from trainer.artifact.explain import ACTIVATION
-from trainer.features.ood import Novelty
+from trainer.features.ood import OODScore
 
 
-def freeze(model: Any, temperature: float = 1.0, novelty: Novelty | None = None, features: str | None = None) -> Any:
-    """The network as a concrete function without variables: uint8 [N,H,W,C] → probabilities float32 [N,K], the logits
-    being divided by `temperature`, and with a `novelty`, which takes the layer `features`, that, float32 [N].
+def freeze(model: Any, temperature: float = 1.0, ood_score: OODScore | None = None, features: str | None = None) -> Any:
+    """Freeze the network into a concrete function without variables.
+
+    uint8 [N,H,W,C] → probabilities float32 [N,K], from logits divided by `temperature`, and with an `ood_score` of the
+    layer `features` that score, float32 [N].
     """
     import tensorflow as tf
 
-    network = with_features(model, features if novelty else None)
+    network = with_features(model, features if ood_score else None)
 
-    def answer(images: Any) -> tuple[Any, ...]:
+    def predict(images: Any) -> tuple[Any, ...]:
         logits, *values = network(images)
-        return (tf.nn.softmax(logits / temperature), *([novelty(values[0])] if novelty else []))
+        return (tf.nn.softmax(logits / temperature), *([ood_score(values[0])] if ood_score else []))
 
     signature = tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8, name="images")
-    return _without_variables(tf.function(answer).get_concrete_function(signature))
+    return _without_variables(tf.function(predict).get_concrete_function(signature))
 
 
 def with_features(model: Any, features: str | None) -> Any:
-    """uint8 [N,H,W,C] → the logits of `model` and, where it names a layer, that one's output."""
+    """The network uint8 [N,H,W,C] → logits and, where `features` names a layer, the output of that layer."""
     import keras
 
     if not features:
@@ -39,19 +41,22 @@ def with_features(model: Any, features: str | None) -> Any:
     return lambda images: network(images, training=False)
 
 
-def save_frozen(frozen: Any, folder: Path, names: Sequence[str] = (PROBABILITIES, NOVELTY)) -> None:
-    """A SavedModel without variables; signature `serving_default`: `images` → of `names` as many as it has outputs."""
+def save_frozen(frozen: Any, folder: Path, names: Sequence[str] = (PROBABILITIES, OOD_SCORE)) -> None:
+    """Write a SavedModel with signature `serving_default`: `images` → the outputs, named by the first of `names`."""
     import tensorflow as tf
 
     spec = tf.TensorSpec(frozen.inputs[0].shape, tf.uint8, name="images")
     module = tf.Module()
-    module.answer = tf.function(lambda images: dict(zip(names, frozen(images), strict=False)), input_signature=[spec])
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.answer})
+    module.predict = tf.function(lambda images: dict(zip(names, frozen(images), strict=False)), input_signature=[spec])
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.predict})
 
 
 def convert(saved_model: Path, *, quantize: bool) -> bytes:
-    """The LiteRT file of what `save_frozen` wrote; `quantize` stores the weights in int8 (dynamic range: activations
-    at run time). While it runs it takes about 16 times the memory of the float32 weights."""
+    """Convert what `save_frozen` wrote to a LiteRT file.
+
+    `quantize` stores the weights in int8 (dynamic range: activations are quantized at run time). The conversion takes
+    about 16 times the memory of the float32 weights.
+    """
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model), signature_keys=["serving_default"])
@@ -64,8 +69,9 @@ def convert(saved_model: Path, *, quantize: bool) -> bytes:
 
 
 def save_activation(model: Any, file: Path) -> None:
-    """Write the LiteRT file that gives a picture's class-activation map, with weights in half precision; nothing where
-    `model` does not end in a global mean of its features and a dense layer.
+    """Write the LiteRT file for class-activation maps, with weights in half precision.
+
+    Writes nothing where `model` does not end in global average pooling and a dense layer.
     """
     import keras
     import tensorflow as tf
@@ -86,8 +92,8 @@ def save_activation(model: Any, file: Path) -> None:
 
 
 def _without_variables(function: Any) -> Any:
-    """The same concrete function, with constants in their place."""
-    # Private, and used by everybody: TensorFlow has no public way to make constants of variables.
+    """The concrete function with constants in place of its variables."""
+    # Private, and widely used: TensorFlow has no public way to turn variables into constants.
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     return convert_variables_to_constants_v2(function)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: atomic on disk, the last two and the best kept; a damaged one is passed over."""
+"""Checkpoints of a run: written atomically, the last two and the best kept; a damaged one is skipped."""
 
 from __future__ import annotations
 
@@ -19,29 +19,47 @@ log = logging.getLogger("trainer")
 
 PROGRESS = "progress.json"
 VARIABLES = "variables"
-KEPT = 2  # besides the best: the newest may be the one that a failing disk spoiled
+KEPT = 2  # besides the best: a failing disk may have damaged the newest
 
 
 @dataclass
 class Progress:
-    """Where a run stands; what cannot be read from the variables."""
+    """State of a run that is not in the variables of its network."""
 
     step: int = 0  # training steps done
     history: list[dict[str, float]] = field(default_factory=list)  # one entry for each finished epoch
     best_accuracy: float = -1.0  # on validation
     best_loss: float = math.inf  # on validation, at the best accuracy
     best_step: int = 0
-    # Sums over the epoch under way: loss, right answers, images, seconds.
+    # Sums over the current epoch: loss, correct predictions, images, seconds.
     running: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0, 0.0])
 
     @property
     def epochs(self) -> int:
-        """How many have ended. The head of a pretrained network is no epoch: its entry has the number 0."""
+        """Finished epochs. The linear probe of a pretrained network is none: its entry has the number 0."""
         return int(self.history[-1]["epoch"]) if self.history else 0
+
+    @property
+    def best(self) -> tuple[float, float]:
+        """Validation accuracy and negative loss: few validation images often give two epochs the same accuracy."""
+        return self.best_accuracy, -self.best_loss
+
+    @classmethod
+    def of_probe(cls, entry: dict[str, float]) -> Progress:
+        """The start of a run from a linear probe, whose metrics are epoch 0."""
+        return cls(history=[entry], best_accuracy=entry["val_accuracy"], best_loss=entry["val_loss"])
+
+    def end_epoch(self, entry: dict[str, float]) -> None:
+        """Add an epoch's metrics, and note whether it is the best so far."""
+        self.history.append(entry)
+        self.running = [0.0] * 4
+        if (entry["val_accuracy"], -entry["val_loss"]) > self.best:
+            self.best_accuracy, self.best_loss = entry["val_accuracy"], entry["val_loss"]
+            self.best_step = self.step
 
 
 class Checkpoints:
-    """The folder `checkpoints/` of a run: one folder `step-N` for each checkpoint.
+    """The folder `checkpoints/` of a run, with a folder `step-N` for each checkpoint.
 
     `trackable` is a `tf.train.Checkpoint` of the model and the optimizer.
     """
@@ -49,12 +67,12 @@ class Checkpoints:
     def __init__(self, folder: Path, trackable: Any) -> None:
         self.folder = folder
         self._trackable = trackable
-        self._stored: int | None = None  # the step whose variables were written or restored last
+        self._stored: int | None = None  # step whose variables were written or restored last
 
     def save(self, progress: Progress) -> None:
-        """Write a checkpoint: whole and on the disk under a private name, then renamed. Raises RunError on a full disk.
+        """Write a checkpoint atomically: temporary folder, fsync, rename. Raises RunError on a full disk.
 
-        Of a step that is stored already, before its validation, only the progress is written.
+        For a step that is stored already, before its validation, only the progress is written.
         """
         import tensorflow as tf
 
@@ -71,7 +89,7 @@ class Checkpoints:
         self._prune(progress)
 
     def restore_latest(self) -> Progress | None:
-        """Restore the variables of the newest checkpoint that is sound; None where there is none."""
+        """Restore the variables of the newest undamaged checkpoint; None without one."""
         for step in reversed(self._steps()):
             if progress := self._sound(step):
                 self._restore(step)
@@ -79,7 +97,7 @@ class Checkpoints:
         return None
 
     def restore_best(self, progress: Progress) -> None:
-        """Restore the variables of the best validation accuracy so far; those at hand stay where it is damaged."""
+        """Restore the variables of the best validation accuracy; keep the current ones where that is damaged."""
         if self._sound(progress.best_step):
             self._restore(progress.best_step)
 
@@ -98,7 +116,7 @@ class Checkpoints:
         self._stored = step
 
     def _sound(self, step: int) -> Progress | None:
-        """The progress of a checkpoint that can be read to its end; else None, and a warning.
+        """The progress of a checkpoint that can be read to its end; for a damaged one None, with a warning.
 
         Restoring a damaged one would leave half of its variables in the network.
         """
@@ -122,7 +140,10 @@ class Checkpoints:
         return _steps(self.folder)
 
     def _prune(self, progress: Progress) -> None:
-        """Leave the newest and the best as each of them knows it; later ones are damaged, as this run began before."""
+        """Delete all but the newest and the best as each of them records it.
+
+        Checkpoints of later steps are damaged, as this run started before them.
+        """
         newest = [step for step in self._steps() if step <= progress.step][-KEPT:]
         kept = {*newest, progress.best_step}
         for step in newest[:-1]:
@@ -131,12 +152,12 @@ class Checkpoints:
         for step in self._steps():
             if step not in kept:
                 shutil.rmtree(self.folder / _name(step))
-        for draft in self.folder.glob(".draft-*"):  # of a process that was killed while it wrote
+        for draft in self.folder.glob(".draft-*"):  # left by a process that was killed while it wrote
             shutil.rmtree(draft, ignore_errors=True)
 
 
 def newest_progress(folder: Path) -> Progress | None:
-    """Where a run stands, by the checkpoints in `folder`; None without any. Its variables are not looked at."""
+    """Progress of the newest checkpoint in `folder`, without a look at its variables; None without any."""
     for step in reversed(_steps(folder)):
         with suppress(OSError, ValueError, TypeError):
             return _read_progress(folder, step)

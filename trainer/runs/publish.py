@@ -6,8 +6,9 @@ import logging
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,11 @@ class Published:
     latest: str | None  # the tag that its name means from now on; None: there is none
     reasons: tuple[str, ...]  # against promoting it
     worse_than: str | None  # the tag that its name meant before, where that is clearly better
+
+
+def as_result(published: Published | None) -> dict[str, Any]:
+    """The fields of Published in a run's result; null where nothing was published."""
+    return asdict(published) if published else dict.fromkeys(field.name for field in fields(Published))
 
 
 @dataclass(frozen=True)

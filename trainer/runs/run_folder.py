@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -19,6 +20,8 @@ from trainer.artifact import read_spec
 from trainer.config import FitConfig
 from trainer.errors import InputError
 from trainer.files import write_text
+
+log = logging.getLogger("trainer")
 
 RUN_FILE = "run.json"
 LOCK = "lock"  # held by the training that is at it
@@ -67,6 +70,12 @@ class RunFolder:
         """Change entries of `run.json`, atomically."""
         self._run.update(values)
         _write(self.path, self._run)
+
+    def reopen(self) -> None:
+        """Go on with a run that finished and was not exported."""
+        if self.result is not None:
+            log.info("%s has finished and was not exported: it goes on from there", self.path)
+            self.update(state="running", result=None)
 
     def finish(self, result: Mapping[str, Any], *, keep_checkpoints: bool = False) -> None:
         """Note what the run has reached, and delete its checkpoints: what is of use now is the export."""
@@ -119,8 +128,8 @@ def open_run(config: FitConfig, name: str, identity: Mapping[str, Any], *, share
         return RunFolder(path, resumed, run, lock)
     run |= {
         "name": name,
-        "config": config.decisive(),
-        "options": config.changed() | _places(config, identity),
+        "config": config.result_settings(),
+        "options": config.changed_options() | _places(config, identity),
         "identity": dict(identity),
         "state": "running",
     }
@@ -170,6 +179,11 @@ def result_of(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:
     """
     kept = run.get("result") or {**read_spec(path / EXPORT)["metrics"], "tag": None, "worse_than": None}
     return {**kept, "run_dir": str(path)}
+
+
+def is_exported(result: Mapping[str, Any]) -> bool:
+    """Whether the model of a finished run was exported; that of most trials of a sweep is not."""
+    return "test_accuracy" in result
 
 
 def note_saved(path: Path, tag: str) -> None:

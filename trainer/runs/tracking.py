@@ -29,9 +29,15 @@ class Tracker:
         self._run = run
         self._warned = False
 
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Metrics at a training step."""
-        self._safely(lambda: self._run.log(dict(values), step=step))
+    def on_step(self, step: int, total_steps: int) -> None:
+        """See `trainer.training.callbacks`; W&B gets the metrics of epochs only."""
+
+    def on_epoch(self, entry: Mapping[str, float], *, step: int, epochs: int) -> None:
+        """Log the metrics of an epoch at a training step."""
+        self._safely(lambda: self._run.log(dict(entry), step=step))
+
+    def on_train_end(self) -> None:
+        """See `trainer.training.callbacks`; `finish` ends the W&B run, after the export."""
 
     def log_report(
         self, files: Mapping[str, Path], mistakes: Sequence[Mistake], class_names: Sequence[str], evaluation: Evaluation

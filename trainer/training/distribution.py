@@ -1,4 +1,4 @@
-"""One device, several, or several machines: what `tf.distribute` needs to be told."""
+"""Distribution strategy: one device, several, or several machines."""
 
 from __future__ import annotations
 
@@ -12,21 +12,34 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from trainer.errors import InputError, RunError
+from trainer.machine import quiet_stderr
+from trainer.signals import Signals
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 log = logging.getLogger("trainer")
 
-TELL_EVERY_S = 5.0
+LOG_EVERY_S = 5.0
 POLL_S = 0.5
 
 
+def start_strategy(signals: Signals) -> tf.distribute.Strategy:
+    """Start TensorFlow and make the strategy; see `make_strategy` for the errors.
+
+    TensorFlow's warnings about missing CUDA drivers, which come before any setting of its own is read, are dropped;
+    with several workers its messages are of use.
+    """
+    log.info("starting TensorFlow")
+    with quiet_stderr() if count_workers() == 1 else signals.deferred():
+        return make_strategy(signals.check_interrupted)
+
+
 def make_strategy(check_interrupted: Callable[[], None] = lambda: None) -> tf.distribute.Strategy:
-    """Several workers where TF_CONFIG names them, else all GPUs of this machine, else its one device.
+    """A strategy over several workers if TF_CONFIG names them, else over all GPUs of this machine, else one device.
 
     Must run before any other TensorFlow operation: several workers are set up at program start-up.
-    Raises InputError for a TF_CONFIG that cannot be used, RunError where the workers do not come together.
+    Raises InputError for a TF_CONFIG that cannot be used, RunError where the workers do not all connect.
     """
     import tensorflow as tf
 
@@ -44,22 +57,22 @@ def make_strategy(check_interrupted: Callable[[], None] = lambda: None) -> tf.di
 
 
 def _wait_for_workers(check_interrupted: Callable[[], None]) -> None:
-    """Return once every worker answers at its address; meanwhile, say which do not.
+    """Return once every worker answers at its address; meanwhile, log which do not.
 
-    TensorFlow waits, too, but in one call that lets no signal through and says nothing.
+    TensorFlow waits, too, but in one call that handles no signal and logs nothing.
     """
     config = json.loads(os.environ["TF_CONFIG"])
     addresses = config["cluster"]["worker"]
     own = addresses[config["task"]["index"]] if config["task"]["type"] == "worker" else None
-    told = -TELL_EVERY_S
-    # The others look here, too, until TensorFlow listens in our place.
+    logged_s = -LOG_EVERY_S
+    # The others check this address, too, until TensorFlow listens on it.
     with _listening(own) if own else nullcontext():
         while silent := [address for address in addresses if address != own and not _answers(address)]:
-            if time.monotonic() - told >= TELL_EVERY_S:
-                told = time.monotonic()
+            if time.monotonic() - logged_s >= LOG_EVERY_S:
+                logged_s = time.monotonic()
                 log.info("waiting for the other workers of TF_CONFIG: no answer from %s", ", ".join(silent))
             time.sleep(POLL_S)
-            check_interrupted()  # a signal that raised by itself could be lost in a log line
+            check_interrupted()  # an exception raised by the handler could be lost in a log line
 
 
 def _listening(address: str) -> socket.socket:
@@ -83,7 +96,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 
 def count_workers() -> int:
-    """How many workers TF_CONFIG names, at least 1. Raises InputError where it is not what TensorFlow reads."""
+    """Number of workers in TF_CONFIG, at least 1. Raises InputError where it does not have TensorFlow's form."""
     try:
         config = json.loads(os.environ.get("TF_CONFIG") or "{}")
         return max(1, len(config.get("cluster", {}).get("worker", [])))
@@ -95,16 +108,15 @@ def count_workers() -> int:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this worker writes checkpoints, tracks and publishes (worker 0 of several)."""
+    """Whether this worker, the first of several, writes checkpoints, tracks and publishes."""
     resolver = strategy.cluster_resolver
     return not (resolver and resolver.task_type) or resolver.task_id == 0
 
 
 def make_agreement(strategy: tf.distribute.Strategy) -> Callable[[float], float]:
-    """What turns a worker's own measurement into the mean over all workers, once every one of them has come there.
+    """All-reduce mean of a number over the workers; each call waits for all of them.
 
-    A decision from the mean is everywhere the same. Workers whose calls differ in their number of steps wait for each
-    other for ever.
+    Workers must agree on step counts, or their collectives deadlock: they decide by the mean.
     """
     if count_workers() == 1:
         return lambda value: value

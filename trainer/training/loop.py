@@ -1,235 +1,210 @@
-"""The loop around the training steps: the head of a pretrained network, epochs, validation, checkpoints, the clock."""
+"""The training loop: epochs of native TensorFlow steps, validation, checkpoints and the time limit."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from trainer.data import augment_for, make_for_train
-from trainer.data_checks import pre_fit
+from trainer.artifact.engine import PROBABILITIES
+from trainer.data import Dataset, augment_for, make_for_train
+from trainer.data.batches import predict_batches
 from trainer.errors import DivergedError, Interrupted, RunError
-from trainer.features.extract import Features
-from trainer.features.ood import REFERENCES
-from trainer.features.warm_start import learning_curve, may_mirror, start_from_head
+from trainer.reporting import metrics
+from trainer.reporting.learning_curve import LearningCurve
 from trainer.runs.checkpoints import Checkpoints, Progress
+from trainer.signals import Signals
+from trainer.training.callbacks import Callbacks
 from trainer.training.distribution import make_agreement
-from trainer.training.optimizers import averaged
-from trainer.training.throughput import Pace, announce, measure_pace
+from trainer.training.network import Network
+from trainer.training.optimizers import averaged_weights
+from trainer.training.plan import Plan
+from trainer.training.settings import Settings
+from trainer.training.throughput import Throughput
 from trainer.training.train_step import balanced_weights, make_train_steps
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-    from trainer.training.estimator import Estimator
 
 log = logging.getLogger("trainer")
 
 # A call into the graph cannot be interrupted: short enough to answer a signal well within its 30 s.
 MAX_CALL_SECONDS = 5.0
 STEPS_PER_CALL = 20  # more gain nothing
-CHECKPOINT_EVERY_S = 180.0  # what is lost at most where a machine fails
-CURVE_S = 10.0  # at most, for what more images would bring
-CURVE_SHARE = 0.05  # of what a time limit leaves for training
+CHECKPOINT_EVERY_S = 180.0  # at most this much is lost where a machine fails
 
 
-class Observer(Protocol):
-    """What `train_and_evaluate` tells while it runs, and whom it asks whether to stop."""
+@dataclass(frozen=True)
+class Start:
+    """What is known before the first step."""
 
-    def on_progress(self, step: int, total_steps: int) -> None: ...
-
-    def on_epoch(self, entry: dict[str, float], step: int) -> None: ...
-
-    def check_interrupted(self) -> None:
-        """Raise Interrupted once a signal has come."""
+    progress: Progress  # with the linear probe of a pretrained network as epoch 0
+    flips: bool  # whether training images are mirrored at random
+    curve: LearningCurve | None = None
+    label_issues: tuple[int, int] | None = None  # found, of so many images checked
 
 
-class TrainingLoop:
-    """One training of an estimator's network, from its newest checkpoint to the plan's end."""
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training went; the network has the best weights."""
 
-    def __init__(self, estimator: Estimator, checkpoints: Checkpoints, observer: Observer) -> None:
-        self._estimator = estimator
-        self._checkpoints = checkpoints
-        self._observer = observer
-        self._agree = make_agreement(estimator.strategy)
+    progress: Progress
+    plan: Plan  # as the time limit has left it
+    end: Literal["all epochs", "no better", "no time"]  # why it ended
+
+
+def train(
+    network: Network,
+    dataset: Dataset,
+    settings: Settings,
+    start: Start,
+    checkpoints: Path,
+    callbacks: Callbacks,
+    throughput: Throughput,
+    signals: Signals,
+) -> TrainResult:
+    """Train to the end of the plan, validate after each epoch, keep checkpoints, and restore the best weights.
+
+    Continues from the newest checkpoint in the folder `checkpoints` where there is one, else from `start`. Raises
+    Interrupted after a signal (with a checkpoint), DivergedError where the loss is not finite, RunError where another
+    worker is lost or a checkpoint cannot be written.
+    """
+    stored = Checkpoints(checkpoints, network.checkpoint)
+    loop = _Loop(network, dataset, settings, stored, callbacks, throughput)
+    try:
+        return loop.run(start, signals)
+    finally:
+        callbacks.on_train_end()
+
+
+class _Loop:
+    """One training, from its newest checkpoint to the end of its plan."""
+
+    def __init__(
+        self,
+        network: Network,
+        dataset: Dataset,
+        settings: Settings,
+        checkpoints: Checkpoints,
+        callbacks: Callbacks,
+        throughput: Throughput,
+    ) -> None:
+        self._network, self._dataset, self._settings = network, dataset, settings
+        self._checkpoints, self._callbacks = checkpoints, callbacks
+        self._throughput, self._timer = throughput, throughput.timer
+        self._plan = settings.plan
+        self._mean = make_agreement(network.strategy)
         self._saved_s = time.perf_counter()
 
-    def run(self) -> Progress:
-        """See `Estimator.train_and_evaluate`."""
-        one = self._estimator
-        pace = self._measure_pace()
-        pretrained = one.architecture.features is not None
-        if one.config.fine_tune == "none" and pretrained:
-            one.plan = one.longest = one.plan.within(0)
-        # Its head sees the training images twice, mirrored, too.
-        images = 2 * len(one.dataset.train) + len(one.dataset.val)
-        announce(pace, one.plan, pretrained_images=images if pretrained else 0)
-        progress = self._start(pretrained, pace)
-        balanced = one.config.class_weights == "balanced"
-        train_steps = make_train_steps(
-            one.strategy,
-            one.model,
-            one.optimizer,
-            batch_size=one.plan.batch_size,
-            clip_norm=one.config.clip_norm,
-            class_weights=balanced_weights(one.dataset.train) if balanced else None,
-        )
-        iterator = iter(self._distribute(first_step=progress.step))
+    def run(self, start: Start, signals: Signals) -> TrainResult:
+        """See `train`."""
+        progress = self._restore(start.progress)
+        train_steps = self._make_train_steps()
+        batches = iter(self._distribute(progress.step, start.flips))
         steps = 1  # the first call is short: it shows how long a step takes
         traced = False
         while not self._is_over(progress):
-            self._observer.on_progress(progress.step, one.plan.total_steps)
-            end = min((progress.epochs + 1) * one.plan.steps_per_epoch, one.plan.total_steps)
+            self._callbacks.on_step(progress.step, self._plan.total_steps)
+            end = min((progress.epochs + 1) * self._plan.steps_per_epoch, self._plan.total_steps)
             if progress.step < end:
                 steps = min(steps, end - progress.step)
-                seconds = self._call(train_steps, iterator, steps, progress)
+                seconds = self._run_steps(train_steps, batches, steps, progress)
                 if traced:
-                    pace.note_steps(steps, seconds)
-                    self._follow(pace, progress)
+                    self._throughput.note_steps(steps, seconds)
+                    self._plan_again(progress)
                 traced = True
-                steps = _next_steps(steps, seconds, STEPS_PER_CALL)
+                steps = _next_steps(steps, seconds)
                 if time.perf_counter() - self._saved_s > CHECKPOINT_EVERY_S:
                     self._save(progress)
             else:
                 self._save(progress)  # validation may need more memory than there is
-                self._observer.on_epoch(self._end_epoch(progress, pace), progress.step)
+                entry = self._end_epoch(progress)
+                self._on_epoch(entry, progress)
                 self._save(progress)
-                self._follow(pace, progress)
+                self._plan_again(progress)
             try:
-                self._observer.check_interrupted()
+                signals.check_interrupted()
             except Interrupted:
                 self._save(progress)
                 raise
-        self._agree(0)  # waits: the chief may still be writing what the others read now
+        self._mean(0)  # waits: the chief may still be writing what the others read now
         self._checkpoints.restore_best(progress)
-        if progress.best_step:  # the head alone has no average
-            one.optimizer.finalize_variable_values(one.model.trainable_variables)
-        return progress
+        if progress.best_step:  # the linear probe alone has no average
+            self._network.optimizer.finalize_variable_values(self._network.model.trainable_variables)
+        return TrainResult(progress, self._plan, self._reason(progress))
 
-    def _start(self, pretrained: bool, pace: Pace) -> Progress:
-        """Where training begins: at the newest checkpoint, else with the head of a pretrained network, or nothing."""
-        one = self._estimator
-        start = Progress()
-        if pretrained:
-            features = Features(one.architecture, one.float32_model(), self._observer.check_interrupted)
-            with one.clock.part("features"):
-                head_start = start_from_head(features, one.dataset, one.config)
-            one.model.layers[-1].kernel.assign(head_start.head.kernel)
-            one.model.layers[-1].bias.assign(head_start.head.bias)
-            start, one.flips = head_start.progress, head_start.flips
-            if one.chief:
-                budget_s = min(CURVE_S, CURVE_SHARE * (one.clock.left_s - pace.closing_s))
-                with one.clock.part("what more images would bring"):
-                    one.learning_curve = learning_curve(head_start.plain, features, one.dataset, one.config, budget_s)
-            if one.chief and pre_fit.can_afford(one.dataset, one.clock.left_s):
-                with one.clock.part("features"):
-                    seen = (features.of(split) for split in (one.dataset.train, one.dataset.val))
-                    one.wrong_labels = pre_fit.count_wrong_labels(one.dataset, *seen)
-        elif one.flips and one.config.flip == "auto":
-            with one.clock.part("features"):
-                one.flips = may_mirror(one.dataset, self._observer.check_interrupted)
+    def _restore(self, start: Progress) -> Progress:
         progress = self._checkpoints.restore_latest()
         if progress is None:
-            if pretrained:
-                self._observer.on_epoch(start.history[0], 0)
+            if start.history:
+                self._on_epoch(start.history[0], start)
                 self._save(start)
             return start
         if progress.step:
-            log.info("continuing at step %d of %d", progress.step, one.plan.total_steps)
+            log.info("continuing at step %d of %d", progress.step, self._plan.total_steps)
         return progress
 
-    def _measure_pace(self) -> Pace:
-        one = self._estimator
-        log.info("measuring how fast the network is here")
-        count = min(len(one.dataset.train), one.plan.batch_size)
-        images = one.dataset.train.read(np.arange(count))
-        return measure_pace(
-            one.clock,
-            lambda: one.predict_step(images).numpy(),
-            count,
-            parameters=one.model.count_params(),
-            val_images=len(one.dataset.val),
-            # The export asks for the features of some training images, too.
-            test_images=len(one.dataset.test) + (REFERENCES if one.architecture.features else 0),
-            plan=one.plan,
+    def _make_train_steps(self) -> Any:
+        balanced = self._settings.config.class_weights == "balanced"
+        return make_train_steps(
+            self._network.strategy,
+            self._network.model,
+            self._network.optimizer,
+            batch_size=self._plan.batch_size,
+            clip_norm=self._settings.config.clip_norm,
+            class_weights=balanced_weights(self._dataset.train) if balanced else None,
         )
 
-    def _follow(self, pace: Pace, progress: Progress) -> None:
-        """Plan anew what is left, where there is a time limit."""
-        one = self._estimator
-        if one.clock.limit_s is not None:
-            affordable = int(self._agree(pace.affordable_steps(one.plan.steps_per_epoch)))
-            one.plan = one.longest.within(progress.step + affordable)
-            one.optimizer.schedule.follow(one.plan)
-
-    def _is_over(self, progress: Progress) -> bool:
-        one = self._estimator
-        epochs = progress.epochs
-        if progress.step >= one.plan.total_steps and not progress.running[2]:
-            return True
-        if epochs - progress.best_step // one.plan.steps_per_epoch >= one.plan.patience:
-            log.info("stopped early: no better validation accuracy in %d epochs", one.plan.patience)
-            return True
-        return False
-
-    def _save(self, progress: Progress) -> None:
-        if self._estimator.chief:
-            self._checkpoints.save(progress)
-        self._saved_s = time.perf_counter()
-
-    def _distribute(self, first_step: int) -> Any:
+    def _distribute(self, first_step: int, flips: bool) -> Any:
         """The training batches of this worker, one element for each of its devices in turn."""
-        one = self._estimator
+        config, strategy, batch_size = self._settings.config, self._network.strategy, self._plan.batch_size
+        augment = augment_for(self._dataset, config.augment, default=self._settings.recipe.default_augment, flips=flips)
 
         def make(context: tf.distribute.InputContext) -> tf.data.Dataset:
             batches = make_for_train(
-                one.dataset.train,
-                batch_size=one.plan.batch_size,
-                seed=one.config.seed,
-                augment=augment_for(
-                    one.dataset, one.config.augment, default=one.recipe.default_augment, flips=one.flips
-                ),
+                self._dataset.train,
+                batch_size=batch_size,
+                seed=config.seed,
+                augment=augment,
                 first_step=first_step,
                 shard=(context.input_pipeline_id, context.num_input_pipelines),
             )
-            return batches.rebatch(one.plan.batch_size // one.strategy.num_replicas_in_sync)
+            return batches.rebatch(batch_size // strategy.num_replicas_in_sync)
 
-        return one.strategy.distribute_datasets_from_function(make)
+        return strategy.distribute_datasets_from_function(make)
 
-    def _call(self, train_steps: Any, iterator: Any, steps: int, progress: Progress) -> float:
-        """Run `steps` training steps, add them to `progress`; the seconds they took."""
-        one = self._estimator
+    def _run_steps(self, train_steps: Any, batches: Any, steps: int, progress: Progress) -> float:
+        """Run `steps` training steps and add them to `progress`; the seconds they took."""
         import tensorflow as tf
 
         start = time.perf_counter()
         try:
-            with one.clock.part("training"):
-                loss, right = train_steps(iterator, tf.constant(steps)).numpy().tolist()
+            with self._timer.section("training"):
+                loss, correct = train_steps(batches, tf.constant(steps)).numpy().tolist()
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError) as error:
             raise RunError(f"another worker was lost; start all workers again to resume: {error.message}") from error
-        seconds = self._agree(time.perf_counter() - start)
+        seconds = self._mean(time.perf_counter() - start)
         if not math.isfinite(loss):
             raise DivergedError(
                 f"the loss is not finite (step {progress.step + 1} to {progress.step + steps}): nothing is "
-                f"published; try a smaller --learning-rate than {one.recipe.learning_rate:g}"
+                f"published; try a smaller --learning-rate than {self._settings.recipe.learning_rate:g}"
             )
         progress.step += steps
-        images = steps * one.plan.batch_size
-        for index, value in enumerate((loss, right, images, seconds)):
+        images = steps * self._plan.batch_size
+        for index, value in enumerate((loss, correct, images, seconds)):
             progress.running[index] += value
         return seconds
 
-    def _end_epoch(self, progress: Progress, pace: Pace) -> dict[str, float]:
+    def _end_epoch(self, progress: Progress) -> dict[str, float]:
         """Validate; the epoch's entry of the history."""
-        one = self._estimator
-        loss, right, images, seconds = progress.running
+        loss, correct, images, seconds = progress.running
         start = time.perf_counter()
-        with one.clock.part("validation"), averaged(one.optimizer, one.model):
-            evaluation = one.evaluate(one.dataset.val)
-        pace.note_validation(time.perf_counter() - start)
+        with self._timer.section("validation"), averaged_weights(self._network.optimizer, self._network.model):
+            evaluation = self._validate()
+        self._throughput.note_validation(time.perf_counter() - start)
         if not math.isfinite(evaluation.loss):
             raise DivergedError(
                 "the validation loss is not finite: nothing is published; try a smaller --learning-rate"
@@ -237,24 +212,57 @@ class TrainingLoop:
         entry = {
             "epoch": progress.epochs + 1,
             "loss": loss / images,
-            "accuracy": right / images,
+            "accuracy": correct / images,
             "val_loss": evaluation.loss,
             "val_accuracy": evaluation.accuracy,
-            "learning_rate": float(one.optimizer.learning_rate),
+            "learning_rate": float(self._network.optimizer.learning_rate),
             "seconds": seconds,
             "images_per_second": images / seconds,
         }
-        progress.history.append(entry)
-        progress.running = [0.0] * 4
-        # Few validation images often give two epochs the same accuracy.
-        best = (progress.best_accuracy, -progress.best_loss)
-        if (evaluation.accuracy, -evaluation.loss) > best:
-            progress.best_accuracy, progress.best_loss = evaluation.accuracy, evaluation.loss
-            progress.best_step = progress.step
+        progress.end_epoch(entry)
         return entry
 
+    def _validate(self) -> metrics.Evaluation:
+        val = self._dataset.val
+        # Without a bar: a terminal has that of the training.
+        outputs = predict_batches(self._network.predict, val, "validating", bar=False)
+        return metrics.evaluate(val.labels, outputs[PROBABILITIES])
 
-def _next_steps(steps: int, seconds: float, limit: int) -> int:
-    """As many steps as fit in MAX_CALL_SECONDS, growing step by step: the first call includes tracing."""
+    def _on_epoch(self, entry: dict[str, float], progress: Progress) -> None:
+        # One more than planned, where time was left after the last.
+        epochs = max(self._plan.epochs, progress.epochs)
+        self._callbacks.on_epoch(entry, step=progress.step, epochs=epochs)
+
+    def _plan_again(self, progress: Progress) -> None:
+        """Where there is a time limit, plan the rest by the throughput measured so far."""
+        if self._timer.limit_s is not None:
+            affordable = int(self._mean(self._throughput.affordable_steps(self._plan.steps_per_epoch)))
+            self._plan = self._settings.plan.within(progress.step + affordable)
+            self._network.optimizer.schedule.follow(self._plan)
+
+    def _is_over(self, progress: Progress) -> bool:
+        if progress.step >= self._plan.total_steps and not progress.running[2]:
+            return True
+        if self._is_out_of_patience(progress):
+            log.info("stopped early: no better validation accuracy in %d epochs", self._plan.patience)
+            return True
+        return False
+
+    def _is_out_of_patience(self, progress: Progress) -> bool:
+        return progress.epochs - progress.best_step // self._plan.steps_per_epoch >= self._plan.patience
+
+    def _reason(self, progress: Progress) -> Literal["all epochs", "no better", "no time"]:
+        if self._is_out_of_patience(progress):
+            return "no better"
+        return "all epochs" if progress.step >= self._settings.plan.total_steps else "no time"
+
+    def _save(self, progress: Progress) -> None:
+        if self._network.chief:
+            self._checkpoints.save(progress)
+        self._saved_s = time.perf_counter()
+
+
+def _next_steps(steps: int, seconds: float) -> int:
+    """As many steps as fit in MAX_CALL_SECONDS, at most STEPS_PER_CALL; growing, as the first call includes tracing."""
     affordable = int(MAX_CALL_SECONDS * steps / max(seconds, 1e-9))
-    return max(1, min(limit, affordable, 4 * steps))
+    return max(1, min(STEPS_PER_CALL, affordable, 4 * steps))

@@ -11,10 +11,11 @@ from trainer.training.plan import Plan
 
 
 def make_optimizer(config: FitConfig, recipe: Recipe, plan: Plan) -> Any:
-    """AdamW, Adam (without weight decay) or SGD with Nesterov momentum, under a schedule that can be planned anew.
+    """AdamW, Adam (without weight decay) or SGD with Nesterov momentum, under a schedule that follows a changing plan.
 
-    Weight decay is decoupled (Loshchilov and Hutter, 2019) and spares biases and normalisation. Where the recipe has a
-    weight average, the optimizer keeps one (Polyak and Juditsky, 1992): see `averaged`.
+    Weight decay is decoupled (Loshchilov and Hutter, 2019) and leaves biases and normalisation out.
+    Where the recipe asks for it, the optimizer keeps an EMA of the weights (Polyak and Juditsky, 1992): see
+    `averaged_weights`.
     """
     import keras
 
@@ -38,8 +39,8 @@ def make_optimizer(config: FitConfig, recipe: Recipe, plan: Plan) -> Any:
 
 
 @contextmanager
-def averaged(optimizer: Any, model: Any) -> Iterator[None]:
-    """While it lasts, a model that has been trained has the average of its weights, where the optimizer keeps one."""
+def averaged_weights(optimizer: Any, model: Any) -> Iterator[None]:
+    """Use the EMA of the weights, where the optimizer keeps one, and restore the trained weights at the end."""
     if not optimizer.use_ema:
         yield
         return

@@ -1,4 +1,4 @@
-"""A training in steps: what follows from the configuration, the amount of data, and the time that there is."""
+"""Training plan in steps, from the configuration, the number of images, and the time limit."""
 
 from __future__ import annotations
 
@@ -6,43 +6,42 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from trainer.config import FitConfig, Recipe
+from trainer.config import MIN_STEPS_TO_LEARN, FitConfig, Recipe
 from trainer.errors import InputError
 
-MIN_STEPS_PER_EPOCH = 15  # where nobody asks for a batch: a smaller one makes more steps of little data
+MIN_STEPS_PER_EPOCH = 15  # without --batch-size: a smaller batch makes more steps of few images
 MIN_BATCH = 8
-MIN_STEPS = 300  # in all, where nobody asks for epochs
-PATIENT_STEPS = 200  # at least, before a run stops early
+MIN_STEPS = 300  # in total, without --epochs
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many images a step takes, and how many steps there are."""
+    """Batch size, number of steps and schedule of a training."""
 
     batch_size: int  # global: over all devices and workers
-    steps_per_epoch: int  # between two validations
-    total_steps: int  # the last epoch may be a part of one
+    steps_per_epoch: int  # training steps between two validations
+    total_steps: int  # the last epoch may be shorter
     warmup_steps: int  # at least 1
     patience: int  # epochs without a better validation accuracy before the run stops early
 
     @property
     def epochs(self) -> int:
-        """The last one may be a part."""
+        """Number of epochs; the last one may be shorter."""
         return math.ceil(self.total_steps / self.steps_per_epoch)
 
     def seconds(self, seconds_per_step: float) -> float:
-        """How long all steps take; validation and checkpoints come on top."""
+        """Duration of all steps, without validation and checkpoints."""
         return self.total_steps * seconds_per_step
 
     def within(self, steps: int) -> Plan:
-        """The same in at most so many steps."""
+        """The plan cut to at most `steps` steps, with as much less warm-up."""
         total = min(self.total_steps, steps)
         share = total / max(1, self.total_steps)
         return dataclasses.replace(self, total_steps=total, warmup_steps=max(1, round(share * self.warmup_steps)))
 
 
 def make_plan(config: FitConfig, recipe: Recipe, images: int, replicas: int = 1) -> Plan:
-    """The plan for this many training images on `replicas` devices.
+    """The plan for `images` training images on `replicas` devices.
 
     Raises InputError for a batch that the devices cannot share evenly.
     """
@@ -64,11 +63,11 @@ def make_plan(config: FitConfig, recipe: Recipe, images: int, replicas: int = 1)
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         warmup_steps=max(1, round(config.warmup_fraction * total_steps)),
-        patience=max(config.patience, math.ceil(PATIENT_STEPS / steps_per_epoch)),
+        patience=max(config.patience, math.ceil(MIN_STEPS_TO_LEARN / steps_per_epoch)),
     )
 
 
 def suitable_batch_size(images: int, most: int) -> int:
-    """A power of two, at most `most`, that makes MIN_STEPS_PER_EPOCH of the images where that is possible."""
+    """Largest power of two, from MIN_BATCH to `most`, that gives MIN_STEPS_PER_EPOCH steps where that is possible."""
     fitting = 2 ** int(math.log2(max(1, images // MIN_STEPS_PER_EPOCH)))
     return min(most, max(MIN_BATCH, fitting))

@@ -1,4 +1,4 @@
-"""The learning rate over a training whose length may be planned anew while it runs."""
+"""Learning-rate schedule for a training whose length can change while it runs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from trainer.training.plan import Plan
 
 
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear from 0 to `peak`, then a cosine (Loshchilov and Hutter, SGDR, 2017) down to `end`, over a plan's steps."""
+    """Linear warm-up to `peak`, then cosine decay (Loshchilov and Hutter, SGDR, 2017) to `end`, over a plan's steps."""
 
     def __init__(self, peak: float, end: float) -> None:
         super().__init__()
         self.peak, self.end = peak, end
-        # On every device where there are several: a plan is told to all of them at once.
+        # Variables, which exist on every device: all of them follow a new plan at once.
         self._warmup = tf.Variable(1.0, trainable=False)
         self._total = tf.Variable(2.0, trainable=False)
 
     def follow(self, plan: Plan) -> None:
-        """From now on the steps are those of `plan`."""
+        """Use the steps of `plan` from now on."""
         self._warmup.assign(float(plan.warmup_steps))
         self._total.assign(float(max(plan.total_steps, plan.warmup_steps + 1)))
 

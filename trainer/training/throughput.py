@@ -1,120 +1,117 @@
-"""How fast a network trains here, and the plan that the time allows."""
+"""Throughput of the network on this machine, and the training that the time limit allows."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
+
+from trainer.console import format_duration
+from trainer.data import Dataset
 from trainer.errors import InputError
-from trainer.training.plan import Plan
-from trainer.training.timer import Clock, closing_seconds
+from trainer.features.ood import REFERENCES
+from trainer.training.network import Network
+from trainer.training.settings import Settings
+from trainer.training.timer import Timer, export_seconds
 
 log = logging.getLogger("trainer")
 
-STEP_TO_FORWARD = 3.5  # a training step's time for that of the same images forward, until steps have been measured
-RUNS = 3  # to measure it
+STEP_TO_FORWARD = 3.5  # time of a training step over that of its forward pass, until steps have been measured
+FORWARD_RUNS = 3
 LONG_S = 15 * 60
-LEAST_STEPS = 20  # of a network that starts from nothing
+MIN_STEPS = 20  # the least training of a network that starts from random weights
 
 
 @dataclass
-class Pace:
-    """Seconds for each image forward and for each training step, corrected by every validation and every call."""
+class Throughput:
+    """Seconds for an image forward and for a training step, corrected by every validation and every call."""
 
-    clock: Clock
+    timer: Timer
     parameters: int
     val_images: int
-    test_images: int
-    batch_size: int
+    test_images: int  # and others that the export runs through the network once
     image_s: float
     step_s: float
     measured: bool = False
 
     def note_steps(self, steps: int, seconds: float) -> None:
-        """Steps that have been run; the first call, which traces, is not told."""
-        each = seconds / steps
-        self.step_s = 0.7 * self.step_s + 0.3 * each if self.measured else each
+        """Correct `step_s` by steps that were run; the first call, which traces the graph, must not be noted."""
+        step_s = seconds / steps
+        self.step_s = 0.7 * self.step_s + 0.3 * step_s if self.measured else step_s
         self.measured = True
 
     def note_validation(self, seconds: float) -> None:
-        """All validation images have gone forward."""
+        """Correct `image_s`: all validation images took so many seconds."""
         self.image_s = seconds / self.val_images
 
     @property
-    def closing_s(self) -> float:
-        return closing_seconds(self.parameters, self.image_s, self.val_images, self.test_images)
+    def export_s(self) -> float:
+        """Expected seconds of export, test and report."""
+        return export_seconds(self.parameters, self.image_s, self.val_images, self.test_images)
 
     def affordable_steps(self, steps_per_epoch: int) -> int:
-        """How many more steps, with a validation after each epoch, the clock allows; without a limit, very many."""
-        left = self.clock.left_s - self.closing_s - self.image_s * self.val_images  # the last validation
+        """Training steps, with a validation after each epoch, for which time is left; without a limit, very many."""
+        left = self.timer.left_s - self.export_s - self.image_s * self.val_images  # the last validation
         if left == float("inf"):
             return 2**62
-        each = self.step_s + self.image_s * self.val_images / steps_per_epoch
-        return max(0, int(left / each))
+        step_s = self.step_s + self.image_s * self.val_images / steps_per_epoch
+        return max(0, int(left / step_s))
 
 
-def measure_pace(
-    clock: Clock,
-    forward: Callable[[], Any],
-    images: int,
-    *,
-    parameters: int,
-    val_images: int,
-    test_images: int,
-    plan: Plan,
-) -> Pace:
-    """Time `forward`, which runs `images` images through the network; its first call, which traces, does not count.
+def measure_throughput(network: Network, dataset: Dataset, settings: Settings, timer: Timer) -> Throughput:
+    """Time the network's forward pass on a training batch; the first run, which traces the graph, does not count.
 
-    The fastest run counts, so that nobody is refused for what else the machine did meanwhile: what is slower shows in
-    the first validation.
+    The fastest run counts, so that no time limit is refused for what else the machine did meanwhile; a lower
+    throughput shows in the first validation.
     """
-    forward()
+    log.info("measuring the network's throughput on this machine")
+    count = min(len(dataset.train), settings.plan.batch_size)
+    images = dataset.train.read(np.arange(count))
+    network.predict(images)
     seconds = []
-    for _ in range(RUNS):
+    for _ in range(FORWARD_RUNS):
         start = time.perf_counter()
-        forward()
+        network.predict(images)
         seconds.append(time.perf_counter() - start)
-    image_s = min(seconds) / images
-    return Pace(
-        clock,
-        parameters=parameters,
-        val_images=val_images,
-        test_images=test_images,
-        batch_size=plan.batch_size,
+    image_s = min(seconds) / count
+    return Throughput(
+        timer,
+        parameters=network.model.count_params(),
+        val_images=len(dataset.val),
+        # The export also computes features of some training images, for the out-of-distribution score.
+        test_images=len(dataset.test) + (REFERENCES if settings.pretrained else 0),
         image_s=image_s,
-        step_s=STEP_TO_FORWARD * image_s * plan.batch_size,
+        step_s=STEP_TO_FORWARD * image_s * settings.plan.batch_size,
     )
 
 
-def announce(pace: Pace, plan: Plan, *, pretrained_images: int) -> None:
+def announce_duration(throughput: Throughput, settings: Settings, dataset: Dataset) -> None:
     """Log how long the training will take, before its first step.
 
-    `pretrained_images` is how many images a pretrained network still has to look at for its head (0: from nothing).
-    Raises InputError for a time limit that is too short even for the least.
+    Raises InputError for a time limit that is too short for even the least training.
     """
-    least_s = pretrained_images * pace.image_s if pretrained_images else LEAST_STEPS * pace.step_s
-    least_s += pace.closing_s
-    clock = pace.clock
-    if least_s > clock.left_s:
-        raise InputError(
-            f"--time-limit: {clock.limit_s:.0f}s are too short for these images and this network here; at least "
-            f"{clock.elapsed_s + least_s:.0f}s are needed"
-        )
-    all_s = plan.seconds(pace.step_s) + plan.epochs * pace.image_s * pace.val_images + least_s
-    epochs = f"{plan.epochs} epochs" if plan.epochs != 1 else "1 epoch"
-    if clock.limit_s is not None:
-        log.info("time limit %s, of which %s are left", spoken(clock.limit_s), spoken(clock.left_s))
-    elif all_s > LONG_S:
-        log.info("about %s for at most %s; --time-limit 10m makes do with less", spoken(all_s), epochs)
+    plan, timer = settings.plan, throughput.timer
+    if settings.pretrained:
+        # The linear probe takes the features of the training images twice: mirrored, too.
+        least_s = (2 * len(dataset.train) + len(dataset.val)) * throughput.image_s
     else:
-        log.info("about %s for at most %s", spoken(all_s), epochs)
-
-
-def spoken(seconds: float) -> str:
-    """`45 s`, `3 min` or `2.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+        least_s = MIN_STEPS * throughput.step_s
+    least_s += throughput.export_s
+    if least_s > timer.left_s:
+        raise InputError(
+            f"--time-limit: {timer.limit_s:.0f}s are too short for these images and this network here; at least "
+            f"{timer.elapsed_s + least_s:.0f}s are needed"
+        )
+    all_s = plan.seconds(throughput.step_s) + plan.epochs * throughput.image_s * throughput.val_images + least_s
+    if not plan.epochs:
+        work = "the linear probe and the export"
+    else:
+        work = f"at most {plan.epochs} epochs" if plan.epochs != 1 else "at most 1 epoch"
+    if timer.limit_s is not None:
+        log.info("time limit %s, %s left", format_duration(timer.limit_s), format_duration(timer.left_s))
+    elif all_s > LONG_S:
+        log.info("about %s for %s; --time-limit 10m makes do with less", format_duration(all_s), work)
+    else:
+        log.info("about %s for %s", format_duration(all_s), work)

@@ -1,4 +1,4 @@
-"""`--time-limit`: what is left of it, and what must be kept for the end."""
+"""The time of a fit: where it goes, what is left of `--time-limit`, and what the export needs of it."""
 
 from __future__ import annotations
 
@@ -12,30 +12,36 @@ from dataclasses import dataclass, field
 EXPORT_S = 15.0
 REPORT_S = 5.0  # of these, after the export
 EXPORT_S_PER_PARAMETER = 2.2e-6
-EVALUATIONS = 4  # of the validation images by the export; the test images are run once
+VAL_PASSES = 4  # over the validation images by the export; the test images are run once
 SAFETY = 1.1
 
 
 @dataclass(frozen=True)
-class Clock:
-    """The time of a fit, and where it goes."""
+class Timer:
+    """Time since the start, time by section, and time left."""
 
-    limit_s: float | None  # None: there is no limit
+    limit_s: float | None  # None: no limit
     started: float = field(default_factory=time.monotonic)
-    spent_s: dict[str, float] = field(default_factory=dict)  # by part of the work
+    spent_s: dict[str, float] = field(default_factory=dict)  # by section
 
     @property
     def elapsed_s(self) -> float:
+        """Seconds since the start."""
         return time.monotonic() - self.started
 
     @property
     def left_s(self) -> float:
-        """Infinite without a limit."""
+        """Seconds left; infinite without a limit."""
         return float("inf") if self.limit_s is None else self.limit_s - self.elapsed_s
 
+    @property
+    def report(self) -> dict[str, float]:
+        """Seconds by section, and `all`."""
+        return self.spent_s | {"all": self.elapsed_s}
+
     @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """What is done here is a part of the work, which may be done in several pieces."""
+    def section(self, name: str) -> Iterator[None]:
+        """Add the time spent here to section `name`, which may have several pieces."""
         start = time.monotonic()
         try:
             yield
@@ -43,7 +49,7 @@ class Clock:
             self.spent_s[name] = self.spent_s.get(name, 0.0) + time.monotonic() - start
 
 
-def closing_seconds(parameters: int, seconds_per_image: float, val_images: int, test_images: int) -> float:
-    """What export, the test and the report will take; `seconds_per_image` is the network's forward time."""
-    images = EVALUATIONS * val_images + test_images
+def export_seconds(parameters: int, seconds_per_image: float, val_images: int, test_images: int) -> float:
+    """Expected seconds of export, test and report; `seconds_per_image` is the network's forward time."""
+    images = VAL_PASSES * val_images + test_images
     return SAFETY * (EXPORT_S + EXPORT_S_PER_PARAMETER * parameters + images * seconds_per_image)

@@ -1,0 +1,57 @@
+"""The artifact around the exported network: data manifest, report and `spec.json` with the metrics."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from trainer import artifact
+from trainer.data import Dataset
+from trainer.data.manifest import DataManifest
+from trainer.data.sources.tfds import data_root
+from trainer.export.export import Exported
+from trainer.export.provenance import git_revision, library_versions
+from trainer.reporting.measure import Measurement
+from trainer.reporting.metrics import accuracy_interval
+from trainer.training.settings import Settings
+
+
+def package(
+    folder: Path, report: Path, dataset: Dataset, settings: Settings, exported: Exported, measured: Measurement
+) -> dict[str, Any]:
+    """Complete the artifact in `folder` → its metrics, plain JSON values, which its spec has, too."""
+    shutil.copytree(report, folder / "report", dirs_exist_ok=True)
+    DataManifest.of(dataset, measured.predicted).save(folder)
+    test, trust = measured.evaluation, measured.trust
+    metrics = {
+        "val_accuracy": exported.val_accuracy,
+        "val_accuracy_interval": list(accuracy_interval(exported.val_accuracy, len(dataset.val))),
+        "test_accuracy": test.accuracy,
+        "test_accuracy_interval": list(test.accuracy_interval),
+        "guess_accuracy": test.guess_accuracy,
+        "test_loss": test.loss,
+        "calibration_error": test.calibration_error,
+        **(asdict(trust) if trust else {}),
+        "int8_agreement": exported.check.agreement if exported.check else None,
+        "quantization": exported.quantization,
+    }
+    # Where `evaluate` finds a TFDS data set again; other specs are paths.
+    data_dir = str(data_root(settings.config.data_dir).absolute()) if dataset.spec.startswith("tfds:") else None
+    artifact.write_spec(
+        folder,
+        class_names=dataset.class_names,
+        pixels=dataset.pixels,
+        dataset=dataset.spec,
+        config=settings.config.result_settings()
+        | asdict(settings.recipe)
+        | {"model": settings.architecture.name, "data_dir": data_dir},
+        metrics=metrics,
+        quantization=exported.quantization,
+        temperature=exported.temperature,
+        threshold=exported.threshold,
+        versions=library_versions(),
+        git_revision=git_revision(),
+    )
+    return metrics

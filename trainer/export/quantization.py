@@ -1,0 +1,82 @@
+"""The quantization check: whether int8 weights are served in place of float32."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.artifact.engine import LiteRTEngine
+from trainer.data import Split
+
+MIN_AGREEMENT = 0.98  # of the predicted classes, int8 with float32
+MAX_ACCURACY_LOSS = 0.005  # half a point; or one image, if that is more
+TIMED_BATCHES = (1, 8)
+TIMED_RUNS = 7
+
+
+@dataclass(frozen=True)
+class QuantizationCheck:
+    """A quantized network compared with the float32 one on the validation images."""
+
+    agreement: float  # share of images with the same predicted class
+    reference_accuracy: float
+    accuracy: float
+    images: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the quantized network is as good as the float32 one."""
+        allowed = max(MAX_ACCURACY_LOSS, 1 / self.images)
+        return self.agreement >= MIN_AGREEMENT and self.reference_accuracy - self.accuracy <= allowed + 1e-9
+
+    @property
+    def different(self) -> int:
+        """Number of images with another predicted class."""
+        return round((1 - self.agreement) * self.images)
+
+    def __str__(self) -> str:
+        """Counts of images: percentages of a few images look alike."""
+        correct, before = (round(share * self.images) for share in (self.accuracy, self.reference_accuracy))
+        predictions = "prediction differs" if self.different == 1 else "predictions differ"
+        return f"{self.different} of {self.images} {predictions}; {correct} are correct, with float32 {before}"
+
+
+def compare(
+    reference: NDArray[np.float32], quantized: NDArray[np.float32], labels: NDArray[np.int32]
+) -> QuantizationCheck:
+    """Compare two sets of probabilities float32 [N,K] for images with `labels` [N]."""
+    expected, predicted = reference.argmax(1), quantized.argmax(1)
+    return QuantizationCheck(
+        agreement=float((expected == predicted).mean()),
+        reference_accuracy=float((expected == labels).mean()),
+        accuracy=float((predicted == labels).mean()),
+        images=len(labels),
+    )
+
+
+def measure_speedup(file: Path, reference: Path, split: Split) -> float:
+    """Speed of the network in `file` relative to that in `reference`, on this machine.
+
+    The smaller ratio of TIMED_BATCHES, or the first below 1: a larger batch could take very long. Medians of runs in
+    turn, so that a drift of the machine's speed favours neither.
+    """
+    engines = [LiteRTEngine(file), LiteRTEngine(reference)]
+    ratios = []
+    for size in TIMED_BATCHES:
+        images = split.read(np.arange(size) % len(split))
+        seconds: list[list[float]] = [[], []]
+        for run in range(TIMED_RUNS + 1):
+            for engine, times in zip(engines, seconds, strict=True):
+                start = time.perf_counter()
+                engine.predict(images)
+                if run:  # the first allocates the tensors for this batch size
+                    times.append(time.perf_counter() - start)
+        ratios.append(statistics.median(seconds[1]) / statistics.median(seconds[0]))
+        if ratios[-1] < 1:
+            break
+    return min(ratios)

@@ -1,0 +1,71 @@
+"""Flip check: whether a mirrored image still belongs to its class, so that training may mirror images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data import Dataset, Split
+from trainer.features.extract import Features
+from trainer.features.linear_probe import LinearProbe, fit_linear_probe
+from trainer.models import build
+from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
+from trainer.reporting import metrics
+
+log = logging.getLogger("trainer")
+
+# How much accuracy may be lost on mirrored images: over all classes, beyond chance, and in one class.
+MAX_LOSS = 0.05
+MAX_CLASS_LOSS = 0.5
+MIN_CLASS_IMAGES = 4  # for a class to count by itself
+# For a network that starts from random weights, a pretrained one is asked, which takes seconds.
+PROBE_SIDE = 128
+MAX_PROBE_IMAGES = 1000  # of train and of validation each
+
+
+def is_flip_invariant(
+    probe: LinearProbe, features: NDArray[np.float32], mirrored: NDArray[np.float32], labels: NDArray[np.int32]
+) -> bool:
+    """Whether `probe`, fitted on images as they are, is about as accurate on mirrored ones.
+
+    `features` and `mirrored` float32 [N,F] are of the same images, with `labels` int32 [N].
+    """
+    plain, flipped = (metrics.evaluate(labels, probe.probabilities(each)) for each in (features, mirrored))
+    images = plain.confusion.sum(1)
+    class_loss = np.where(images >= MIN_CLASS_IMAGES, plain.recall - flipped.recall, 0.0)
+    chance = 2 * np.sqrt(plain.accuracy * (1 - plain.accuracy) / len(labels))
+    invariant = plain.accuracy - flipped.accuracy <= MAX_LOSS + chance and float(class_loss.max()) < MAX_CLASS_LOSS
+    if not invariant:
+        log.info(
+            "images are not mirrored in training: %.1f%% of mirrored validation images are classified correctly, and "
+            "%.1f%% of the others; --flip on mirrors them all the same",
+            100 * flipped.accuracy,
+            100 * plain.accuracy,
+        )
+    return invariant
+
+
+def check_flips(dataset: Dataset, flip: str, check_interrupted: Callable[[], None]) -> bool:
+    """Whether training may mirror images, for a network without pretrained features: `--flip`.
+
+    `auto` fits a linear probe on a pretrained network, unless the classes are characters.
+    """
+    if flip != "auto" or dataset.has_character_classes:
+        return flip == "on"
+    classes = len(dataset.class_names)
+    shape = (PROBE_SIDE, PROBE_SIDE, 3)
+    model = build(EFFICIENTNET_LITE0.name, input_shape=shape, classes=classes, dropout=0, kernel_size=3)
+    features = Features(EFFICIENTNET_LITE0, model, check_interrupted, adapted=True)
+    # A third of the training images is held out, too: there may be few validation images.
+    train, val = (
+        np.random.default_rng(0).permutation(split.indices)[:MAX_PROBE_IMAGES] for split in (dataset.train, dataset.val)
+    )
+    third = len(train) // 3
+    fitted = Split(dataset.train.cache, train[third:])
+    held_out = Split(dataset.train.cache, np.concatenate([train[:third], val]))
+    plain = features.of(held_out)
+    probe = fit_linear_probe((features.of(fitted), fitted.labels), (plain, held_out.labels), classes)
+    return is_flip_invariant(probe, plain, features.of(held_out, mirrored=True), held_out.labels)

@@ -1,0 +1,103 @@
+"""A configuration resolved for a data set, once: what fit, a sweep's trial and the report go by."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from trainer.config import FitConfig, Recipe
+from trainer.data import Dataset, load
+from trainer.errors import InputError
+from trainer.models import AUTO, Architecture, choose_architecture, find_architecture
+from trainer.names import slug
+from trainer.training.plan import Plan, make_plan
+
+log = logging.getLogger("trainer")
+
+# Settings that other entries of the identity stand for, then those that do not change how the network learns.
+NOT_IN_IDENTITY = ("image_size", "normalize", "timed_epochs", "time_limit", "quantize", "confidence")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that is decided before the training."""
+
+    config: FitConfig
+    name: str  # the model's
+    architecture: Architecture
+    recipe: Recipe
+    plan: Plan
+    identity: Mapping[str, Any]  # everything that must match to resume a run; plain JSON values
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the network has pretrained features, on which a linear probe is fitted first."""
+        return self.architecture.features is not None
+
+
+def load_dataset(config: FitConfig) -> Dataset:
+    """The data set of a configuration, decoded as its network needs it. Raises InputError."""
+    return load(
+        config.dataset,
+        image_size=config.image_size,
+        normalize=resolve_normalization(config),
+        input_preference=lambda sizes: choose_architecture(config, sizes, "none").input_preference,
+        data_dir=config.data_dir,
+        seed=config.seed,
+        limit=config.limit,
+    )
+
+
+def resolve_normalization(config: FitConfig) -> str:
+    """`--normalize`, where `auto` is left to the data set unless the network takes colour only.
+
+    Raises InputError for a normalization that such a network cannot take.
+    """
+    colour_only = (
+        config.model != AUTO and find_architecture(config.model, config.weights).input_preference.channels == 3
+    )
+    if config.normalize == "mnist" and colour_only:
+        raise InputError(
+            f"--normalize mnist: makes gray images, and --model {config.model} takes colour; leave one out"
+        )
+    return "none" if config.normalize == "auto" and colour_only else config.normalize
+
+
+def resolve(config: FitConfig, dataset: Dataset, replicas: int = 1) -> Settings:
+    """The settings for `dataset` on `replicas` devices.
+
+    Raises InputError for an unknown model, or a batch that the devices cannot share evenly.
+    """
+    architecture = choose_architecture(config, dataset.train.cache.sizes.keys(), dataset.pixels.normalize)
+    if config.model == AUTO:
+        why = "not small and gray" if architecture.features else "small and gray, or normalized as MNIST's"
+        log.info("--model auto is %s: the images are %s", architecture.name, why)
+    recipe = config.recipe(architecture.recipe)
+    plan = make_plan(config, recipe, len(dataset.train), replicas)
+    identity = _identity(config, dataset, architecture, recipe, plan)
+    if config.fine_tune == "none" and architecture.features:
+        plan = plan.within(0)
+    return Settings(config, config.name or slug(dataset.name), architecture, recipe, plan, identity)
+
+
+def _identity(
+    config: FitConfig, dataset: Dataset, architecture: Architecture, recipe: Recipe, plan: Plan
+) -> dict[str, Any]:
+    """The data, its division, the network and how it is trained.
+
+    Options stand there with their resolved values: asking for what would be chosen anyway changes nothing.
+    """
+    settings = config.result_settings() | asdict(recipe)
+    for name in NOT_IN_IDENTITY:
+        del settings[name]
+    return settings | {
+        "dataset": dataset.spec,
+        "fingerprint": dataset.fingerprint,
+        "labels": list(dataset.class_names),
+        "input": dataset.pixels.to_dict(),
+        "model": architecture.name,
+        "batch_size": plan.batch_size,
+        "epochs": plan.epochs,
+    }
