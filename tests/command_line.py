@@ -44,12 +44,12 @@ def write_digit(path: Path, index: int) -> str:
     return str(digits.target[index])
 
 
-def make_folder(root: Path, classes: dict[str, int], *, side: int = 12) -> Path:
-    """Write a folder of random images, class name → count."""
+def make_folder(root: Path, classes: dict[str, int], *, side: int = 12, gray: bool = False) -> Path:
+    """Write a folder of random images, class name → count. Gray ones need no pretrained network: that is faster."""
     generator = np.random.default_rng(0)
     for label, count in classes.items():
         (root / label).mkdir(parents=True)
         for index in range(count):
             pixels = generator.integers(0, 256, (side, side, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / label / f"{index}.png")
+            Image.fromarray(pixels[:, :, 0] if gray else pixels).save(root / label / f"{index}.png")
     return root

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def test_data_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = make_folder(tmp_path / "images", {"cat": 150, "dog": 50})
+    folder = make_folder(tmp_path / "images", {"cat": 150, "dog": 50}, gray=True)
     (folder / "cat" / "0.png").write_bytes(b"")
     (folder / "cat" / "notes.txt").write_text("x")
     code, (summary,), _ = call("data", "inspect", str(folder), "--json", capsys=capsys)
@@ -37,3 +37,12 @@ def test_a_contact_sheet_that_cannot_be_written_is_a_warning(
     assert "--sheet" in caplog.messages[-1]
     assert run(inspect) == 0
     assert "contact sheet" not in capsys.readouterr().out
+
+
+def test_folders_named_in_other_scripts_have_names_that_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("照片", "花"):
+        folder = make_folder(tmp_path / name, {"cat": 12, "dog": 12}, gray=True)
+        assert call("data", "inspect", str(folder), "--json", capsys=capsys)[0] == 0
+    assert len(list(Path().glob("contact-sheet-model-*.png"))) == 2
