@@ -1,4 +1,4 @@
-"""`bentoml build`: what is packed. The image that is made from it has its own tests in `test_container.py`."""
+"""`bentoml build`: the contents of the Bento. Its container image has tests in `test_container.py`."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def home(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_an_empty_store_ends_it_with_the_command_that_makes_a_model(tmp_path: Path) -> None:
+def test_an_empty_store_is_refused_with_the_command_that_makes_a_model(tmp_path: Path) -> None:
     done = build(tmp_path)
     assert done.returncode != 0
     assert "holds no model of trainer; `trainer fit --dataset builtin:digits` makes one" in done.stderr + done.stdout
 
 
-def test_an_unknown_model_ends_it(home: Path) -> None:
+def test_an_unknown_model_is_refused(home: Path) -> None:
     done = build(home, "--arg", "model=tinny")
     assert done.returncode != 0
     assert "did you mean tiny?" in done.stderr + done.stdout
@@ -61,7 +61,7 @@ def test_a_bento_serves_its_own_model_whatever_is_newer(home: Path, tiny_artifac
         assert server.ask("GET", "/model").value["model"] == (home / "pinned").read_text() != server.tag
 
 
-def test_the_server_of_the_image_is_the_same_in_one_process(home: Path, tiny_artifact: Path) -> None:
+def test_the_server_of_the_image_runs_in_one_process(home: Path, tiny_artifact: Path) -> None:
     command = (sys.executable, "-m", "trainer.serving", str(bento_at(home)))
     (home / "tokens").write_text("correct-horse\n")
     variables: dict[str, Any] = {
@@ -92,7 +92,7 @@ def test_the_server_of_the_image_with_several_workers_is_bentoml_s(home: Path, t
 
 
 @pytest.mark.parametrize("share", ["0", "1.1", "half"])
-def test_a_start_s_share_is_one(share: str) -> None:
+def test_a_start_share_is_above_0_and_at_most_1(share: str) -> None:
     command = [sys.executable, "-m", "trainer.serving", ".", f"--start-share={share}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -102,13 +102,14 @@ def test_a_start_s_share_is_one(share: str) -> None:
 def test_what_is_packed_serves_and_no_more(home: Path) -> None:
     source = bento_at(home) / "src"
     files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
-    assert {"service.py", "trainer/artifact/store.py", "trainer/serving/ui.html", "requirements-serve.lock"} <= files
-    rooms = {file.split("/")[1] for file in files if file.startswith("trainer/")}
-    assert rooms == {"__init__.py", "artifact", "config.py", "images", "machine.py", "serving"}
+    assert {"service.py", "trainer/artifact/engine.py", "trainer/serving/ui.html", "requirements-serve.lock"} <= files
+    packed = {file.split("/")[1] for file in files if file.startswith("trainer/")}
+    modules = {f"{name}.py" for name in ("__init__", "cgroups", "errors", "files", "machine", "names")}
+    assert packed == {"artifact", "images", "serving"} | modules
 
 
 def test_the_dockerfile_can_be_made_from_any_folder(home: Path, tmp_path: Path) -> None:
-    """It is made from our template when the image is, by the command `bentoml` as this package mends it."""
+    """With the command `bentoml` as this package corrects it."""
     made = make_dockerfile(home, tmp_path, "import bentoml_cli.cli; ")
     assert made.returncode == 0, made.stderr
     base = yaml.safe_load((PROJECT / "bentofile.yaml").read_text())["docker"]["base_image"]
@@ -123,7 +124,7 @@ def test_bentoml_issue_5566_is_still_there(home: Path, tmp_path: Path) -> None:
 
 
 def make_dockerfile(home: Path, folder: Path, before: str) -> subprocess.CompletedProcess[str]:
-    """What `bentoml containerize` does before it calls Docker, in `folder`."""
+    """Run the steps of `bentoml containerize` before Docker, in `folder`."""
     code = before + (
         "import bentoml; from bentoml._internal.container import construct_containerfile as make\n"
         "with make(bentoml.get('classifier:latest')) as (_, file): print(open(file).read())"

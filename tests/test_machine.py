@@ -4,49 +4,40 @@ import os
 from pathlib import Path
 
 import pytest
+from cgroup_tree import make_cgroups
 
-from trainer import machine
-from trainer.machine import available_cpus, cgroup_cpus
+from trainer.machine import available_cpus, memory_budget, memory_limit
 
 
 def test_available_cpus_is_at_most_the_affinity() -> None:
     assert 1 <= available_cpus() <= len(os.sched_getaffinity(0))
 
 
-@pytest.mark.parametrize(("quota", "expected"), [("50000 100000", 1), ("100000 100000", 1), ("max 100000", None)])
-def test_available_cpus_obeys_the_quota(
-    quota: str, expected: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "390000 100000"}, 3),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"pids.max": "50"}, 6),
+        ({"pids.max": "4", "cpu.max": "390000 100000"}, 1),
+    ],
+)
+def test_available_cpus_obeys_the_limits_of_the_cgroup(
+    files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    (tmp_path / "membership").write_text("0::/\n")
-    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
-    monkeypatch.setattr(machine, "MEMBERSHIP", tmp_path / "membership")
-    assert available_cpus() == (expected or len(os.sched_getaffinity(0)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    make_cgroups(tmp_path, monkeypatch, "0::/\n", {f"cgroup/{name}": text for name, text in files.items()})
+    assert available_cpus() == expected
 
 
-def test_version_2_takes_the_tightest_quota_on_the_way_up(tmp_path: Path) -> None:
-    leaf = tmp_path / "a" / "b"
-    leaf.mkdir(parents=True)
-    (leaf / "cpu.max").write_text("max 100000\n")
-    (tmp_path / "a" / "cpu.max").write_text("250000 100000\n")
-    assert cgroup_cpus("0::/a/b\n", tmp_path) == 2.5
-    assert cgroup_cpus("0::/\n", tmp_path) == float("inf")
-
-
-def test_version_1(tmp_path: Path) -> None:
-    group = tmp_path / "cpu" / "docker" / "id"
-    group.mkdir(parents=True)
-    (group / "cpu.cfs_quota_us").write_text("150000\n")
-    (group / "cpu.cfs_period_us").write_text("100000\n")
-    membership = "5:memory:/docker/id\n4:cpu,cpuacct:/docker/id\n0::/\n"
-    assert cgroup_cpus(membership, tmp_path) == 1.5
-    (group / "cpu.cfs_quota_us").write_text("-1\n")
-    assert cgroup_cpus(membership, tmp_path) == float("inf")
-
-
-def test_inside_a_container_the_hosts_path_is_not_mounted(tmp_path: Path) -> None:
-    """Version 1 without a cgroup namespace: /proc names the host's path, the mount is the container's own."""
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("200000\n")
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert cgroup_cpus("4:cpu,cpuacct:/docker/host-id\n", tmp_path) == 2
+def test_memory_is_at_most_what_the_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRAINER_SHARED_BY", raising=False)
+    make_cgroups(tmp_path, monkeypatch, "0::/\n", {"cgroup/memory.max": str(1 << 60)})
+    machine = memory_limit()
+    assert 1 << 28 < machine < 1 << 50
+    (tmp_path / "cgroup/memory.max").write_text(str(1 << 28))
+    assert memory_limit() == 1 << 28
+    assert memory_budget() == 1 << 26
+    monkeypatch.setenv("TRAINER_SHARED_BY", "2")
+    assert memory_budget() == 1 << 25

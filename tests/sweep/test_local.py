@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+from cgroup_tree import make_cgroups
 
-from trainer import machine
 from trainer.machine import available_cpus, memory_budget
 from trainer.sweep.local import worker_resources
 
@@ -53,10 +53,7 @@ def test_the_workers_share_the_gpus_that_this_process_was_given(monkeypatch: pyt
 
 
 def test_a_worker_plans_with_its_part_of_memory_and_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "cpu.max").write_text("200000 100000\n")
-    (tmp_path / "membership").write_text("0::/\n")
-    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
-    monkeypatch.setattr(machine, "MEMBERSHIP", tmp_path / "membership")
+    make_cgroups(tmp_path, monkeypatch, "0::/\n", {"cgroup/cpu.max": "200000 100000"})
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     alone = memory_budget()
     assert available_cpus() == 2
