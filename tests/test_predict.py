@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import http.server
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from expected_answers import encoded
+from server import serving
 
+from trainer.cli import run
 from trainer.errors import InputError
 from trainer.predict import predict_remote
 
@@ -41,13 +45,29 @@ def test_loopback_addresses_bypass_the_proxy(
     monkeypatch.delenv("NO_PROXY", raising=False)
     image = tmp_path / "7.png"
     image.write_bytes(b"png")
-    assert list(predict_remote(f"http://{host}:{port}/", [image])) == [{"label": "7", "path": str(image)}]
+    for url in (f"http://{host}:{port}/", f"HTTP://{host}:{port}", f"{host}:{port}", f"{host}:{port}/"):
+        assert list(predict_remote(url, [image])) == [{"label": "7", "path": str(image)}]
     with pytest.raises(InputError, match=r"http://10\.0\.0\.1"):  # refused at once, by the proxy
         next(predict_remote("http://10.0.0.1", [image]))
 
 
-def test_an_invalid_address_is_refused(tmp_path: Path) -> None:
-    for url in ("127.0.0.1:3000", "http://[::1", "http://host:port"):
-        (tmp_path / "7.png").write_bytes(b"png")
-        with pytest.raises(InputError, match="--url: "):
-            next(predict_remote(url, [tmp_path / "7.png"]))
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://host:port", "host:99999", "ftp://host", "http://", "", ":3000", "a b"]
+)
+def test_an_invalid_address_is_refused_in_one_line(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "7.png").write_bytes(b"png")
+    assert run(["predict", "--url", url, str(tmp_path / "7.png")]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: --url: ")
+    assert errors.count("\n") == 1
+
+
+def test_an_address_needs_no_scheme(tiny_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = tmp_path / "7.png"
+    image.write_bytes(encoded())
+    with serving(tiny_artifact, tmp_path) as server:
+        for url in (f"localhost:{server.port}", f"127.0.0.1:{server.port}/"):
+            assert run(["predict", "--json", "--url", url, str(image)]) == 0
+            assert json.loads(capsys.readouterr().out)["model"] == server.tag

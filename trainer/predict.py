@@ -74,17 +74,17 @@ def explain_local(model: str, paths: Sequence[Path], output: Path | None) -> Ite
 def predict_remote(url: str, paths: Sequence[Path], token: str = "") -> Iterator[dict[str, Any] | InputError]:
     """Predict image files with the server at `url`, with a bearer token unless empty.
 
-    Raises InputError if no server answers there.
+    `url` may leave out http://. Raises InputError if no server answers there.
     """
+    url = _complete(url)
     opener = _opener(url)
     for path in paths:
         try:
-            request = urllib.request.Request(f"{url.rstrip('/')}/predict", data=_read(path), method="POST")
+            request = urllib.request.Request(f"{url}/predict", data=_read(path), method="POST")
             request.add_header("Content-Type", "application/octet-stream")
             if token:
-                request.add_unredirected_header(
-                    "Authorization", f"Bearer {token}"
-                )  # not sent to another server after a redirect
+                # Not sent to another server after a redirect.
+                request.add_unredirected_header("Authorization", f"Bearer {token}")
             with opener.open(request, timeout=TIMEOUT_S) as response:
                 yield json.load(response) | {"path": str(path)}
         except urllib.error.HTTPError as error:
@@ -111,13 +111,23 @@ def _predict(tag: str, loaded: Artifact, engine: Engine, path: Path, image: NDAr
     return prediction(output, loaded.class_names, loaded.threshold) | {"model": tag, "path": str(path)}
 
 
+def _complete(url: str) -> str:
+    """The address of a server with its scheme, http:// by default, and without a slash at the end."""
+    complete = (url if "://" in url else f"http://{url}").rstrip("/")
+    try:
+        address = urllib.parse.urlsplit(complete)
+        _ = address.port  # raises ValueError if it is not a number
+        if address.scheme.lower() in ("http", "https") and address.hostname:
+            return complete
+        problem = "a host, and http:// or https:// before it, are expected"
+    except ValueError as error:
+        problem = str(error)
+    raise InputError(f"--url: {url!r} is not a server address such as http://127.0.0.1:3000: {problem}")
+
+
 def _opener(url: str) -> urllib.request.OpenerDirector:
     """An opener for `url` that uses the proxy of the environment, except for loopback addresses."""
-    try:
-        address = urllib.parse.urlsplit(url)
-        host, _ = address.hostname or "", address.port  # `port` raises ValueError if it is not a number
-    except ValueError as error:
-        raise InputError(f"--url: {url!r} is not a server address such as http://127.0.0.1:3000: {error}") from error
+    host = urllib.parse.urlsplit(url).hostname or ""
     try:
         is_local = ipaddress.ip_address(host).is_loopback
     except ValueError:
