@@ -47,6 +47,9 @@ def test_another_number_of_class_names_is_refused() -> None:
         (0.7, 0.9949, 0.7, True),
         (0.7, 0.995, 0.7, False),
         (0.6, 0.0, 0.7, False),
+        (1.0, None, 1.0, False),  # no probability is enough
+        (1.0, 0.0, 1.0, False),
+        (1.0, None, 0.999999, True),
         (0.6, None, None, True),  # an artifact of the first format
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 
 from trainer.export.calibration import fit_temperature, fit_threshold
-from trainer.reporting.metrics import evaluate, judge_trust
+from trainer.reporting.metrics import evaluate, measure_trust
 
 
 def test_the_temperature_that_made_logits_too_sure_is_found() -> None:
@@ -16,7 +16,7 @@ def test_the_temperature_that_made_logits_too_sure_is_found() -> None:
     for temperature in (0.5, 1.0, 3.0):
         assert fit_temperature(temperature * honest, labels) == pytest.approx(temperature, rel=0.05)
     calibrated = softmax(honest, axis=1)
-    trust = judge_trust(labels, {"probabilities": calibrated}, 3.0, 0.0)
+    trust = measure_trust(labels, {"probabilities": calibrated}, 3.0, 0.0)
     assert evaluate(labels, calibrated).calibration_error < 0.015
     # What it was before: the answers of three times the logits.
     assert trust.uncalibrated_error == pytest.approx(
@@ -56,6 +56,12 @@ def test_the_threshold_is_the_lowest_that_holds_what_was_asked(confidence: float
         (0.4, False),
     )
     assert fit_threshold(probabilities, labels, confidence) == threshold
+
+
+def test_a_threshold_that_is_reached_is_below_one() -> None:
+    """1 says that no probability is enough."""
+    assert fit_threshold(*answers((1.0, True), (1.0, True), (0.5, False)), 0.95) == 0.999999
+    assert fit_threshold(*answers((1.0, False), (0.5, False)), 0.95) == 1.0
 
 
 def test_equal_probabilities_stand_or_fall_together() -> None:

@@ -12,6 +12,7 @@ from trainer.artifact.engine import OOD_SCORE, PROBABILITIES
 
 MAX_TOP = 5  # classes in `top`
 DECIMALS = 6  # of a probability, in answers and before the comparison with the threshold
+NONE_KNOWN = 1.0  # the threshold of a model none of whose probabilities reaches the target precision
 MAX_OOD_SCORE = 0.995  # an image at or above it is not known: 1 validation image in 200 is
 
 
@@ -41,7 +42,8 @@ def prediction(
 def is_known(probability: Any, ood_score: Any, threshold: float | None) -> Any:
     """Whether a prediction is reliable: rounded probability ≥ threshold, and OOD score < MAX_OOD_SCORE.
 
-    Numbers → bool; arrays [N] → bool [N]. A threshold or an OOD score of None is not checked.
+    Numbers → bool; arrays [N] → bool [N]. A threshold or an OOD score of None is not checked. At the threshold
+    NONE_KNOWN, no prediction is known, not even one whose probability rounds to 1.
     """
-    confident = probability >= (threshold or 0.0)
+    confident = (probability >= (threshold or 0.0)) & (threshold != NONE_KNOWN)
     return confident if ood_score is None else confident & (ood_score < MAX_OOD_SCORE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.artifact.prediction import DECIMALS
+from trainer.artifact.prediction import DECIMALS, NONE_KNOWN
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 
@@ -34,9 +34,10 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> f
 
 
 def fit_threshold(probabilities: NDArray[np.float32], labels: NDArray[np.int32], confidence: float) -> float:
-    """Lowest threshold whose accepted predictions reach the precision `confidence`; 1 where there is none.
+    """Lowest threshold whose accepted predictions reach the precision `confidence`; NONE_KNOWN where there is none.
 
-    `probabilities` [N,K], `labels` [N]. The threshold is rounded as the served probabilities are.
+    `probabilities` [N,K], `labels` [N]. The threshold is rounded as the served probabilities are, and below NONE_KNOWN
+    although only those that round to 1 may reach the precision.
     """
     rounded = np.round(probabilities.max(1).astype(np.float64), DECIMALS)
     correct = probabilities.argmax(1) == labels
@@ -44,4 +45,6 @@ def fit_threshold(probabilities: NDArray[np.float32], labels: NDArray[np.int32],
     precision = np.cumsum(correct[order]) / np.arange(1, len(order) + 1)
     last_of_equals = np.append(rounded[order][1:] != rounded[order][:-1], True)
     enough = np.flatnonzero((precision >= confidence) & last_of_equals)
-    return float(rounded[order][enough[-1]]) if len(enough) else 1.0
+    if not len(enough):
+        return NONE_KNOWN
+    return min(float(rounded[order][enough[-1]]), round(NONE_KNOWN - 10**-DECIMALS, DECIMALS))
