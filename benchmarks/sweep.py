@@ -123,7 +123,7 @@ def measure_thousand() -> None:
         "STAND_IN_EPOCH_S": "0.01",
     }
     file = write_sweep("thousand.yaml", f"seed: {{min: 0, max: {TRIALS - 1}}}", ("--dataset=builtin:digits",))
-    spec, sources = read_sweep(Path(file), ["seed", "dataset"])
+    spec, sources = read_sweep(Path(file))
     marks: dict[int, tuple[float, int]] = {}  # finished trials → CPU seconds of the driver, its memory in KiB
     search = Counted(spec, Path("runs/thousand"))
     with nodes(cpus=4) as cluster, search:

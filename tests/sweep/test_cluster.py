@@ -19,8 +19,6 @@ from typing import Any
 import pytest
 
 from trainer.artifact import store
-from trainer.config import FitConfig
-from trainer.option_fields import searchable
 from trainer.sweep.search import PARAMS, Search
 from trainer.sweep.sweep import read_sweep
 
@@ -112,7 +110,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClu
 def search_of(file: Path) -> Search:
     """The search of the only sweep under `runs`, which must not be running."""
     (folder,) = Path("runs").glob("sweep-*")
-    return Search(read_sweep(file, searchable(FitConfig))[0], folder)
+    return Search(read_sweep(file)[0], folder)
 
 
 def params_of(search: Search) -> list[str]:

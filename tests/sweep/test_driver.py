@@ -63,7 +63,11 @@ class ScriptedExecutor:
 
 def search(folder: Path, params: int = 12, **values: Any) -> Search:
     parameters = {"seed": Parameter(choices=tuple(range(params)))}
-    defaults: dict[str, Any] = {"hyperband": None, "run_cap": None, "command": ("${args}",)}
+    defaults: dict[str, Any] = {
+        "hyperband": None,
+        "run_cap": None,
+        "command": ("--dataset=images", "--no-save", "${args}"),
+    }
     return Search(SweepSpec(Path("sweep.yaml"), "grid", parameters=parameters, **(defaults | values)), folder)
 
 
@@ -101,6 +105,14 @@ def test_three_failures_in_a_row_exclude_a_worker_and_without_workers_the_sweep_
         run(one, executor)
     assert executor.workers == []
     assert len(executor.starts) == 3
+
+
+def test_wrong_params_do_not_exclude_the_worker(tmp_path: Path) -> None:
+    wrong = Outcome(reason="--weights none: …", is_input=True)
+    one, executor = search(tmp_path), ScriptedExecutor(lambda number, _: wrong if number < 5 else done(number))
+    run(one, executor)
+    assert executor.workers == ["a"]
+    assert len(one.leaders()) == 12 - 5
 
 
 def test_nine_failures_in_a_row_end_the_sweep(tmp_path: Path) -> None:

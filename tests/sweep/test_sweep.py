@@ -17,7 +17,6 @@ from trainer.artifact import store
 from trainer.sweep.search import PARAMS, RUN, Search
 from trainer.sweep.sweep import read_sweep
 
-OPTIONS = ("dataset", "epochs", "learning_rate", "dropout", "limit", "model")
 GRID = """\
 method: grid
 metric: {name: val_accuracy, goal: maximize}
@@ -26,7 +25,7 @@ parameters:
   epochs: {value: EPOCHS}
   limit: {value: 320}
   learning_rate: {values: [0.001, 0.002]}
-  dropout: {values: [0.2, 0.4]}
+  flip: {values: [on, off]}
 command: ["${env}", "trainer", "fit", "--no-save", "${args}"]
 """
 
@@ -53,7 +52,7 @@ def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
 def trials_of(file: Path) -> Search:
     """The trials of the only sweep under `runs`, which other processes may continue afterwards."""
     (folder,) = Path("runs").glob("sweep-*")
-    with Search(read_sweep(file, OPTIONS)[0], folder) as search:
+    with Search(read_sweep(file)[0], folder) as search:
         return search
 
 
@@ -64,8 +63,8 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
     search = trials_of(file)
     params = [trial.user_attrs[PARAMS] for trial in search.trials()]
     assert len(params) == 4
-    assert {(one["learning_rate"], one["dropout"]) for one in params} == {
-        (rate, dropout) for rate in (0.001, 0.002) for dropout in (0.2, 0.4)
+    assert {(one["learning_rate"], one["flip"]) for one in params} == {
+        (rate, flip) for rate in (0.001, 0.002) for flip in ("on", "off")
     }
     best = search.leaders()[0]
     assert f"{best.value:.2%}" in done.stdout
@@ -82,13 +81,13 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
     assert {str(folder.parent) for folder in search.folder.glob("trial-*/checkpoints")} == kept - {best.user_attrs[RUN]}
     assert [str(folder.parent) for folder in search.folder.glob("trial-*/export")] == [best.user_attrs[RUN]]
     assert re.search(r"most likely be right for [\d.]+% to [\d.]+%, and rather", done.stdout)
-    rate, dropout = (best.user_attrs[PARAMS][name] for name in ("learning_rate", "dropout"))
-    options = f"--dataset=builtin:digits --epochs=1 --limit=320 --learning-rate={rate} --dropout={dropout}"
+    rate, flip = (best.user_attrs[PARAMS][name] for name in ("learning_rate", "flip"))
+    options = f"--dataset=builtin:digits --epochs=1 --limit=320 --learning-rate={rate} --flip={flip}"
     assert f"<code>trainer fit {options}</code>" in page
-    row = f"<td>{best.number}</td><td>{best.value:.2%}</td><td>learning_rate {rate}, dropout {dropout}</td>"
+    row = f"<td>{best.number}</td><td>{best.value:.2%}</td><td>learning_rate {rate}, flip {flip}</td>"
     assert row in page
     assert "grid, 4 trials; dataset builtin:digits, epochs 1, limit 320\n" in done.stderr
-    assert len(re.findall(r"trial \d: learning_rate 0\.00\d, dropout 0\.\d: started$", done.stderr, re.MULTILINE)) == 4
+    assert len(re.findall(r"trial \d: learning_rate 0\.00\d, flip \w+: started$", done.stderr, re.MULTILINE)) == 4
     assert '<script src="http' not in page
     assert "decoded 1797 images" not in (search.folder / "trial-0003" / "fit.log").read_text()  # the cache is shared
     tracked = Path(os.environ["WANDB_DIR"]).glob("wandb/offline-run-*")
@@ -108,22 +107,29 @@ def test_a_sweep_without_trials_ends_with_its_own_command() -> None:
 
 def test_options_of_a_cluster_without_one_are_refused() -> None:
     for option in ("--trial-cpus=2", "--trial-gpus=0", "--run-root=shared"):
-        done = sweep(str(write(GRID)), option)
+        done = sweep(str(write(GRID.replace("EPOCHS", "1"))), option)
         assert done.returncode == 2
         assert done.stderr.startswith(f"error: {option.partition('=')[0]}: ")
         assert "--cluster" in done.stderr
 
 
-def test_failures_in_a_row_end_the_sweep_with_the_reason() -> None:
-    file = write(GRID.replace("EPOCHS", "0"))
-    done = sweep(str(file))
+def test_a_value_out_of_range_is_refused_before_the_first_trial() -> None:
+    done = sweep(str(write(GRID.replace("EPOCHS", "0"))))
     assert done.returncode == 2
-    assert "3 failures in a row" in done.stderr
-    assert "--epochs: 0 is out of range" in done.stderr.strip().splitlines()[-1]
-    assert len(trials_of(file).trials()) == 3
-    again = sweep(str(file))  # runs the last trial, and names the others
+    assert done.stderr == "error: grid.yaml, line 5, parameters.epochs: 0 is out of range; 1 to 10000 is expected\n"
+    assert not Path("runs").exists()
+
+
+def test_trials_with_wrong_params_fail_alone_and_are_named() -> None:
+    # Each value is right, and no worker is at fault that two of them do not go together.
+    pair = "  model: {value: efficientnet_lite0}\n  weights: {value: none}\n"
+    file = write(GRID.replace("EPOCHS", "1").replace("  limit: {value: 320}\n", pair))
+    done = sweep(str(file))
+    assert done.returncode == 3
+    assert len(trials_of(file).trials()) == 4
+    again = sweep(str(file))
     assert again.returncode == 3
-    assert "trial 0 failed: --epochs: 0 is out of range" in again.stderr
+    assert "trial 0 failed: --weights none: " in again.stderr
     assert "trials that failed and are left out: 4; --retry-failed runs them once more" in again.stderr
     assert again.stderr.splitlines()[-1].startswith("error: no trial has finished; ")
 
@@ -142,16 +148,16 @@ def test_other_images_in_the_folder_make_another_sweep() -> None:
         Path("photos", name).mkdir(parents=True)
         Image.new("RGB", (8, 8), "red" if name == "cat" else "blue").save(Path("photos", name, "1.png"))
     file = write(GRID.replace("EPOCHS", "1").replace("builtin:digits", "folder:photos"))
-    first = read_sweep(file, OPTIONS)[0]
-    assert read_sweep(file, OPTIONS)[0].name == first.name
+    first = read_sweep(file)[0]
+    assert read_sweep(file)[0].name == first.name
     image = next(Path("photos", "cat").iterdir())
     image.write_bytes(next(Path("photos", "dog").iterdir()).read_bytes())
-    by_parameter = read_sweep(file, OPTIONS)[0]
+    by_parameter = read_sweep(file)[0]
     assert by_parameter.name != first.name
     command = file.read_text().replace('  dataset: {value: "folder:photos"}\n', "")
     for words in ('"--dataset=folder:photos"', '"--dataset", "folder:photos"'):
         file.write_text(command.replace('"--no-save"', words))
-        assert read_sweep(file, OPTIONS)[0].data == by_parameter.data
+        assert read_sweep(file)[0].data == by_parameter.data
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trainer.cli.common import FIRST_FIT, JsonOption, format_age, format_size, shorten_spec
-from trainer.config import FitConfig
-from trainer.console import print_json, print_next, print_table, serve_command
+from trainer.console import print_json, print_line, print_next, print_table, serve_command
 from trainer.errors import InputError
-from trainer.option_fields import searchable
+from trainer.text import shell_command
 
 if TYPE_CHECKING:
     from trainer.runs.listing import Run
@@ -41,7 +39,7 @@ def runs(
         if as_json:
             print_json({"pruned_runs": pruned_runs, "freed_bytes": freed_bytes})
         else:
-            typer.echo(f"checkpoints of {pruned_runs} finished runs deleted, {format_size(freed_bytes)} freed")
+            print_line(f"checkpoints of {pruned_runs} finished runs deleted, {format_size(freed_bytes)} freed")
             _print_unfinished(listed)
     elif as_json:
         for run in listed:
@@ -105,7 +103,6 @@ def sweep(
         raise InputError(f"{given[0]}: is for the machines of a cluster; --cluster names it")
     run_sweep(
         file,
-        searchable(FitConfig),
         trials=trials,
         workers=workers,
         cluster=None if cluster is None else ClusterOptions(cluster, trial_cpus, trial_gpus, run_root),
@@ -118,7 +115,7 @@ def sweep(
 def _print_runs(listed: Sequence[Run]) -> None:
     """Print the run folders as a table, and what to do next."""
     if not listed:
-        typer.echo("there are no runs here")
+        print_line("there are no runs here")
         print_next(*FIRST_FIT)
         return
     print_table(
@@ -136,7 +133,7 @@ def _print_runs(listed: Sequence[Run]) -> None:
     )
     for run in listed:
         if run.error:
-            typer.echo(f"{run.error}; `{shlex.join(('rm', '-r', run.path))}` takes it away")
+            print_line(f"{run.error}; `{shell_command(('rm', '-r', run.path))}` takes it away")
     _print_next_command(listed)
 
 
@@ -144,8 +141,8 @@ def _print_unfinished(listed: Sequence[Run]) -> None:
     """Print the runs that `--prune` leaves alone, and how to delete each."""
     for run in listed:
         if run.state == "unfinished":
-            command = shlex.join(("rm", "-r", run.path))
-            typer.echo(f"unfinished, stays: {run.path}, {format_size(run.size_bytes)}; `{command}` deletes it")
+            command = shell_command(("rm", "-r", run.path))
+            print_line(f"unfinished, stays: {run.path}, {format_size(run.size_bytes)}; `{command}` deletes it")
     _print_next_command(listed)
 
 

@@ -100,9 +100,8 @@ class RayExecutor:
         self._options = cluster
         self._workers = workers
         self._folder = Path(search.spec.name)  # of the sweep, relative to the root of a node
-        self._canonical = dict(zip(search.spec.given("dataset"), (source.spec for source in sources), strict=True))
-        folders = search.spec.given("data_dir")
-        self._data_dir = Path(folders[0]).absolute() if folders else None
+        self._canonical = dict(zip(search.spec.datasets, (source.spec for source in sources), strict=True))
+        self._data_dir = search.spec.data_dir.absolute() if search.spec.data_dir else None
         self._required = requirements_of(sources, self._data_dir)
         self._entries = ray.put({source.spec: pack(source) for source in sources})
         self._checks: dict[str, Any] = {}  # node → reference to the result of `prepare`
@@ -145,11 +144,13 @@ class RayExecutor:
 
     def start(self, trial: Trial, options: Sequence[str]) -> RayTrial:
         # A relative path means nothing on a node: the canonical spec is absolute.
-        dataset = trial.params.get("dataset", next(iter(self._canonical), None))
-        absolute = [f"--dataset={self._canonical[str(dataset)]}"] if dataset is not None else []
+        absolute = self._canonical | {
+            f"--dataset={given}": f"--dataset={spec}" for given, spec in self._canonical.items()
+        }
+        options = [absolute.get(word, word) for word in options]
         if self._data_dir:
-            absolute.append(f"--data-dir={self._data_dir}")
-        return RayTrial(self, trial, [*options, *absolute], self._folder / trial.folder.name)
+            options.append(f"--data-dir={self._data_dir}")
+        return RayTrial(self, trial, options, self._folder / trial.folder.name)
 
     def still_running(self, trials: Iterable[Trial]) -> set[int]:
         trials = list(trials)

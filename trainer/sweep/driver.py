@@ -11,7 +11,8 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,13 @@ from trainer.runs.run_folder import CHECKPOINTS
 from trainer.sweep.executor import Executor, Outcome, TrialProcess
 from trainer.sweep.search import RUN, Search, Trial
 from trainer.sweep.space import METRIC
+from trainer.sweep.trial_options import parse_options
 
 log = logging.getLogger("trainer")
 
 REFRESH_S = 0.5
 MAX_WORKER_FAILURES = 3  # in a row on one worker, which then gets no more trials
 MAX_FAILURES = 9  # in a row on any worker: the trials are at fault then
-NO_SAVE = "--no-save"  # in the command of a sweep file; without it, the model of each trial is exported and published
 BEST = 3  # so many of the best trials are exported, or keep the checkpoints to be exported from
 MAX_LOSSES = 3  # of one trial, which then counts as failed: most likely it takes its node down
 
@@ -110,14 +111,16 @@ class Driver:
         return True
 
     def _start(self, trial: Trial) -> None:
-        options = [*self._search.spec.options(trial.params), *self._export_above()]
+        options = self._search.spec.options(trial.params)
+        options += self._export_options(options)
         running = self.running[trial.number] = RunningTrial(trial, self._executor.start(trial, options))
         threading.Thread(target=self._wait, args=(running,), name=f"trial {trial.number}", daemon=True).start()
 
-    def _export_above(self) -> list[str]:
-        """Export only a trial that may win, or none yet: an export takes longer than many a training."""
-        if NO_SAVE not in self._search.spec.command:
-            return []
+    def _export_options(self, options: Sequence[str]) -> list[str]:
+        """Options to export only a trial that may win, or none yet: an export takes longer than many a training."""
+        with suppress(InputError):  # the trial itself reports it
+            if parse_options(options).save:
+                return []
         if self._executor.keeps_folders:
             return ["--keep-checkpoints"]
         best = self._search.leaders(BEST)
@@ -192,7 +195,7 @@ class Driver:
         worker = running.process.worker
         self._search.finish(running.trial, None, reason=outcome.reason)
         self._last_error = (InputError if outcome.is_input else RunError)(outcome.reason)
-        self._worker_failures[worker] += 1
+        self._worker_failures[worker] += not outcome.is_input  # wrong params are not the worker's fault
         self._failures += 1
         if self._worker_failures[worker] == MAX_WORKER_FAILURES:
             log.warning("%s: %d trials in a row have failed there; it gets no more", worker, MAX_WORKER_FAILURES)

@@ -17,6 +17,7 @@ from trainer.sweep.driver import Driver
 from trainer.sweep.leaderboard import describe_trial, format_outcome
 from trainer.sweep.search import Search
 from trainer.sweep.space import METRIC
+from trainer.text import printable
 
 log = logging.getLogger("trainer")
 
@@ -65,8 +66,10 @@ class LiveTable:
 
     def _table(self, trials: list[FrozenTrial]) -> Any:
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(title=f"{self._search.spec.name}{self._time_left(trials)}", title_justify="left")
+        title = Text(printable(f"{self._search.spec.name}{self._time_left(trials)}"))
+        table = Table(title=title, title_justify="left")
         for column in ("trial", "parameters", "epoch", METRIC, "best so far"):
             table.add_column(column, justify="left" if column == "parameters" else "right")
         best: float | None = None
@@ -85,7 +88,7 @@ class LiveTable:
                 )
             )
         for row in rows[-MAX_ROWS:]:
-            table.add_row(*row)
+            table.add_row(*(Text(printable(cell)) for cell in row))  # a str would be read as Rich's markup
         return table
 
     def _time_left(self, trials: list[FrozenTrial]) -> str:

@@ -8,7 +8,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from trainer.sweep.space import BY_QUANTILE, DEFAULTS, DISTRIBUTIONS, QUANTIZED, UNIFORM, Parameter, Value, by_quantile
+from trainer.sweep.space import (
+    BY_QUANTILE,
+    DEFAULTS,
+    DISTRIBUTIONS,
+    QUANTIZED,
+    UNIFORM,
+    Parameter,
+    Value,
+    quantile_parameter,
+)
 
 Fail = Callable[[str, str], NoReturn]  # key in the file, problem → InputError with file, line and key
 
@@ -94,7 +103,7 @@ def _numeric(key: str, base: str, numbers: dict[str, float], fail: Fail) -> Para
             fail(key, "whole numbers are expected")
         return Parameter(low=low, high=high, integer=True)
     if base in BY_QUANTILE:
-        return by_quantile(base, numbers, rounded)
+        return quantile_parameter(base, numbers, rounded)
     if base == "log_uniform":  # of exponents to the base e
         low, high = math.exp(low), math.exp(high)
     elif base == "inv_log_uniform":  # 1/x is log-uniform

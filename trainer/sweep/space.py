@@ -51,6 +51,7 @@ class Parameter:
     log: bool = False
     integer: bool = False
     transform: Callable[[float], float] = lambda drawn: drawn
+    by_quantile: bool = False  # drawn as a quantile: the value has no sharp ends
 
     def values(self) -> Sequence[Value] | None:
         """All values, never expanded in memory; None for a continuous range."""
@@ -64,8 +65,18 @@ class Parameter:
             return len(self.choices)
         return int(self.high) - int(self.low) + 1 if self.integer else None
 
+    def examples(self) -> Sequence[Value]:
+        """Values to check in advance: all choices, or the ends of a range and a number between them."""
+        if self.choices:
+            return self.choices
+        if self.integer:
+            return (int(self.low), int(self.high))
+        between = self.low + (self.high - self.low) * 0.317  # never whole by chance
+        drawn = (between,) if self.by_quantile else (self.low, self.high, between)
+        return [self.transform(number) for number in drawn]
 
-def by_quantile(base: str, numbers: Mapping[str, float], rounded: Callable[[float], float]) -> Parameter:
+
+def quantile_parameter(base: str, numbers: Mapping[str, float], rounded: Callable[[float], float]) -> Parameter:
     """Parameter of one of BY_QUANTILE: the search draws a quantile."""
     if base == "beta":
         from scipy.stats import beta
@@ -79,6 +90,7 @@ def by_quantile(base: str, numbers: Mapping[str, float], rounded: Callable[[floa
         low=MIN_QUANTILE,
         high=1 - MIN_QUANTILE,
         transform=lambda quantile: rounded(exponential(inverse(quantile))),
+        by_quantile=True,
     )
 
 
@@ -100,6 +112,8 @@ class SweepSpec:
     command: tuple[str, ...]  # options of `trainer fit` around `ARGS`
     hyperband: Hyperband | None
     run_cap: int | None
+    datasets: tuple[str, ...] = ()  # specs as in the file
+    data_dir: Path | None = None
     data: tuple[str, ...] = ()  # fingerprints of the data sets; empty until they are opened
 
     @property
@@ -120,17 +134,6 @@ class SweepSpec:
         """Number of combinations of all values; None where a range is continuous."""
         counts = [parameter.count() for parameter in self.parameters.values()]
         return None if None in counts else math.prod(count for count in counts if count is not None)
-
-    def given(self, option: str) -> list[str]:
-        """All values of an option of `trainer fit` in this sweep, from the parameters or the command."""
-        if option in self.parameters:
-            return [str(value) for value in self.parameters[option].choices]
-        values = []
-        for word, after in zip(self.command, (*self.command[1:], ""), strict=True):
-            name, equals, value = word.partition("=")
-            if name.removeprefix("--").replace("-", "_") == option:
-                values.append(value if equals else after)
-        return values
 
     def options(self, params: Mapping[str, Value]) -> list[str]:
         """The options of `trainer fit` for a trial's params."""

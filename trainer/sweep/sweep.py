@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import typer
-
-from trainer.console import print_next, print_table
+from trainer.console import print_line, print_next, print_table
 from trainer.data.sources.base import Source
 from trainer.data.sources.spec import open_source
 from trainer.errors import RunError
@@ -22,11 +20,11 @@ from trainer.sweep.executor import Executor
 from trainer.sweep.leaderboard import caution, format_outcome, format_params, leaderboard
 from trainer.sweep.live_table import LiveTable
 from trainer.sweep.local import LocalExecutor
-from trainer.sweep.sweep_page import write_page
 from trainer.sweep.search import Search
 from trainer.sweep.space import METRIC, SweepSpec
 from trainer.sweep.start_from import earlier_trials
 from trainer.sweep.sweep_file import read_spec
+from trainer.sweep.sweep_page import write_page
 from trainer.sweep.winner import publish_best
 
 log = logging.getLogger("trainer")
@@ -38,7 +36,6 @@ PAGE = "sweep.html"
 
 def run_sweep(
     file: Path,
-    options: Sequence[str],
     *,
     trials: int | None,
     workers: int | None,
@@ -49,11 +46,10 @@ def run_sweep(
 ) -> None:
     """Run the trials of a sweep file, show the best, and publish its model.
 
-    `options`: the options of `trainer fit` that may be searched. `workers` None: one, or all slots of the cluster.
-    Raises InputError for a wrong file, option or data set, RunError where all trials fail, and Interrupted after a
-    signal.
+    `workers` None: one, or all slots of the cluster. Raises InputError for a wrong file, option or data set, RunError
+    where all trials fail, and Interrupted after a signal.
     """
-    spec, sources = read_sweep(file, options)
+    spec, sources = read_sweep(file)
     earlier = earlier_trials(spec, start_from) if start_from else ()
     with Search(spec, RUNS / f"sweep-{spec.name}", earlier) as search:
         max_trials = trials if trials is not None else spec.run_cap
@@ -81,14 +77,13 @@ def run_sweep(
             print_next("trainer", "sweep", file, *(("--cluster", cluster.address) if cluster else ()))
 
 
-def read_sweep(file: Path, options: Sequence[str]) -> tuple[SweepSpec, list[Source]]:
+def read_sweep(file: Path) -> tuple[SweepSpec, list[Source]]:
     """The spec of a sweep file and its data sets as they are now: other images in the same folder make another sweep.
 
     Raises InputError for a wrong file, and for a data set that cannot be opened, as every trial on it would fail.
     """
-    spec = read_spec(file, options)
-    folders = spec.given("data_dir")
-    sources = [open_source(dataset, Path(folders[0]) if folders else None) for dataset in spec.given("dataset")]
+    spec = read_spec(file)
+    sources = [open_source(dataset, spec.data_dir) for dataset in spec.datasets]
     return replace(spec, data=tuple(source.fingerprint for source in sources)), sources
 
 
@@ -108,9 +103,9 @@ def _show(search: Search) -> None:
     if rows:
         print_table(f"{search.spec.name}: the best trials", ("trial", METRIC, "parameters"), rows)
     if len(rows) > 1 and (sentence := caution(search)):
-        typer.echo(sentence)
+        print_line(sentence)
     if write_page(search, search.folder / PAGE):
-        typer.echo(f"charts in {search.folder / PAGE}")
+        print_line(f"charts in {search.folder / PAGE}")
 
 
 def _log_failures(search: Search) -> None:

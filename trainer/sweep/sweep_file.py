@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
+from trainer.config import FitConfig
 from trainer.errors import InputError
+from trainer.option_fields import flag, options, searchable
 from trainer.sweep.parameter_rules import read_parameter
-from trainer.sweep.space import ARGS, METRIC, Hyperband, Parameter, SweepSpec
+from trainer.sweep.space import ARGS, METRIC, Hyperband, Parameter, SweepSpec, Value
+from trainer.sweep.trial_options import parse_options
 
 METHODS = ("grid", "random", "bayes")
 TOP_KEYS = (
@@ -27,19 +31,20 @@ ENVVAR = re.compile(r"\$\{envvar:([A-Z0-9_]+)\}")  # as in W&B
 MAX_GRID = 100_000  # combinations, which are listed in memory
 
 
-def read_spec(path: Path, known_options: Sequence[str]) -> SweepSpec:
-    """Read and check a sweep file. `known_options`: the options of `trainer fit` that may be searched.
+def read_spec(path: Path) -> SweepSpec:
+    """Read and check a sweep file.
 
-    Raises InputError, with file, line and key, for everything that W&B would refuse and for features of W&B alone.
+    Raises InputError, with file, line and key, for everything that W&B or `trainer fit` would refuse, and for features
+    of W&B alone.
     """
-    return _Reader(path, known_options).read()
+    return _Reader(path).read()
 
 
 class _Reader:
-    def __init__(self, path: Path, known_options: Sequence[str]) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._options = {option.replace("-", "_") for option in known_options}
-        self._lines: dict[str, int] = {}
+        self._lines: dict[str, int] = {}  # key → line, from 1
+        self._keys: dict[str, str] = {}  # option → its key in the file
 
     def read(self) -> SweepSpec:
         try:
@@ -51,14 +56,16 @@ class _Reader:
         try:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
             content = yaml.safe_load(text)
+            self._note_lines(node, "")
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise InputError(f"{self._path}, line {line}: not YAML: {error.problem}") from error
         except (yaml.YAMLError, ValueError) as error:  # a control character, or a date such as 2024-13-01
             raise InputError(f"{self._path}: not YAML: {error}") from error
+        except RecursionError as error:
+            raise InputError(f"{self._path}: nested too deeply, or an alias that contains itself") from error
         if not isinstance(content, dict):
             raise InputError(f"{self._path}: a mapping with method, metric and parameters is expected")
-        self._note_lines(node, "")
         for key in content:
             if key not in TOP_KEYS:
                 self._fail(str(key), f"no such key; there are {', '.join(TOP_KEYS)}")
@@ -70,9 +77,9 @@ class _Reader:
         if method == "grid":
             self._check_grid(parameters)
         cap = content.get("run_cap")
-        if cap is not None and not (isinstance(cap, int) and cap > 0):
+        if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
             self._fail("run_cap", f"{cap!r} is no positive whole number")
-        return SweepSpec(
+        spec = SweepSpec(
             path=self._path,
             method=method,
             parameters=parameters,
@@ -80,11 +87,16 @@ class _Reader:
             hyperband=self._hyperband(content.get("early_terminate")),
             run_cap=cap,
         )
+        config = self._check_options(spec)
+        dataset = parameters.get("dataset", Parameter(choices=(config.dataset,)))
+        return replace(spec, datasets=tuple(map(str, dataset.examples())), data_dir=config.data_dir)
 
     def _note_lines(self, node: Any, prefix: str) -> None:
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
                 name = f"{prefix}{key.value}"
+                if name in self._lines:
+                    raise InputError(f"{self._path}, line {key.start_mark.line + 1}, {name}: is there twice")
                 self._lines[name] = key.start_mark.line + 1
                 self._note_lines(value, f"{name}.")
 
@@ -147,9 +159,10 @@ class _Reader:
             self._fail("early_terminate.eta", f"{eta!r} is no whole number from 2 on")
         minimum = rules.get("min_iter")
         if minimum is None:
-            if not isinstance(rules.get("max_iter"), int) or not isinstance(rules.get("s"), int):
+            brackets = rules.get("s")
+            if not isinstance(rules.get("max_iter"), int) or not isinstance(brackets, int) or not 0 <= brackets < 64:
                 self._fail("early_terminate", "min_iter, or max_iter and s, are expected")
-            minimum = max(1, rules["max_iter"] // eta ** rules["s"])
+            minimum = max(1, rules["max_iter"] // eta**brackets)
         if not isinstance(minimum, int) or minimum < 1:
             self._fail("early_terminate.min_iter", f"{minimum!r} is no positive whole number")
         return Hyperband(minimum, eta)
@@ -161,7 +174,47 @@ class _Reader:
         for name, rules in parameters.items():
             key = f"parameters.{name}"
             option = str(name).replace("-", "_")
-            if option not in self._options:
-                self._fail(key, f"`trainer fit` has no option --{str(name).replace('_', '-')}")
-            read[option] = read_parameter(key, rules, self._fail)
+            if option not in searchable(FitConfig):
+                self._fail(key, f"`trainer fit` has no option {flag(str(name))} that can be searched")
+            if option in read:
+                self._fail(key, f"is there twice, also as {self._keys[option].removeprefix('parameters.')}")
+            self._keys[option] = key
+            read[option] = _with_on_and_off(option, read_parameter(key, rules, self._fail))
+        if len(read.get("data_dir", Parameter(choices=("",))).choices) != 1:
+            self._fail(self._keys["data_dir"], "one folder is expected: all trials need the same data")
         return read
+
+    def _check_options(self, spec: SweepSpec) -> FitConfig:
+        """Check each value of each parameter, with the first ones of the others, whose configuration this returns."""
+        first = {name: parameter.examples()[0] for name, parameter in spec.parameters.items()}
+        config = self._parse(spec, first)
+        if (config.run_dir, config.resume) != (None, "auto"):
+            self._fail("command", "--run-dir and --resume are set by the sweep; leave them out")
+        words = [word.partition("=")[0] for word in spec.command if word.startswith("--")]
+        for word in words if "command" in self._lines else ():
+            option = word.removeprefix("--").replace("-", "_").removeprefix("no_")
+            if option in spec.parameters:
+                self._fail("command", f"{word} is also a parameter; leave one out")
+        for name, parameter in spec.parameters.items():
+            for value in parameter.examples()[1:]:
+                self._parse(spec, first | {name: value})
+        return config
+
+    def _parse(self, spec: SweepSpec, params: Mapping[str, Value]) -> FitConfig:
+        try:
+            return parse_options(spec.options(params))
+        except InputError as error:
+            named = re.search(r"--([\w-]+)", str(error))
+            option = named[1].replace("-", "_") if named else ""
+            problem = str(error).removeprefix(f"{flag(option)}: ")
+            if option in self._keys:
+                self._fail(self._keys[option], problem)
+            self._fail("parameters" if "is missing" in problem else "command", str(error))
+
+
+def _with_on_and_off(option: str, parameter: Parameter) -> Parameter:
+    """The parameter with the words `on` and `off` where the option takes them: YAML reads them as booleans."""
+    if "on" not in options(FitConfig)[option].choices:
+        return parameter
+    words = [("off", "on")[value] if isinstance(value, bool) else value for value in parameter.choices]
+    return replace(parameter, choices=tuple(dict.fromkeys(words)))

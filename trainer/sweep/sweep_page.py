@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shlex
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from trainer.images.encode import data_uri
 from trainer.reporting.templates import render
 from trainer.sweep.leaderboard import caution, leaderboard
 from trainer.sweep.search import PARAMS, Search
+from trainer.text import shell_command
 
 TEMPLATE = Path(__file__).with_name("sweep.html.jinja")
 AXIS = "validation accuracy"
@@ -33,11 +33,13 @@ def write_page(search: Search, file: Path) -> bool:
         name=search.spec.name,
         finished=len(leaders),
         caution=caution(search),
-        save=shlex.join(["trainer", "sweep", str(search.spec.path), "--trials=0", "--save-best"]),
+        save=shell_command(["trainer", "sweep", str(search.spec.path), "--trials=0", "--save-best"]),
         number=leaders[0].number,
         best=leaders[0].value,
         leaders=leaderboard(search),
-        command=shlex.join(["trainer", "fit", *(_with_dashes(option) for option in options if option != "--no-save")]),
+        command=shell_command(
+            ["trainer", "fit", *(_with_dashes(option) for option in options if option != "--no-save")]
+        ),
         charts=_charts(search),
     )
     file.write_text(page, encoding="utf-8")

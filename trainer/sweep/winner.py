@@ -6,9 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import typer
-
-from trainer.console import print_saved
+from trainer.console import print_line, print_saved
 from trainer.errors import InputError, RunError
 from trainer.runs.publish import publish_run
 from trainer.runs.run_folder import EXPORT, read_run, result_of
@@ -30,7 +28,7 @@ def publish_best(search: Search) -> None:
         _export(search.spec.options(best.user_attrs[PARAMS]), best.number, folder)
     published = publish_run(folder, None)
     result = result_of(folder, read_run(folder))
-    typer.echo(
+    print_line(
         f"trial {best.number}: validation accuracy {result['val_accuracy']:.2%}, "
         f"test accuracy {result['test_accuracy']:.2%}"
     )
