@@ -1,7 +1,7 @@
 """The BentoML service: an image in, a label with its probability out. `bentoml serve` starts it.
 
-The endpoints are `trainer.serving.api`, which answers over HTTP before BentoML's own code does. What is declared here
-with `@bentoml.api` is for BentoML's client and for calls within Python.
+`trainer.serving.endpoints` answers over HTTP before BentoML's own code does. The methods with `@bentoml.api` declare
+the endpoints to BentoML's client, and serve calls from Python.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, cast
 
-# Read once, when BentoML is imported: nothing is sent to its makers unless someone asks for it.
+# BentoML reads this when it is imported: no telemetry unless a user wants it.
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 import bentoml
@@ -28,61 +28,51 @@ from bentoml import Tag
 from bentoml.exceptions import InvalidArgument
 from bentoml.models import BentoModel
 from bentoml.validators import ContentType
-from pydantic import BaseModel
 from starlette.types import ASGIApp
 
 from trainer import artifact
 from trainer.artifact import store
 from trainer.artifact.engine import check_engine
 from trainer.errors import ArtifactError, InputError
-from trainer.serving.api import Api
-from trainer.serving.http import Backend, Contract, Outermost, allow_origins
-from trainer.serving.log import set_up
-from trainer.serving.memory import Memory, left_for_requests
+from trainer.serving.endpoints import Endpoints
+from trainer.serving.http_protocol import HttpProtocol
+from trainer.serving.inference import Inference
+from trainer.serving.loaded_model import prepare_model
+from trainer.serving.log import configure_logging
+from trainer.serving.memory import MemoryBudget, request_memory
 from trainer.serving.metrics import Metrics
-from trainer.serving.protocol import Protocol
+from trainer.serving.middleware import ApiMiddleware, Backend, OutermostMiddleware, allow_origins
 from trainer.serving.request import Request
-from trainer.serving.served import make_served
+from trainer.serving.schemas import Prediction, Predictions
 from trainer.serving.settings import read_settings
-from trainer.serving.supervisor import end_without, give_up, tell_all_addresses
-from trainer.serving.tokens import Tokens, read_some_tokens
+from trainer.serving.supervisor import log_all_addresses, report_missing_model, stop_if_model_missing
+from trainer.serving.tokens import Tokens, read_required_tokens
 
 log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
 
-# Set by the supervisor for its workers. They all serve one version, also when a newer one is published meanwhile,
-# add their metrics up in one folder, and know the same tokens.
+# Set by the supervisor for its workers: they serve one version, also when a newer one is published meanwhile, add their
+# metrics up in one folder, and read the same tokens.
 SERVED_MODEL = "TRAINER_SERVED_MODEL"
 METRICS_DIR = "TRAINER_METRICS_DIR"
-TOKEN_FILE = "TRAINER_TOKEN_FILE_IN_USE"  # its whole path: theirs may be another working directory
-
-
-class Score(BaseModel):
-    label: str
-    index: int
-    probability: float
-
-
-class Prediction(Score):
-    top: list[Score]  # up to five, the most probable first
-    model: str  # NAME:VERSION
+TOKEN_FILE = "TRAINER_TOKEN_FILE_IN_USE"  # its absolute path: the workers' working directory may differ
 
 
 try:
     settings = read_settings(vars(bentoml.use_arguments()), os.environ)
 except ValueError as error:
     raise InvalidArgument(str(error)) from None
-set_up(as_json=settings.log_json)
+configure_logging(as_json=settings.log_json)
 
 
 def chosen_model() -> store.StoredModel:
-    """The sound model that is served, or packed by `bentoml build`: of a Bento its own, else the one that is set.
+    """The model to serve, or to pack by `bentoml build`: a Bento's own, else the one in the settings.
 
-    Ends the command with the reason where there is none.
+    Logs the reason and exits where there is none, or where it is damaged.
     """
     bento = cast(bentoml.Service[Any], Classifier).bento
     try:
         stored = store.find(str(bento.info.all_models[0].tag) if bento else settings.model)
-        # Here, because BentoML restarts a worker that fails for ever.
+        # Here, because BentoML restarts a failing worker for ever.
         check_engine(artifact.load(stored.path), settings.engine)
     except (InputError, ArtifactError) as error:
         log.error("%s", error)
@@ -97,7 +87,7 @@ def served_model() -> tuple[store.StoredModel, artifact.Artifact]:
 
 
 class ChosenModel(BentoModel):
-    """`chosen_model()` as BentoML's own kind of model, found only when asked for: importing needs no model."""
+    """`chosen_model()` as a model of BentoML's, found when its tag is read: importing needs no model."""
 
     def __init__(self) -> None:
         pass
@@ -108,12 +98,12 @@ class ChosenModel(BentoModel):
 
 
 def image_labels() -> list[dict[str, str]]:
-    """Annotations (OCI) for the image that is built from here; BentoML hands `envs` on to the Dockerfile."""
+    """Labels (OCI) of the container image; BentoML passes them on to the Dockerfile as `envs`."""
     try:
         stored = store.find(settings.model)
         packed = artifact.read_spec(stored.path)
     except (InputError, ArtifactError):
-        return []  # nothing to build or serve, which these commands will say
+        return []  # nothing to build or serve; the commands report that themselves
     labels = {
         "org.opencontainers.image.title": stored.tag.partition(":")[0],
         "org.opencontainers.image.version": stored.tag,
@@ -132,7 +122,7 @@ def image_labels() -> list[dict[str, str]]:
     workers=settings.workers,
     envs=image_labels(),
     logging={"access": {"enabled": False}},
-    # Our own, in `trainer.serving.metrics`: BentoML's have a series for each path that a client invents.
+    # `trainer.serving.metrics` in their place: BentoML's have a series for each path that a client invents.
     metrics={"enabled": False},
     tracing={"excluded_urls": [".*"]},  # OpenTelemetry's spans would cost more than the network
 )
@@ -144,19 +134,19 @@ class Classifier:
     @bentoml.on_deployment
     @staticmethod
     def choose_model() -> None:
-        """Runs once, before the workers: ends `bentoml serve` where there is nothing sound to serve."""
+        """Runs once, before the workers: ends `bentoml serve` where there is no model to serve."""
         if settings.token_file:
             try:
-                read_some_tokens(settings.token_file)
+                read_required_tokens(settings.token_file)
             except InputError as error:
                 log.error("token_file: %s", error)
                 raise SystemExit(2) from error
             os.environ[TOKEN_FILE] = str(settings.token_file.absolute())
         os.environ[SERVED_MODEL] = chosen_model().tag
-        end_without(served_model)
-        tell_all_addresses()
+        stop_if_model_missing(served_model)
+        log_all_addresses()
         if settings.drain_file:
-            # Of the process before this one, which a failed liveness probe has ended: this one is to be ready.
+            # Left by the process before, which a failed liveness probe has ended: this one is to be ready.
             settings.drain_file.unlink(missing_ok=True)
         if settings.workers > 1:
             os.environ[METRICS_DIR] = tempfile.mkdtemp(prefix="trainer-metrics-")
@@ -165,28 +155,29 @@ class Classifier:
     def __init__(self) -> None:
         self.draining = False
         try:
-            stored, loaded = served_model()
+            stored, packed = served_model()
         except (InputError, ArtifactError):  # deleted or damaged since the server was started
-            give_up()
+            report_missing_model()
         metrics = Metrics(stored.tag, os.environ.get(METRICS_DIR))
-        served = make_served(stored.tag, loaded, settings, metrics.on_batch)
-        memory = Memory(left_for_requests(settings.workers))
-        log.info("the pictures that are being answered may take %d MiB of memory", memory.size >> 20)
-        self.api = Api(served, settings, metrics, memory)
+        loaded = prepare_model(stored.tag, packed, settings, metrics.on_batch)
+        memory = MemoryBudget(request_memory(settings.workers))
+        log.info("requests may take %d MiB of memory", memory.size >> 20)
+        self.inference = Inference(loaded, settings, metrics, memory)
+        self.endpoints = Endpoints(self.inference, metrics, memory, with_token=settings.token_file is not None)
         tokens = Tokens(Path(os.environ.get(TOKEN_FILE, settings.token_file))) if settings.token_file else None
-        self.backend = Backend(self.api.routes, metrics.on_request, memory, tokens)
+        self.backend = Backend(self.endpoints.routes, metrics.on_request, memory, tokens)
 
     @bentoml.on_startup
     async def warm_up(self) -> None:
-        """Before /readyz says 200: the first request is as fast as any."""
-        await self.api.warm_up()
-        # What is there now stays: the garbage collector need not look through it again, which takes 100 ms and more.
+        """Before /readyz says 200: the first request is as fast as the others."""
+        await self.endpoints.warm_up()
+        # All of it stays: the garbage collector need not traverse it again, which takes 100 ms and more.
         gc.collect()
         gc.freeze()
         self.drain_before_stop()
 
     def drain_before_stop(self) -> None:
-        """From now on SIGTERM turns /readyz off at once, and stops the server `drain_delay_s` later.
+        """On SIGTERM, be not ready at once, and stop `drain_delay_s` later.
 
         BentoML by itself closes its port at once, while a proxy still sends requests.
         """
@@ -204,41 +195,42 @@ class Classifier:
 
         signal.signal(signal.SIGTERM, drain)
 
-    @bentoml.api(output_spec=Prediction)
-    async def predict(self, image: bytes, /) -> dict[str, Any]:
+    @bentoml.api
+    async def predict(self, image: bytes, /) -> Prediction:
         """Classify one image: the body is its bytes (JPEG, PNG, WebP, HEIC, AVIF, BMP or GIF) of any Content-Type."""
-        return await self.api.predict(image)
+        return await self.inference.predict(image)
 
     @bentoml.api
-    async def predict_batch(self, images: list[Path]) -> dict[str, Any]:
-        """Classify 1 to 256 images; one that is at fault has an error in its place."""
-        return await self.api.predict_batch([file.read_bytes() for file in images])
+    async def predict_batch(self, images: list[Path]) -> Predictions:
+        """Classify 1 to 256 images; a faulty one has an error in its place."""
+        return await self.inference.predict_batch([file.read_bytes() for file in images])
 
     @bentoml.api
     async def preview(self, image: bytes, /) -> Annotated[bytes, ContentType("image/png")]:
-        """The picture that the model sees."""
-        return await self.api.preview(image)
+        """The image as the model sees it."""
+        return await self.inference.preview(image)
 
     @bentoml.api
     async def explain(self, image: bytes, /) -> Annotated[bytes, ContentType("image/png")]:
-        """The picture that the model sees, in gray under the heat of what spoke for the answer."""
-        return await self.api.explain(image)
+        """The image as the model sees it, in gray under the saliency map of the answer."""
+        return await self.inference.explain(image)
 
     async def __is_ready__(self) -> bool:
-        return self.api.ready and not self.draining and not (settings.drain_file and settings.drain_file.exists())
+        stalled = self.inference.loaded.runner.stalled
+        return not stalled and not self.draining and not (settings.drain_file and settings.drain_file.exists())
 
 
 def backend() -> Backend:
-    """What `Contract` answers with, once the service exists."""
+    """The service's part of `ApiMiddleware`, once the service exists."""
     return cast(Classifier, bentoml.get_current_service()).backend
 
 
-def answering(app: ASGIApp) -> ASGIApp:
-    """What answers every request: the contract around BentoML's application."""
-    contract = Contract(app, backend)
-    return allow_origins(contract, settings.cors_origins) if settings.cors_origins else contract
+def add_api(app: ASGIApp) -> ASGIApp:
+    """Put the contract's endpoints, and CORS, around BentoML's application."""
+    api = ApiMiddleware(app, backend)
+    return allow_origins(api, settings.cors_origins) if settings.cors_origins else api
 
 
-Protocol.install()
-# A class decorator's result has the class's type for the type checker; it is a bentoml.Service.
-cast(Any, Classifier).add_asgi_middleware(Outermost, wrap=answering)
+HttpProtocol.install()
+# To the type checker the decorated class is still a class; it is a bentoml.Service.
+cast(Any, Classifier).add_asgi_middleware(OutermostMiddleware, wrap=add_api)

@@ -1,4 +1,4 @@
-"""Work that takes a known amount of CPU time, however busy the machine is."""
+"""CPU work of a known length, however busy the machine is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture, and what the server is to say of it."""
+"""An encoded image, and the prediction that is expected for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tiny_model import LABELS, PIXELS
+from tiny_model import CLASS_NAMES, PIXELS
 
 from trainer import artifact
 from trainer.artifact.engine import load_engine
@@ -26,11 +26,11 @@ def encoded(format: str = "PNG") -> bytes:
 def expected(image: bytes, folder: Path, engine_name: str = "litert") -> dict[str, Any]:
     loaded = artifact.load(folder)
     outputs = load_engine(loaded, engine_name).predict(decode(image, PIXELS)[None])
-    return prediction({name: rows[0] for name, rows in outputs.items()}, LABELS, loaded.threshold)
+    return prediction({name: rows[0] for name, rows in outputs.items()}, CLASS_NAMES, loaded.threshold)
 
 
 def assert_same(answer: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """The same classes; probabilities may differ in the last digits with the size of the batch."""
+    """Equal classes; probabilities may differ in the last digits with the size of the batch."""
     assert [answer[key] for key in ("label", "index", "known")] == [wanted[key] for key in ("label", "index", "known")]
     assert [score["index"] for score in answer["top"]] == [score["index"] for score in wanted["top"]]
     np.testing.assert_allclose(

@@ -50,7 +50,7 @@ class Reply:
 
 @dataclass
 class Address:
-    """Where a server listens on loopback."""
+    """Address of a server on loopback."""
 
     port: int
 
@@ -82,7 +82,7 @@ class Address:
 
 @dataclass
 class Server(Address):
-    """One that a test has started."""
+    """A server that a test has started."""
 
     tag: str
     process: subprocess.Popen[bytes]
@@ -110,13 +110,13 @@ def form(*files: tuple[str, bytes], field: str | None = None) -> tuple[bytes, st
 
 
 def environment(home: Path) -> dict[str, str]:
-    """As a user has it, not as the tests do: telemetry has to be off without being told."""
+    """The environment of a user, without the test's settings: telemetry has to be off by default."""
     ours = {key: value for key, value in os.environ.items() if key not in ("BENTOML_DO_NOT_TRACK", "TRAINER_MODEL")}
     return ours | {"BENTOML_HOME": str(home)}
 
 
 def publish(artifact: Path, home: Path, name: str = "tiny") -> str:
-    """Into the store at `home`; the tag."""
+    """Publish the artifact into the store at `home`; its tag."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(home))
         return store.publish(artifact, name)
@@ -166,7 +166,7 @@ def wait_until_ready(server: Server) -> None:
     pytest.fail(f"not ready: {server.log.read_text()}")
 
 
-def serve_in_vain(variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`bentoml serve` where it should end by itself."""
+def serve_until_exit(variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`bentoml serve` that is expected to end by itself."""
     command = [str(BENTOML), "serve", "--host", "127.0.0.1", "--port", "0", *arguments]
     return subprocess.run(command, cwd=PROJECT, env=variables, capture_output=True, text=True, timeout=60, check=False)

@@ -14,16 +14,16 @@ from trainer import artifact
 from trainer.artifact.engine import load_engine
 from trainer.artifact.prediction import prediction
 from trainer.images.decode import decode
-from trainer.serving.runner import Runner
+from trainer.serving.batching import BatchRunner
 
 loaded = artifact.load(Path(os.environ["ARTIFACT"]))
 pixels = loaded.pixels
-runner = Runner(load_engine(loaded), (pixels.height, pixels.width, pixels.channels), queue_length=256)
+runner = BatchRunner(load_engine(loaded), (pixels.height, pixels.width, pixels.channels), queue_length=256)
 
 
 @contextlib.asynccontextmanager
 async def warm(_: Starlette) -> AsyncIterator[None]:
-    runner.warm_up(slowest=1.0)
+    runner.warm_up(max_batch_s=1.0)
     yield
 
 

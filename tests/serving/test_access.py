@@ -1,4 +1,4 @@
-"""Who may call: tokens and other origins' pages, on a server with two workers whose log is JSON."""
+"""Tokens and CORS, on a server with two workers and a JSON log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from expected_answers import encoded
-from server import Server, environment, publish, serve_in_vain, serving
+from server import Server, environment, publish, serve_until_exit, serving
 
 from trainer.cli import run
 
@@ -49,23 +49,23 @@ def server(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         ("GET", "/readyz/", 307),
     ],
 )
-def test_every_address_needs_a_token(server: Server, method: str, path: str, status: int) -> None:
+def test_every_path_needs_a_token(server: Server, method: str, path: str, status: int) -> None:
     reply = server.ask(method, path)
     assert (reply.status, reply.code, reply.headers["www-authenticate"]) == (401, "unauthorized", "Bearer")
     assert server.ask(method, path, headers=WITH_TOKEN).status == status
 
 
-def test_health_needs_none(server: Server) -> None:
+def test_health_checks_need_no_token(server: Server) -> None:
     assert [server.ask("GET", path).status for path in ("/livez", "/readyz")] == [200, 200]
 
 
-def test_a_body_is_not_waited_for(server: Server) -> None:
+def test_a_request_without_a_token_is_refused_before_its_body(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
         assert connection.recv(12) == b"HTTP/1.1 401"
 
 
-def test_the_page_is_shown_without_one_and_asks_for_it(server: Server) -> None:
+def test_the_page_is_shown_without_a_token(server: Server) -> None:
     reply = server.ask("GET", "/ui")
     assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer")
     assert reply.headers["content-type"] == "text/html; charset=utf-8"
@@ -75,7 +75,7 @@ def test_the_page_is_shown_without_one_and_asks_for_it(server: Server) -> None:
     assert server.ask("POST", "/ui").status == 405
 
 
-def test_the_description_says_so(server: Server) -> None:
+def test_openapi_documents_the_token(server: Server) -> None:
     description = server.ask("GET", "/docs.json", headers=WITH_TOKEN).value
     assert description["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
     for path, methods in description["paths"].items():
@@ -85,7 +85,7 @@ def test_the_description_says_so(server: Server) -> None:
             ) * 2
 
 
-def test_bentoml_s_client_and_trainer_predict_send_it(
+def test_bentoml_s_client_and_trainer_predict_send_a_token(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = tmp_path / "image.png"
@@ -114,12 +114,17 @@ def test_bentoml_s_client_and_trainer_predict_send_it(
 
 
 @pytest.mark.parametrize("path", ["/predict", "/schema.json", "/nothing"])
-def test_a_page_of_another_origin_may_call(server: Server, path: str) -> None:
-    wish = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
-    leave = server.ask("OPTIONS", path, headers={"Origin": ORIGIN, **wish})  # a browser sends no token with it
-    assert (leave.status, leave.headers["access-control-allow-origin"]) == (200, ORIGIN)
-    assert {"Authorization", "Content-Type"} <= set(leave.headers["access-control-allow-headers"].split(", "))
-    assert "Origin" in leave.headers["vary"]
+def test_pages_of_listed_origins_may_call(server: Server, path: str) -> None:
+    preflight_headers = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type",
+    }
+    preflight = server.ask(
+        "OPTIONS", path, headers={"Origin": ORIGIN, **preflight_headers}
+    )  # a browser sends no token with it
+    assert (preflight.status, preflight.headers["access-control-allow-origin"]) == (200, ORIGIN)
+    assert {"Authorization", "Content-Type"} <= set(preflight.headers["access-control-allow-headers"].split(", "))
+    assert "Origin" in preflight.headers["vary"]
     for headers in ({}, WITH_TOKEN):
         reply = server.ask("POST", path, headers={"Origin": ORIGIN, **headers})
         assert reply.status in (400, 401, 404, 405)
@@ -127,17 +132,17 @@ def test_a_page_of_another_origin_may_call(server: Server, path: str) -> None:
         assert (reply.headers["access-control-expose-headers"], reply.headers["vary"]) == ("Retry-After", "Origin")
 
 
-def test_no_other_page_may(server: Server) -> None:
+def test_pages_of_other_origins_may_not_call(server: Server) -> None:
     other = {"Origin": "https://app.example.org"}
-    leave = server.ask("OPTIONS", "/predict", headers={**other, "Access-Control-Request-Method": "POST"})
+    preflight = server.ask("OPTIONS", "/predict", headers={**other, "Access-Control-Request-Method": "POST"})
     reply = server.ask("GET", "/model", headers={**other, **WITH_TOKEN})
-    assert (leave.status, reply.status) == (400, 200)
-    for answer in (leave, reply):
+    assert (preflight.status, reply.status) == (400, 200)
+    for answer in (preflight, reply):
         assert "access-control-allow-origin" not in answer.headers
         assert "Origin" in answer.headers["vary"]
 
 
-def test_a_token_is_revoked_while_it_runs(server: Server) -> None:
+def test_a_token_is_revoked_while_the_server_runs(server: Server) -> None:
     file = server.log.parent / "tokens"
     new = file.with_name("new")
     new.write_text("battery-staple\n")
@@ -174,7 +179,7 @@ def test_each_line_of_the_log_is_one_json_object_without_a_token(server: Server)
 def test_a_wrong_token_file_ends_the_start(tiny_artifact: Path, tmp_path: Path) -> None:
     publish(tiny_artifact, tmp_path)
     (tmp_path / "tokens").write_text("\n")
-    done = serve_in_vain(environment(tmp_path), "--arg", f"token_file={tmp_path / 'tokens'}")
+    done = serve_until_exit(environment(tmp_path), "--arg", f"token_file={tmp_path / 'tokens'}")
     assert done.returncode == 2
     assert f"token_file: {tmp_path / 'tokens'} holds no token" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

@@ -12,61 +12,61 @@ from trainer.artifact.engine import PROBABILITIES, Outputs
 from trainer.artifact.explain import explain, load_activation_engine
 from trainer.artifact.spec import EXPLAIN_FILE
 from trainer.export.freeze import save_activation
-from trainer.images.heat import COVERS
+from trainer.images.saliency import OCCLUSIONS
 from trainer.models import build
 from trainer.serving.explanation import Explainer
-from trainer.serving.memory import Memory
+from trainer.serving.memory import MemoryBudget
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 ANSWER = {PROBABILITIES: np.array([0.1, 0.7, 0.2], np.float32)}
 
 
-async def nobody(_: NDArray[np.uint8]) -> Sequence[Outputs]:
+async def not_called(_: NDArray[np.uint8]) -> Sequence[Outputs]:
     raise AssertionError
 
 
 @pytest.fixture(scope="module")
-def pooled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pooled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the activation map of an untrained network."""
-    folder: Path = tmp_path_factory.mktemp("pooled")
+    folder: Path = tmp_path_factory.mktemp("pooled_folder")
     model = build("compact_resnet", input_shape=(32, 32, 3), classes=3, dropout=0.0, kernel_size=3)
     save_activation(model, folder / EXPLAIN_FILE)
     return folder
 
 
-def test_the_map_s_engine_is_loaded_once_and_charged(pooled: Path) -> None:
-    memory = Memory(1 << 30)
-    explainer = Explainer(pooled)
+def test_the_activation_engine_is_loaded_once_and_charged(pooled_folder: Path) -> None:
+    memory = MemoryBudget(1 << 30)
+    explainer = Explainer(pooled_folder)
     assert explainer.images == 1
     assert memory.take(1 << 30)  # nothing is charged before it is asked for
     memory.give_back(1 << 30)
-    first, second = (asyncio.run(explainer.explain(IMAGE, ANSWER, nobody, 8, memory)) for _ in range(2))
-    engine = load_activation_engine(pooled)
+    first, second = (asyncio.run(explainer.explain(IMAGE, ANSWER, not_called, 8, memory)) for _ in range(2))
+    engine = load_activation_engine(pooled_folder)
     assert engine
     np.testing.assert_array_equal(first, explain(IMAGE, 1, engine, engine))
     np.testing.assert_array_equal(first, second)
-    charged = 8 * (pooled / EXPLAIN_FILE).stat().st_size
+    charged = 8 * (pooled_folder / EXPLAIN_FILE).stat().st_size
     assert memory.take((1 << 30) - charged)
     assert not memory.take(1)
 
 
-def test_without_memory_for_the_engine_nothing_is_loaded(pooled: Path) -> None:
+def test_without_memory_for_the_engine_nothing_is_loaded(pooled_folder: Path) -> None:
     with pytest.raises(MemoryError):
-        asyncio.run(Explainer(pooled).explain(IMAGE, ANSWER, nobody, 8, Memory(1 << 10)))
+        asyncio.run(Explainer(pooled_folder).explain(IMAGE, ANSWER, not_called, 8, MemoryBudget(1 << 10)))
 
 
-def test_another_network_is_asked_in_chunks(tmp_path: Path) -> None:
+def test_occlusions_run_in_chunks(tmp_path: Path) -> None:
     sizes: list[int] = []
 
     async def answer(images: NDArray[np.uint8]) -> Sequence[Outputs]:
-        """As sure as the upper left quarter is as it was."""
+        """As probable as the upper left quarter is unchanged."""
         sizes.append(len(images))
         same = (images[:, :16, :16] == IMAGE[:16, :16]).mean((1, 2, 3))
-        return [{PROBABILITIES: np.array([0, 0.7 * one, 0], np.float32)} for one in same]
+        return [{PROBABILITIES: np.array([0, 0.7 * share, 0], np.float32)} for share in same]
 
     explainer = Explainer(tmp_path)
-    assert explainer.images == COVERS
-    heat = asyncio.run(explainer.explain(IMAGE, ANSWER, answer, 20, Memory(0)))
-    assert sizes == [20, 20, COVERS - 40]
+    assert explainer.images == OCCLUSIONS
+    heat = asyncio.run(explainer.explain(IMAGE, ANSWER, answer, 20, MemoryBudget(0)))
+    assert sizes == [20, 20, OCCLUSIONS - 40]
     assert heat[:16, :16].mean() > 0.5
     assert heat[24:, 24:].max() == 0

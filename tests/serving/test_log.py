@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from trainer.serving.log import JsonLines, Lines, printable
+from trainer.serving.log import JsonLines, Lines
 
-ANSWER = {"path": "/a\n\x9b2J", "status": 413, "code": "too_large", "ms": 3.1}
+ERROR_FIELDS = {"path": "/a\n\x9b2J", "status": 413, "code": "too_large", "ms": 3.1}
 
 
 def record(message: str, **fields: object) -> logging.LogRecord:
@@ -18,16 +18,16 @@ def record(message: str, **fields: object) -> logging.LogRecord:
     return logging.makeLogRecord(values | fields)
 
 
-def test_a_line_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Lines, "converter", time.gmtime)
     assert Lines().format(record("ready")) == "10:20:00 WARNING ready"
-    assert Lines().format(record("the body\r is too large", **ANSWER)) == (
+    assert Lines().format(record("the body\r is too large", **ERROR_FIELDS)) == (
         r"10:20:00 WARNING /a\n\x9b2J 413 too_large 3.1 ms: the body\r is too large"
     )
 
 
-def test_a_line_for_programs() -> None:
-    line = JsonLines().format(record("the body is too large", **ANSWER))
+def test_a_line_of_json() -> None:
+    line = JsonLines().format(record("the body is too large", **ERROR_FIELDS))
     assert line.isascii()
     assert "\n" not in line
     assert json.loads(line) == {
@@ -35,21 +35,17 @@ def test_a_line_for_programs() -> None:
         "level": "WARNING",
         "logger": "bentoml.trainer",
         "message": "the body is too large",
-        **ANSWER,
+        **ERROR_FIELDS,
     }
 
 
-def test_text_is_printable_on_one_line() -> None:
-    assert printable("Ü 🐈 \t\u202e\ud800") == r"Ü 🐈 \t\u202e\ud800"
-
-
-def test_whatever_is_logged_is_json_once() -> None:
+def test_every_record_is_logged_once_as_json() -> None:
     code = (
         "import logging, warnings\n"
         "from bentoml._internal.log import configure_server_logging\n"  # as `bentoml serve` and its workers do
-        "from trainer.serving.log import set_up\n"
+        "from trainer.serving.log import configure_logging\n"
         "configure_server_logging()\n"
-        "set_up(as_json=True)\n"
+        "configure_logging(as_json=True)\n"
         "for name in ('bentoml.trainer', 'uvicorn.error', 'circus', 'other'):\n"
         "    logging.getLogger(name).warning('two\\nlines')\n"
         "warnings.warn('deprecated')\n"

@@ -57,14 +57,14 @@ def page(server: Server) -> Iterator[Page]:
 
 @contextmanager
 def browsing(server: Server) -> Iterator[Page]:
-    """The page; fails on an error of a script and on requests elsewhere."""
+    """The page; fails on an error of a script and on requests other_page."""
     problems: list[str] = []
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:
             opened = browser.new_page(viewport={"width": 900, "height": 760})
             opened.on("pageerror", lambda error: problems.append(str(error)))
-            opened.on("request", lambda request: _note_elsewhere(request.url, server.url, problems))
+            opened.on("request", lambda request: _record_foreign_request(request.url, server.url, problems))
             opened.goto(f"{server.url}/ui")
             yield opened
         finally:
@@ -72,7 +72,7 @@ def browsing(server: Server) -> Iterator[Page]:
     assert problems == []
 
 
-def _note_elsewhere(url: str, home: str, problems: list[str]) -> None:
+def _record_foreign_request(url: str, home: str, problems: list[str]) -> None:
     if not url.startswith((home, "blob:", "data:")):
         problems.append(f"a request to {url}")
 
@@ -81,34 +81,34 @@ def draw(page: Page, *points: tuple[float, float]) -> None:
     """A line through points of the canvas, from (0, 0) to (1, 1)."""
     box = page.locator("#canvas").bounding_box()
     assert box
-    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
-    page.mouse.move(*places[0])
+    positions = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    page.mouse.move(*positions[0])
     page.mouse.down()
-    for place in places[1:]:
-        page.mouse.move(*place, steps=8)
+    for position in positions[1:]:
+        page.mouse.move(*position, steps=8)
     page.mouse.up()
 
 
 def choose(page: Page, data: bytes) -> None:
-    page.locator("#file").set_input_files({"name": "picture.png", "mimeType": "image/png", "buffer": data})
+    page.locator("#file").set_input_files({"name": "image.png", "mimeType": "image/png", "buffer": data})
 
 
-def hand_over(page: Page, event: str, data: bytes) -> None:
+def transfer(page: Page, event: str, data: bytes) -> None:
     """A file is dropped or pasted on the page."""
     page.evaluate(
         """([event, bytes]) => {
             const files = new DataTransfer();
-            files.items.add(new File([new Uint8Array(bytes)], "picture.png", { type: "image/png" }));
-            const given = event === "paste"
+            files.items.add(new File([new Uint8Array(bytes)], "image.png", { type: "image/png" }));
+            const event_with_file = event === "paste"
                 ? new ClipboardEvent("paste", { clipboardData: files, bubbles: true })
                 : new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true });
-            document.body.dispatchEvent(given);
+            document.body.dispatchEvent(event_with_file);
         }""",
         [event, list(data)],
     )
 
 
-def test_a_seven_is_drawn_and_read(page: Page, tmp_path: Path) -> None:
+def test_a_drawn_seven_is_recognized(page: Page, tmp_path: Path) -> None:
     draw(page, (0.2, 0.12), (0.8, 0.12), (0.45, 0.9))
     expect(page.locator("#label")).to_have_text("7")
     expect(page.locator("#top tr")).to_have_count(5)
@@ -126,12 +126,12 @@ def test_a_seven_is_drawn_and_read(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#result")).to_be_hidden()
 
 
-def test_the_api_page_asks_nobody_else(page: Page, server: Server) -> None:
+def test_the_api_page_loads_nothing_from_other_servers(page: Page, server: Server) -> None:
     page.goto(f"{server.url}/")  # BentoML's, which has a script of Google's
     expect(page.locator("#swagger-ui")).to_contain_text("/predict_batch")
 
 
-def test_the_keyboard_is_enough(page: Page) -> None:
+def test_the_keyboard_suffices(page: Page) -> None:
     page.locator("#canvas").focus()
     for key, times in (("ArrowLeft", 8), ("ArrowUp", 10), (" ", 1), ("ArrowRight", 16), ("ArrowDown", 20), (" ", 1)):
         for _ in range(times):
@@ -146,26 +146,26 @@ def test_the_keyboard_is_enough(page: Page) -> None:
 
 
 @pytest.mark.parametrize("event", ["drop", "paste"])
-def test_a_picture_is_handed_over(page: Page, event: str) -> None:
+def test_an_image_is_dropped_or_pasted(page: Page, event: str) -> None:
     data = next(DigitsSource().examples()).data
     assert isinstance(data, bytes)
-    hand_over(page, event, data)
+    transfer(page, event, data)
     expect(page.locator("#label")).to_have_text("0")
     expect(page.locator("#latency")).to_contain_text("ms")
 
 
-def test_a_picture_is_chosen_and_a_bad_one_explained(page: Page) -> None:
+def test_an_image_is_chosen_and_a_bad_one_explained(page: Page) -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(buffer, "PNG")
     choose(page, buffer.getvalue())
     expect(page.locator("#label")).not_to_be_empty()
-    assert page.locator("#given").evaluate("image => image.decode().then(() => image.naturalWidth)") == 8
+    assert page.locator("#event_with_file").evaluate("image => image.decode().then(() => image.naturalWidth)") == 8
     choose(page, buffer.getvalue()[:-15])
     expect(page.locator("#error")).to_contain_text("damaged")
     expect(page.locator("#result")).to_be_hidden()
     choose(page, b"hello")
-    expect(page.locator("#error")).to_contain_text("no picture that can be read")
-    expect(page.locator("#given")).to_be_hidden()
+    expect(page.locator("#error")).to_contain_text("no image that can be read")
+    expect(page.locator("#event_with_file")).to_be_hidden()
 
 
 def test_a_token_is_asked_for(digits_home: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_token_is_asked_for(digits_home: Path) -> None:
     home.mkdir()
     (home / "tokens").write_text("correct-horse\n")
     with (
-        shop() as origin,
+        other_site() as origin,
         serving(
             digits_home / "run" / "export",
             home,
@@ -199,19 +199,19 @@ def test_a_token_is_asked_for(digits_home: Path) -> None:
         expect(page.locator("#token")).to_be_visible()
 
         assert page.context.browser
-        elsewhere = page.context.browser.new_page()
-        elsewhere.goto(origin)
+        other_page = page.context.browser.new_page()
+        other_page.goto(origin)
         ask = """([url, token]) => fetch(url, { method: "POST", headers: { Authorization: `Bearer ${token}` } })
             .then((response) => response.json()).then((answer) => answer.error.code)"""
-        codes = [elsewhere.evaluate(ask, [f"{server.url}/predict", token]) for token in ("wrong", "correct-horse")]
+        codes = [other_page.evaluate(ask, [f"{server.url}/predict", token]) for token in ("wrong", "correct-horse")]
         assert codes == ["unauthorized", "empty_body"]
 
 
 @contextmanager
-def shop() -> Iterator[str]:
+def other_site() -> Iterator[str]:
     """A page of somebody else's; its origin."""
 
-    class Shop(http.server.BaseHTTPRequestHandler):
+    class OtherSite(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
@@ -219,7 +219,7 @@ def shop() -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Shop) as server:
+    with http.server.HTTPServer(("127.0.0.1", 0), OtherSite) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

@@ -119,7 +119,7 @@ def test_overload_is_refused_and_leaves_no_trace(server: Server) -> None:
     assert calm.statuses == {200: 200}
 
 
-def test_the_description_holds(server: Server) -> None:
+def test_responses_match_openapi(server: Server) -> None:
     """All checks but that random bytes, which the schema cannot tell from an image, are taken for one.
 
     With some seeds (1 and 3) Schemathesis invents a field for a form, sends the form without it, and wants it refused.

@@ -4,13 +4,13 @@ import logging
 
 import pytest
 
-from trainer.serving.supervisor import tell_all_addresses
+from trainer.serving.supervisor import log_all_addresses
 
 
 def test_a_server_that_listens_on_every_address_does_not_say_localhost(caplog: pytest.LogCaptureFixture) -> None:
     log = logging.getLogger("bentoml.serve")
     try:
-        tell_all_addresses()
+        log_all_addresses()
         with caplog.at_level(logging.INFO, "bentoml.serve"):
             for host in ("localhost", "127.0.0.1"):  # what BentoML calls 0.0.0.0, and itself
                 log.info("listening on %s://%s:%d", "http", host, 3000)

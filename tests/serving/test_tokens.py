@@ -8,7 +8,7 @@ import pytest
 
 from trainer.errors import InputError
 from trainer.serving import tokens
-from trainer.serving.tokens import FILE_LIMIT, Tokens, read_some_tokens, read_tokens, token_to_send
+from trainer.serving.tokens import MAX_FILE_BYTES, Tokens, read_required_tokens, read_tokens, token_to_send
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def refusal(valid: Tokens, authorization: str | None) -> str | None:
     return valid.refusal(headers)
 
 
-def let_in(valid: Tokens, *given: str) -> list[bool]:
+def accepted(valid: Tokens, *given: str) -> list[bool]:
     return [refusal(valid, f"Bearer {token}") is None for token in given]
 
 
@@ -34,12 +34,12 @@ def test_one_token_a_line(file: Path) -> None:
     assert read_tokens(file) == ["windows"]
 
 
-def test_a_wrong_file_is_named_and_its_text_is_not(tmp_path: Path) -> None:
+def test_a_wrong_file_is_named_and_not_quoted(tmp_path: Path) -> None:
     file = tmp_path / "tokens"
 
     def message() -> str:
         with pytest.raises(InputError) as caught:
-            read_some_tokens(file)
+            read_required_tokens(file)
         assert "\n" not in str(caught.value)
         assert str(file) in str(caught.value)
         assert "secret" not in str(caught.value)
@@ -59,16 +59,16 @@ def test_a_wrong_file_is_named_and_its_text_is_not(tmp_path: Path) -> None:
         (b"fine\nmy secret\n", "line 2: a token has only visible ASCII characters"),
         (b"secret\x7f", "line 1: a token has only"),
         ("sécret".encode(), "line 1: a token has only"),
-        (b"secret\n" * FILE_LIMIT, "is too large"),
+        (b"secret\n" * MAX_FILE_BYTES, "is too large"),
     ):
         file.write_bytes(data)
         assert part in message()
 
 
-def test_a_request_needs_one_of_them(file: Path) -> None:
+def test_a_request_needs_a_valid_token(file: Path) -> None:
     valid = Tokens(file)
     assert (
-        let_in(valid, "first", "second", " second ", "", "third", "firs", "first\0", "# the shop's")
+        accepted(valid, "first", "second", " second ", "", "third", "firs", "first\0", "# the shop's")
         == [True] * 3 + [False] * 5
     )
     assert refusal(valid, "bearer first") is None
@@ -80,21 +80,21 @@ def test_a_request_needs_one_of_them(file: Path) -> None:
 def test_all_tokens_are_compared_in_constant_time(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[bytes, bytes]] = []
 
-    def compare(one: bytes, other: bytes) -> bool:
-        compared.append((one, other))
-        return one == other
+    def compare(first_digest: bytes, second_digest: bytes) -> bool:
+        compared.append((first_digest, second_digest))
+        return first_digest == second_digest
 
     monkeypatch.setattr("hmac.compare_digest", compare)
     valid = Tokens(file)
-    assert let_in(valid, "first", "x" * 1000) == [True, False]
+    assert accepted(valid, "first", "x" * 1000) == [True, False]
     assert len(compared) == 4
     assert {len(digest) for pair in compared for digest in pair} == {32}
 
 
-def test_the_file_may_change(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_file_is_read_again(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "bentoml.trainer")
     valid = Tokens(file)
-    assert let_in(valid, "first", "third") == [True, False]
+    assert accepted(valid, "first", "third") == [True, False]
     # As Kubernetes changes a Secret: a link to a folder is replaced by another.
     secret = file.parent / "secret"
     for name, token in (("one", "first"), ("two", "third")):
@@ -103,19 +103,19 @@ def test_the_file_may_change(file: Path, caplog: pytest.LogCaptureFixture) -> No
     file.unlink()
     (secret / "data").symlink_to("one")
     file.symlink_to("secret/data/tokens")
-    assert let_in(valid, "first", "second", "third") == [True, False, False]
+    assert accepted(valid, "first", "second", "third") == [True, False, False]
     (secret / "next").symlink_to("two")
     (secret / "next").rename(secret / "data")
-    assert let_in(valid, "first", "third") == [False, True]
-    # One that is missing, or wrong, may be on its way.
+    assert accepted(valid, "first", "third") == [False, True]
+    # A missing or wrong file: a new one may be on its way.
     (secret / "data").rename(secret / "away")
-    assert let_in(valid, "first", "third") == [False, True]
+    assert accepted(valid, "first", "third") == [False, True]
     (secret / "away").rename(secret / "data")
     (secret / "data" / "tokens").write_bytes(b"\xff")
-    assert let_in(valid, "first", "third") == [False, True]
-    # One without a token revokes all.
+    assert accepted(valid, "first", "third") == [False, True]
+    # A file without a token revokes all.
     (secret / "data" / "tokens").write_text("# none any more\n")
-    assert let_in(valid, "first", "third", "") == [False] * 3
+    assert accepted(valid, "first", "third", "") == [False] * 3
     assert [message.replace(str(file), "F") for message in caplog.messages] == [
         "token_file: tokens in F: 2",
         "token_file: tokens in F: 1",
@@ -126,9 +126,9 @@ def test_the_file_may_change(file: Path, caplog: pytest.LogCaptureFixture) -> No
     ]
 
 
-def test_without_a_file_from_the_start_all_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A worker that BentoML restarts: the supervisor has checked the file before the first one."""
-    assert let_in(Tokens(tmp_path / "tokens"), "", "first") == [False, False]
+def test_without_a_file_all_requests_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A worker that BentoML restarts: the supervisor has checked the file before the first worker."""
+    assert accepted(Tokens(tmp_path / "tokens"), "", "first") == [False, False]
     assert caplog.messages[0].endswith("No such file or directory; all requests are refused")
 
 
@@ -137,15 +137,15 @@ def test_the_file_is_read_once_a_second(file: Path, monkeypatch: pytest.MonkeyPa
     now = 5.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     valid = Tokens(file)
-    assert let_in(valid, "first") == [True]
+    assert accepted(valid, "first") == [True]
     file.write_text("third")
     now = 5.9
-    assert let_in(valid, "first", "third") == [True, False]
+    assert accepted(valid, "first", "third") == [True, False]
     now = 6.0
-    assert let_in(valid, "first", "third") == [False, True]
+    assert accepted(valid, "first", "third") == [False, True]
 
 
-def test_what_a_client_sends(file: Path) -> None:
+def test_the_token_of_a_client(file: Path) -> None:
     assert token_to_send(file, {"TRAINER_TOKEN": "other"}) == "first"
     assert token_to_send(None, {"TRAINER_TOKEN": "other\n"}) == "other"
     assert token_to_send(None, {}) == ""

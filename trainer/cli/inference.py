@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from trainer.cli.common import JsonOption
-from trainer.console import print_json, print_next, serve_command
+from trainer.console import print_json, print_line, print_next, serve_command
 from trainer.errors import InputError
 
 log = logging.getLogger("trainer")
@@ -108,9 +108,9 @@ def _print_each(
 
 def _print_prediction(prediction: Mapping[str, Any]) -> None:
     doubt = "" if prediction.get("known", True) else "; not sure: perhaps none of the classes"
-    typer.echo(f"{prediction['path']}: {prediction['label']} ({prediction['probability']:.2%}{doubt})")
+    print_line(f"{prediction['path']}: {prediction['label']} ({prediction['probability']:.2%}{doubt})")
 
 
 def _print_explanation(prediction: Mapping[str, Any]) -> None:
     _print_prediction(prediction)
-    typer.echo(f"  heat map: {prediction['explanation']}")
+    print_line(f"  heat map: {prediction['explanation']}")

@@ -1,7 +1,7 @@
-"""The server of an image: `python -m trainer.serving BENTO [--host HOST] [--port PORT]`.
+"""Server of a container image: `python -m trainer.serving BENTO [--host HOST] [--port PORT]`.
 
-It is what `bentoml serve` runs, in one process: the supervisor imports all that its worker imports, which is half of
-what a start costs, and in a container it restarts no worker that has died: the container's engine does.
+It runs the service of `bentoml serve` in one process. A supervisor would import all that its worker imports, half of
+the cost of a start, and in a container it restarts no worker that has died: the container engine does.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import signal
 import socket
 import sys
 
-from trainer.serving.pace import full_speed, slow_down
+from trainer.serving.start_throttle import start_throttle, stop_throttle
 
-GRACEFUL_STOP_S = 5  # longer than a deadline, so that what is in flight is answered
+GRACEFUL_STOP_S = 5  # longer than a deadline: requests in flight are answered
 
 
 def main() -> None:
@@ -26,15 +26,15 @@ def main() -> None:
         "--start-share",
         type=share,
         default=os.environ.get("TRAINER_START_SHARE", "1"),
-        help="of one CPU, until it is ready: what remains is for those that serve already (TRAINER_START_SHARE)",
+        help="of one CPU, until it is ready: the rest is for replicas that serve already (TRAINER_START_SHARE)",
     )
     options = parser.parse_args()
     if os.environ.get("TRAINER_WORKERS", "1") != "1":
         address = ("--host", options.host, "--port", str(options.port))
         graceful = ("--timeout-graceful-shutdown", str(GRACEFUL_STOP_S))
         os.execvp("bentoml", ["bentoml", "serve", options.bento, *address, *graceful])
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # a container's first process ignores it
-    slow_down(options.start_share)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # process 1 ignores it by default
+    start_throttle(options.start_share)
 
     import bentoml
     import uvicorn
@@ -43,7 +43,7 @@ def main() -> None:
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            full_speed()
+            stop_throttle()
 
     configure_server_logging()
     service = bentoml.load(options.bento)
@@ -56,7 +56,7 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=GRACEFUL_STOP_S,
     )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it once more when all is answered
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it once more when all requests are answered
     Server(config).run()
 
 

@@ -1,8 +1,8 @@
-"""Who is let in: an image that would not be answered in time is refused at once.
+"""Admission control: an image that would miss its deadline is refused at once.
 
-An image that waits in vain has cost its decoding, holds up those behind it, and its client learns too late to ask
-elsewhere. So the wait is foreseen: the images ahead, times the seconds that one has taken lately. (DAGOR, Zhou et al.,
-SoCC 2018, likewise goes by the time in the queue and not by its length.)
+An image that waits in vain has cost its decoding, delays those behind it, and its client learns too late to ask
+elsewhere. So the wait is predicted: the images ahead, times the seconds that one has taken lately. (DAGOR, Zhou et al.,
+SoCC 2018, likewise uses the time in the queue and not its length.)
 """
 
 from __future__ import annotations
@@ -11,47 +11,48 @@ import asyncio
 import math
 import time
 
-# Of the deadline, for those ahead: the rest is for the image itself, and for what the machine does in between.
-WAIT_SHARE = 0.85
-LATELY_S = 0.5  # after so long, what was measured counts a third
+# Share of the deadline for the images ahead: the rest is for the image itself and for other work of the machine.
+MAX_WAIT_SHARE = 0.85
+DECAY_S = 0.5  # after so long, a measurement counts a third
 
 
 class Admission:
-    """Counts images from being let in to their answer. For the event loop's thread."""
+    """Counts images from admission to response. For the event loop's thread."""
 
     def __init__(self, deadline_s: float, *, image_s: float, gain: float) -> None:
-        """`image_s`: what an image by itself takes, and `gain` how many times as fast they are when many come at once;
-        until more is known.
+        """First estimates, until images have been measured.
+
+        `image_s`: seconds of an image by itself; `gain`: how many times faster they are when many come at once.
         """
         self._deadline_s = deadline_s
         self._gain = gain
-        self._inside = 0
+        self._admitted = 0
         self._last_end = 0.0
-        # Seconds at work and images done in them, each with the weight that it still has.
+        # Seconds of work and the images done in them, with exponentially decaying weights.
         self._seconds, self._images = image_s / gain, 1.0
 
     @property
     def wait_s(self) -> float:
-        """How long those inside will take, foreseen."""
-        return self._inside * self._seconds / self._images
+        """Predicted time until all admitted images are done."""
+        return self._admitted * self._seconds / self._images
 
     def enter(self) -> None:
-        """Let an image in. `leave` has to follow. Raises asyncio.QueueFull where its wait would be too long."""
-        if self._inside and self.wait_s > WAIT_SHARE * self._deadline_s:
+        """Admit an image; `leave` has to follow. Raises asyncio.QueueFull where its wait would be too long."""
+        if self._admitted and self.wait_s > MAX_WAIT_SHARE * self._deadline_s:
             raise asyncio.QueueFull
-        if not self._inside:
+        if not self._admitted:
             self._last_end = time.perf_counter()
-        self._inside += 1
+        self._admitted += 1
 
     def leave(self, *, computed: bool) -> None:
-        """`computed`: whether it went the whole way; those that did say how long that takes."""
+        """`computed`: whether the image has its outputs; only such images are measured."""
         if computed:
             now = time.perf_counter()
-            seconds = min(now - self._last_end, self._deadline_s)  # after a longer stall all ahead have gone
-            if self._inside == 1:  # alone, for all that is known: many would have been faster
+            seconds = min(now - self._last_end, self._deadline_s)  # after a longer stall all ahead have left
+            if self._admitted == 1:  # probably alone: many would have been faster
                 seconds /= self._gain
-            weight = math.exp(-seconds / LATELY_S)
+            weight = math.exp(-seconds / DECAY_S)
             self._seconds = weight * self._seconds + seconds
             self._images = weight * self._images + 1
             self._last_end = now
-        self._inside -= 1
+        self._admitted -= 1

@@ -8,15 +8,17 @@ import sys
 from datetime import UTC, datetime
 from types import TracebackType
 
-HANDLER = "tracehandler"  # BentoML's name for what writes all that its servers log
-# They have that handler themselves and hand their lines up to it, too: BentoML would write each twice.
+from trainer.text import printable
+
+HANDLER = "tracehandler"  # BentoML's name for the handler of its servers' log
+# They have that handler themselves and pass records up to it, too: BentoML would write each line twice.
 WRITTEN_TWICE = ("uvicorn.error", "circus")
-# Of a record about an answer that is an error, whose message is the error's.
-ANSWER_FIELDS = ("path", "status", "code", "ms")
+# Of a record about an error response; its message is the error's.
+RESPONSE_FIELDS = ("path", "status", "code", "ms")
 
 
-def set_up(*, as_json: bool) -> None:
-    """Give the lines of a server their form. In a command that does not serve nothing changes."""
+def configure_logging(*, as_json: bool) -> None:
+    """Format the server's log. A command that does not serve is left as it is."""
     handlers = [handler for handler in logging.getLogger().handlers if handler.name == HANDLER]
     if not handlers:
         return
@@ -36,15 +38,15 @@ class Lines(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # overrides
         if hasattr(record, "status"):
-            path, status, code, ms = (getattr(record, field) for field in ANSWER_FIELDS)
-            # A client's path and header may have got into it: it stays one line, and tells a terminal nothing.
+            path, status, code, ms = (getattr(record, field) for field in RESPONSE_FIELDS)
+            # Path and message may hold text of a client: it must not forge a line or control a terminal.
             record.message = printable(f"{path} {status} {code} {ms} ms: {record.message}")
         return super().formatMessage(record)
 
 
 class JsonLines(logging.Formatter):
-    """`{"time": …, "level": …, "logger": …, "message": …}`; of an error that was answered `path`, `status`, `code` and
-    `ms`, and of an exception its `traceback`.
+    """`{"time": …, "level": …, "logger": …, "message": …}`; with `path`, `status`, `code` and `ms` for an error
+    response, and `traceback` for an exception.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -54,17 +56,10 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= {field: getattr(record, field) for field in ANSWER_FIELDS if hasattr(record, field)}
+        line |= {field: getattr(record, field) for field in RESPONSE_FIELDS if hasattr(record, field)}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line)
-
-
-def printable(text: str) -> str:
-    """Text on one line: what is not printable as Python escapes it."""
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

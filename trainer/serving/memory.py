@@ -1,7 +1,7 @@
-"""What a server may hold in memory at once: bodies that are being read, and pictures that are being decoded.
+"""Memory budget of a server: bodies that are being read, and images that are being decoded.
 
-All of it is charged before it is taken. Whoever would exceed it waits, or is refused, so that no request can get the
-process killed, and all others with it.
+Memory is charged before it is allocated. A request that would exceed the budget waits, or is refused, so that no
+request can get the process killed, and all others with it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import psutil
 
 from trainer.machine import memory_limit
 
-SPARE = 0.1  # of the memory that there is: for what is not counted, such as answers and connections
-LEAST = 32 << 20  # one image of the largest size, and its form
+RESERVED_SHARE = 0.1  # of the machine's memory: for what is not charged, such as responses and connections
+MIN_BUDGET = 32 << 20  # one image of the largest size, and its form
 
 
-class Memory:
-    """A budget of bytes, for any thread."""
+class MemoryBudget:
+    """A budget of `size` bytes, for any thread."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -27,7 +27,7 @@ class Memory:
         self._changed = threading.Condition()
 
     def take(self, size: int) -> bool:
-        """At once or not at all."""
+        """Charge `size` bytes, at once or not at all."""
         with self._changed:
             if size > self._free:
                 return False
@@ -52,10 +52,10 @@ class Memory:
             self.give_back(size)
 
 
-def left_for_requests(workers: int) -> int:
+def request_memory(workers: int) -> int:
     """Bytes that each of `workers` processes may spend on requests, once its model is warm."""
     process = psutil.Process()
     own = process.memory_info().rss
     parent = process.parent()
     supervisor = parent.memory_info().rss if parent and workers > 1 else 0
-    return max(LEAST, int(((1 - SPARE) * memory_limit() - supervisor) / workers) - own)
+    return max(MIN_BUDGET, int(((1 - RESERVED_SHARE) * memory_limit() - supervisor) / workers) - own)

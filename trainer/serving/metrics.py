@@ -1,4 +1,4 @@
-"""What /metrics shows, in Prometheus' format. The number of series is fixed: no label comes from a client."""
+"""Prometheus metrics, shown at /metrics. The number of series is fixed: no label comes from a client."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import psutil
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
+SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+BATCH_SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """The metrics of one worker. Several add theirs up through files in `folder`; None: there is only one."""
+    """The metrics of one worker. Several workers add theirs up through files in `folder`; None: a single worker."""
 
     def __init__(self, model: str, folder: str | None) -> None:
         # prometheus_client reads this once, when it is imported. BentoML sets it to a folder that all servers of a
@@ -27,11 +27,13 @@ class Metrics:
         self._requests = Counter("trainer_requests", "Requests answered", ["endpoint", "code"])
         self._unknown = Counter("trainer_unknown", "Images whose answer is not known to be right (known: false)")
         self._latency = Histogram(
-            "trainer_request_seconds", "From the request's head to its answer", ["endpoint"], buckets=SECONDS
+            "trainer_request_seconds", "From the request's head to its answer", ["endpoint"], buckets=SECONDS_BUCKETS
         )
-        self.decode_seconds = Histogram("trainer_decode_seconds", "Decoding one image", buckets=SECONDS)
-        self._engine_seconds = Histogram("trainer_engine_seconds", "The engine's time for a batch", buckets=SECONDS)
-        self._batch_size = Histogram("trainer_batch_size", "Images in a batch", buckets=BATCHES)
+        self.decode_seconds = Histogram("trainer_decode_seconds", "Decoding one image", buckets=SECONDS_BUCKETS)
+        self._engine_seconds = Histogram(
+            "trainer_engine_seconds", "The engine's time for a batch", buckets=SECONDS_BUCKETS
+        )
+        self._batch_size = Histogram("trainer_batch_size", "Images in a batch", buckets=BATCH_SIZE_BUCKETS)
         self._waiting = Gauge("trainer_queue_depth", "Images that wait for the engine", multiprocess_mode="livesum")
         # A gauge: Prometheus' own info metrics do not work with several processes.
         Gauge("trainer_model_info", "The model that is served", ["model"], multiprocess_mode="max").labels(model).set(1)
@@ -51,7 +53,7 @@ class Metrics:
         self._waiting.set(images)
 
     def render(self) -> bytes:
-        """All workers' metrics as text."""
+        """Metrics of all workers, as text."""
         from prometheus_client import CollectorRegistry, generate_latest
         from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
@@ -59,7 +61,7 @@ class Metrics:
             return generate_latest()
         for file in Path(os.environ[MULTIPROCESS_DIR]).glob("gauge_live*.db"):
             process = int(file.stem.rpartition("_")[2])
-            if not psutil.pid_exists(process):  # killed: its images wait no more
+            if not psutil.pid_exists(process):  # killed: its images no longer wait
                 mark_process_dead(process)  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

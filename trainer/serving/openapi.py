@@ -1,12 +1,17 @@
-"""The HTTP contract as an OpenAPI 3.1 document: what /docs.json returns and the page at / shows."""
+"""The HTTP contract as an OpenAPI 3.1 document: /docs.json returns it, the page at / shows it."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-from trainer.serving.answers import STATUS
-from trainer.serving.http import OPEN_PATHS
-from trainer.serving.request import BATCH_IMAGES
+from pydantic import TypeAdapter
+from pydantic.json_schema import JsonSchemaMode
+
+from trainer.serving.middleware import OPEN_PATHS, PAGE_PATH
+from trainer.serving.request import MAX_BATCH_IMAGES
+from trainer.serving.responses import STATUS
+from trainer.serving.schemas import Error, Model, Prediction, Predictions
 
 IMAGE_TYPES = (
     *(f"image/{kind}" for kind in ("jpeg", "png", "webp", "heic", "avif", "bmp", "gif")),
@@ -14,8 +19,7 @@ IMAGE_TYPES = (
 )
 
 BYTES = {"type": "string", "format": "binary"}
-NAME = {"type": "string"}
-PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
+TEXT = {"type": "string"}
 
 IMAGE_ERRORS = (400, 405, 413, 415, 422, 500, 503, 504)
 BATCH_ERRORS = (400, 405, 413, 500, 503, 504)
@@ -24,13 +28,28 @@ VIEW_ERRORS = (405, 500)
 
 def describe(model: str, *, with_token: bool) -> dict[str, Any]:
     """The document; `model` is the tag that is served, `with_token` says whether callers need one."""
-    score = {"label": NAME, "index": {"type": "integer", "minimum": 0}, "probability": PROBABILITY}
-    best = {**score, "known": {"type": "boolean"}}
-    scores = {"type": "array", "items": _reference("Score"), "minItems": 1, "maxItems": 5}
-    image_form = _object({"image": BYTES})
-    batch_form = _object({"images": {"type": "array", "items": BYTES, "minItems": 1, "maxItems": BATCH_IMAGES}})
-    image_body = {media_type: {"schema": BYTES} for media_type in IMAGE_TYPES}
-    image_body["multipart/form-data"] = {"schema": image_form}
+    image_form = _form("image", BYTES)
+    batch_form = _form("images", {"type": "array", "items": BYTES, "minItems": 1, "maxItems": MAX_BATCH_IMAGES})
+    image_body = {media_type: {"schema": BYTES} for media_type in IMAGE_TYPES} | image_form
+    png = {"image/png": {"schema": BYTES}}
+    operations = {
+        "/predict": _operation(
+            "Classify one image: its bytes decide the format, not the Content-Type",
+            _json("Prediction"),
+            IMAGE_ERRORS,
+            image_body,
+        ),
+        "/predict_batch": _operation(
+            f"Classify 1 to {MAX_BATCH_IMAGES} images", _json("Predictions"), BATCH_ERRORS, batch_form
+        ),
+        "/preview": _operation("The image as the model sees it", png, IMAGE_ERRORS, image_body),
+        "/explain": _operation("The same in gray under the saliency map", png, IMAGE_ERRORS, image_body),
+        "/model": _operation("The model that is served", _json("Model"), VIEW_ERRORS),
+        PAGE_PATH: _operation("The page", {"text/html": {"schema": TEXT}}, VIEW_ERRORS),
+        "/metrics": _operation("Prometheus metrics", {"text/plain": {"schema": TEXT}}, VIEW_ERRORS),
+        "/livez": _operation("Alive", {"text/plain": {"schema": TEXT}}, VIEW_ERRORS),
+        "/readyz": _operation("Ready: warm, and not stopping", {"text/plain": {"schema": TEXT}}, (405, 503)),
+    }
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -39,107 +58,51 @@ def describe(model: str, *, with_token: bool) -> dict[str, Any]:
             "description": "An image (JPEG, PNG, WebP, HEIC, AVIF, BMP or GIF) in, a label with its probability out.",
         },
         "paths": {
-            "/predict": {
-                "post": _operation(
-                    "Classify one image: the bytes decide what it is, not the Content-Type",
-                    _json("Prediction"),
-                    IMAGE_ERRORS,
-                    image_body,
-                )
-            },
-            "/predict_batch": {
-                "post": _operation(
-                    f"Classify 1 to {BATCH_IMAGES} images",
-                    _json("Predictions"),
-                    BATCH_ERRORS,
-                    {"multipart/form-data": {"schema": batch_form}},
-                )
-            },
-            "/preview": {
-                "post": _operation(
-                    "The picture that the model sees", {"image/png": {"schema": BYTES}}, IMAGE_ERRORS, image_body
-                )
-            },
-            "/explain": {
-                "post": _operation(
-                    "The same in gray, under the heat of what spoke for the answer",
-                    {"image/png": {"schema": BYTES}},
-                    IMAGE_ERRORS,
-                    image_body,
-                )
-            },
-            "/model": {"get": _operation("The model that is served", _json("Model"), VIEW_ERRORS)},
-            "/ui": {"get": _operation("The page", {"text/html": {"schema": NAME}}, VIEW_ERRORS)},
-            "/metrics": {"get": _operation("Prometheus metrics", {"text/plain": {"schema": NAME}}, VIEW_ERRORS)},
-            "/livez": {"get": _operation("Alive", {"text/plain": {"schema": NAME}}, VIEW_ERRORS)},
-            "/readyz": {
-                "get": _operation("Ready: warm, and not stopping", {"text/plain": {"schema": NAME}}, (405, 503))
-            },
+            path: {"post" if "requestBody" in operation else "get": operation} for path, operation in operations.items()
         },
-        "components": {
-            "schemas": {
-                "Score": _object(score),
-                "Prediction": _object({**best, "top": scores, "model": NAME}),
-                "Item": {"oneOf": [_object({**best, "top": scores}), _reference("Error")]},
-                "Predictions": _object({"model": NAME, "predictions": {"type": "array", "items": _reference("Item")}}),
-                "Model": _object(
-                    {
-                        "model": NAME,
-                        "labels": {"type": "array", "items": NAME},
-                        "input": _object(
-                            {
-                                "height": {"type": "integer"},
-                                "width": {"type": "integer"},
-                                "channels": {"enum": [1, 3]},
-                                "normalize": {"enum": ["none", "mnist"]},
-                            }
-                        ),
-                        "threshold": {"oneOf": [PROBABILITY, {"type": "null"}]},
-                        "metrics": {"type": "object"},
-                    }
-                ),
-                "Error": _object({"error": _object({"code": {"enum": sorted(STATUS)}, "message": NAME})}),
-            }
-        },
+        "components": {"schemas": _schemas()},
     }
-    return _with_token(document) if with_token else document
-
-
-def _with_token(document: dict[str, Any]) -> dict[str, Any]:
-    """The same where all but the open paths need a bearer token."""
-    for path, methods in document["paths"].items():
-        if path not in OPEN_PATHS:
-            for operation in methods.values():
+    if with_token:
+        for path, operation in operations.items():
+            if path not in OPEN_PATHS:
                 operation["security"] = [{"token": []}]
                 operation["responses"]["401"] = _error(401)
-    document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     return document
+
+
+@functools.cache
+def _schemas() -> dict[str, Any]:
+    """JSON Schema of each response body, by name; 50 ms."""
+    mode: JsonSchemaMode = "serialization"
+    adapters = [(name, mode, TypeAdapter(body)) for name, body in _BODIES.items()]
+    _, definitions = TypeAdapter.json_schemas(adapters, ref_template="#/components/schemas/{model}")
+    schemas: dict[str, Any] = definitions["$defs"]
+    return schemas
+
+
+_BODIES: dict[str, Any] = {"Prediction": Prediction, "Predictions": Predictions, "Model": Model, "Error": Error}
 
 
 def _operation(
     summary: str, content: dict[str, Any], errors: tuple[int, ...], body: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    responses: dict[str, Any] = {"200": {"description": "The answer", "content": content}}
-    for status in errors:
-        responses[str(status)] = _error(status)
-    operation: dict[str, Any] = {"summary": summary, "responses": responses}
+    responses = {"200": {"description": "The answer", "content": content}}
+    operation: dict[str, Any] = {"summary": summary, "responses": responses | {str(e): _error(e) for e in errors}}
     if body:
         operation["requestBody"] = {"required": True, "content": body}
     return operation
 
 
 def _error(status: int) -> dict[str, Any]:
-    """Of an operation's responses."""
-    return {"description": ", ".join(code for code, of in STATUS.items() if of == status), "content": _json("Error")}
+    codes = [code for code, code_status in STATUS.items() if code_status == status]
+    return {"description": ", ".join(codes), "content": _json("Error")}
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-
-
-def _reference(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}
+def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
+    form = {"type": "object", "properties": {field: schema}, "required": [field], "additionalProperties": False}
+    return {"multipart/form-data": {"schema": form}}
 
 
 def _json(name: str) -> dict[str, Any]:
-    return {"application/json": {"schema": _reference(name)}}
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}

@@ -1,4 +1,4 @@
-"""A request's body, read within limits of size, time and memory, and the files of a multipart form."""
+"""Request bodies, read within limits of size, time and memory, and the files of a multipart form."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message, Receive, Scope
 
-from trainer.serving.answers import ApiError
-from trainer.serving.memory import Memory
+from trainer.serving.memory import MemoryBudget
+from trainer.serving.responses import ApiError
 
 MIB = 2**20
-IMAGE_LIMIT = 10 * MIB
-BATCH_LIMIT = 64 * MIB
-BATCH_IMAGES = 256
-FRAMING_LIMIT = MIB // 4  # what multipart adds around the files
-GROWTH = 8  # a buffer that grows takes an eighth more than it holds
-PART_HEADERS = 32  # of a file; each takes the parser's time and memory
+MAX_IMAGE_BYTES = 10 * MIB
+MAX_BATCH_BYTES = 64 * MIB
+MAX_BATCH_IMAGES = 256
+MAX_FRAMING_BYTES = MIB // 4  # of a multipart form, around its files
+BUFFER_OVERHEAD = 8  # a growing buffer allocates an eighth more than it holds
+MAX_PART_HEADERS = 32  # of a file in a form; each takes the parser's time and memory
 READ_TIMEOUT_S = 30.0  # for the whole body
-STOPPING_READ_TIMEOUT_S = 1.0  # what is left of it where the server stops
-PIECE = MIB // 4  # of a body that is parsed before others have their turn
+STOPPING_READ_TIMEOUT_S = 1.0  # for the rest of it, once the server stops
+CHUNK_BYTES = MIB // 4  # parsed before other requests have their turn
 
 
 class Request:
-    """A request to one of the contract's endpoints."""
+    """A request to an endpoint of the HTTP contract."""
 
     _reading: ClassVar[set[asyncio.Timeout]] = set()  # of all requests of this process
-    _stop_at: ClassVar[float] = math.inf  # on the event loop's clock
+    stop_at: ClassVar[float] = math.inf  # on the event loop's clock; `stop_reading` sets it
 
-    def __init__(self, scope: Scope, receive: Receive, memory: Memory) -> None:
+    def __init__(self, scope: Scope, receive: Receive, memory: MemoryBudget) -> None:
         self.headers = Headers(scope=scope)
         self._receive = receive
         self._memory = memory
-        self._held = 0
+        self._charged = 0
 
     @classmethod
     def stop_reading(cls) -> None:
-        """From now on a body has a second left to arrive: the server stops, and waits for those that it answers."""
-        cls._stop_at = asyncio.get_running_loop().time() + STOPPING_READ_TIMEOUT_S
+        """Give bodies one more second to arrive: the server stops, and waits for the requests that it answers."""
+        cls.stop_at = asyncio.get_running_loop().time() + STOPPING_READ_TIMEOUT_S
         for timeout in [timeout for timeout in cls._reading if not timeout.expired()]:
-            timeout.reschedule(min(cls._stop_at, timeout.when() or math.inf))
+            timeout.reschedule(min(cls.stop_at, timeout.when() or math.inf))
 
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises ApiError: `too_large` as soon as it exceeds `limit` bytes, `empty_body`, `overloaded`,
@@ -57,32 +57,33 @@ class Request:
         length = self.headers.get("content-length", "")
         if length.isdecimal() and int(length) > limit:
             raise _too_large(limit)
-        latest = asyncio.get_running_loop().time() + READ_TIMEOUT_S
+        deadline = asyncio.get_running_loop().time() + READ_TIMEOUT_S
         size, more = 0, True
         while more:
-            message = await self._receive_until(latest)
+            message = await self._receive_until(deadline)
             if message["type"] == "http.disconnect":
                 raise ConnectionResetError
             chunk = message.get("body", b"")
             size += len(chunk)
             if size > limit:
                 raise _too_large(limit)
-            self._hold(len(chunk) + len(chunk) // GROWTH)
+            self._charge(len(chunk) + len(chunk) // BUFFER_OVERHEAD)
             more = message.get("more_body", False)
             if chunk:
                 yield chunk
         if not size:
             raise ApiError("empty_body", "the request has no body: the bytes of an image are expected")
 
-    async def files(self, chunks: AsyncIterator[bytes], name: str, most: int) -> list[bytes]:
+    async def files(self, chunks: AsyncIterator[bytes], name: str, max_files: int) -> list[bytes]:
         """The file parts of a multipart body, all called `name`. Raises ApiError `bad_request` for another shape."""
-        stream = _with_an_end(await anext(chunks), chunks)  # where there is no first chunk, that is what is wrong
-        parser = _InMemoryParser(self.headers, stream, max_files=most, max_fields=most)  # type: ignore[arg-type]
+        first = await anext(chunks)  # an empty body is refused here, before it is parsed
+        stream = _end_with_empty_chunk(first, chunks)
+        parser = _InMemoryParser(self.headers, stream, max_files=max_files, max_fields=max_files)  # type: ignore[arg-type]
         try:
             form: FormData = await parser.parse()
         except (MultiPartException, KeyError) as error:
             # A KeyError: no boundary in the Content-Type.
-            raise ApiError("bad_request", f"not a multipart form with 1 to {most} files: {error}") from error
+            raise ApiError("bad_request", f"not a multipart form with 1 to {max_files} files: {error}") from error
         found = []
         for key, part in form.multi_items():
             if not isinstance(part, UploadFile) or key != name:
@@ -100,13 +101,13 @@ class Request:
             pass
 
     def release(self) -> None:
-        """Give back what the body took."""
-        self._memory.give_back(self._held)
-        self._held = 0
+        """Give back the memory that was charged for the body."""
+        self._memory.give_back(self._charged)
+        self._charged = 0
 
-    async def _receive_until(self, latest: float) -> Message:
+    async def _receive_until(self, deadline: float) -> Message:
         try:
-            async with asyncio.timeout_at(min(latest, self._stop_at)) as timeout:
+            async with asyncio.timeout_at(min(deadline, self.stop_at)) as timeout:
                 self._reading.add(timeout)
                 try:
                     return await self._receive()
@@ -115,30 +116,30 @@ class Request:
         except TimeoutError:
             raise ApiError("bad_request", "the body did not arrive in time") from None
 
-    def _hold(self, size: int) -> None:
+    def _charge(self, size: int) -> None:
         if not self._memory.take(size):
             raise ApiError("overloaded", "the server holds as many bodies as it has memory for; try again later")
-        self._held += size
+        self._charged += size
 
 
 class _InMemoryParser(MultiPartParser):
-    spool_max_size = BATCH_LIMIT + FRAMING_LIMIT  # never to disk: there may be none to write to
+    spool_max_size = MAX_BATCH_BYTES + MAX_FRAMING_BYTES  # never to disk: there may be none to write to
 
     def on_header_end(self) -> None:
         super().on_header_end()
-        if len(self._current_part.item_headers) > PART_HEADERS:
-            raise MultiPartException(f"A part has more than {PART_HEADERS} headers.")
+        if len(self._current_part.item_headers) > MAX_PART_HEADERS:
+            raise MultiPartException(f"A part has more than {MAX_PART_HEADERS} headers.")
 
 
-async def in_pieces(body: bytes) -> AsyncIterator[bytes]:
-    """A whole body as `Request.files` reads it."""
-    for start in range(0, len(body), PIECE):
-        yield body[start : start + PIECE]
+async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
+    """A whole body as chunks for `Request.files`; other requests have their turn in between."""
+    for start in range(0, len(body), CHUNK_BYTES):
+        yield body[start : start + CHUNK_BYTES]
         await asyncio.sleep(0)
 
 
-async def _with_an_end(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """As Starlette's parser expects it: an empty chunk comes last."""
+async def _end_with_empty_chunk(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Starlette's parser expects an empty chunk at the end."""
     yield first
     async for chunk in others:
         yield chunk

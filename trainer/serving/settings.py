@@ -14,12 +14,12 @@ from trainer.artifact.engine import EngineName
 
 PREFIX = "TRAINER_"
 ALL_ORIGINS = "*"
-# As browsers write one. A port that goes without saying is not said.
+# As browsers write one: without the default port of the scheme.
 ORIGIN = re.compile(r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]+)?")
 
 
 def parse_origins(value: Any) -> tuple[str, ...]:
-    """`https://a.example, http://localhost:8080` or `*` → its parts. Raises a ValueError for what is no origin."""
+    """`https://a.example, http://localhost:8080` or `*` → its parts. Raises ValueError unless each is an origin."""
     origins = tuple(part.strip() for part in str(value).split(","))
     for origin in origins:
         if origin != ALL_ORIGINS and not ORIGIN.fullmatch(origin):
@@ -33,7 +33,7 @@ def parse_origins(value: Any) -> tuple[str, ...]:
 
 
 class Settings(BaseModel):
-    """What can be set, with its default."""
+    """All settings, with their defaults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,11 +42,11 @@ class Settings(BaseModel):
     workers: int = Field(default=1, ge=1, le=256)  # processes, each with the model
     threads: int | None = Field(default=None, ge=1, le=1024)  # of one worker's engine; None: its share of the CPUs
     queue_length: int = Field(default=256, ge=1, le=100_000)  # images that wait for one worker; more are refused
-    deadline_ms: float = Field(default=1000, gt=0, le=3_600_000)  # from the whole body to the answer
-    drain_delay_s: float = Field(default=0, ge=0, le=3600)  # how long a stopping server says that it is not ready
-    drain_file: Path | None = None  # while it is there, /readyz says 503
-    token_file: Path | None = None  # bearer tokens, one a line; None: everybody may call
-    cors_origins: Annotated[tuple[str, ...], BeforeValidator(parse_origins)] = ()  # whose pages may call
+    deadline_ms: float = Field(default=1000, gt=0, le=3_600_000)  # from the end of the body to the response
+    drain_delay_s: float = Field(default=0, ge=0, le=3600)  # a stopping server is not ready for so long before it ends
+    drain_file: Path | None = None  # while it exists, /readyz says 503
+    token_file: Path | None = None  # bearer tokens, one a line; None: no token is needed
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(parse_origins)] = ()  # whose pages may call (CORS)
     log_json: bool = False  # one JSON object a line; else lines for people
 
 

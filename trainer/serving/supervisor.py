@@ -1,7 +1,7 @@
-"""What BentoML's supervisor, the process that starts the workers, does not do by itself.
+"""Additions to BentoML's supervisor, the process that starts the workers.
 
-An end for a server whose workers cannot start: they are started again and again, for ever. Such a worker tells the
-supervisor, which looks itself, says once what is wrong, and ends with the other workers.
+BentoML restarts a worker that cannot start again and again, for ever. Here, a worker without its model signals the
+supervisor, which checks the model itself, logs once what is wrong, and ends with all workers.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ SUPERVISOR = "TRAINER_SUPERVISOR"  # its process id, for its workers
 EXIT_CODE = InputError.exit_code
 
 
-def end_without(find_model: Callable[[], object]) -> None:
-    """In the supervisor: from now on a worker that gives up ends the server, if `find_model` raises here, too."""
-    gone = False
+def stop_if_model_missing(find_model: Callable[[], object]) -> None:
+    """In the supervisor: end the server when a worker reports a missing model and `find_model` raises here, too."""
+    missing = False
 
     def on_signal(*_: object) -> None:
-        nonlocal gone
-        if gone:
+        nonlocal missing
+        if missing:
             return
         try:
             find_model()
         except (InputError, ArtifactError) as error:
-            gone = True
+            missing = True
             log.error("%s; the server ends", error)
             os.kill(os.getpid(), signal.SIGTERM)  # BentoML's own way to stop all workers, with exit code 0
 
     signal.signal(signal.SIGUSR2, on_signal)
-    atexit.register(lambda: os._exit(EXIT_CODE) if gone else None)
+    atexit.register(lambda: os._exit(EXIT_CODE) if missing else None)
     os.environ[SUPERVISOR] = str(os.getpid())
 
 
-def tell_all_addresses() -> None:
-    """In the supervisor: where it listens on every address its log says so, and not "localhost"."""
+def log_all_addresses() -> None:
+    """In the supervisor: log 0.0.0.0, and not "localhost", for a server that listens on every address."""
 
-    def mend(record: logging.LogRecord) -> bool:
+    def replace_localhost(record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
             record.args = tuple("0.0.0.0" if value == "localhost" else value for value in record.args)
         return True
 
-    logging.getLogger("bentoml.serve").addFilter(mend)
+    logging.getLogger("bentoml.serve").addFilter(replace_localhost)
 
 
-def give_up() -> NoReturn:
-    """In a worker that has no model to serve."""
+def report_missing_model() -> NoReturn:
+    """In a worker that has no model to serve: signal the supervisor, and end."""
     supervisor = int(os.environ.get(SUPERVISOR, os.getpid()))
     if supervisor != os.getpid():
         os.kill(supervisor, signal.SIGUSR2)

@@ -1,4 +1,4 @@
-"""Who may call: bearer tokens, one a line in a file that is read again while the server runs."""
+"""Bearer tokens, one a line in a file that is read again while the server runs."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from trainer.errors import InputError
 
 log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
 
-VARIABLE = "TRAINER_TOKEN"  # of a client
+VARIABLE = "TRAINER_TOKEN"  # read by clients
 READ_EVERY_S = 1.0
-FILE_LIMIT = 16 << 10  # bytes: hundreds of tokens, every one of which is compared in every request
+MAX_FILE_BYTES = 16 << 10  # bytes: hundreds of tokens, every one of which is compared in every request
 
 
 def read_tokens(path: Path) -> list[str]:
     """The tokens of a file. Blank lines, and lines that begin with `#`, are left out.
 
-    Raises InputError where the file cannot be read, is no text, or has a line that no request could carry. Its message
-    never holds what stands in the file.
+    Raises InputError for a file that cannot be read, is no text, or has a line that no request could carry. The
+    message never quotes the file.
     """
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise InputError(f"{path} is no file")
         with path.open("rb") as stream:
-            data = stream.read(FILE_LIMIT + 1)
+            data = stream.read(MAX_FILE_BYTES + 1)
         lines = data.decode("utf-8-sig").splitlines()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
         raise InputError(f"{path} is no text: one token a line is expected") from None
-    if len(data) > FILE_LIMIT:
-        raise InputError(f"{path} is too large: at most {FILE_LIMIT >> 10} KiB are read")
+    if len(data) > MAX_FILE_BYTES:
+        raise InputError(f"{path} is too large: at most {MAX_FILE_BYTES >> 10} KiB are read")
     tokens = []
     for number, line in enumerate(lines, 1):
         token = line.strip()
@@ -46,8 +46,8 @@ def read_tokens(path: Path) -> list[str]:
     return tokens
 
 
-def read_some_tokens(path: Path) -> list[str]:
-    """The same, and at least one. Raises InputError for a file without any."""
+def read_required_tokens(path: Path) -> list[str]:
+    """As `read_tokens`, at least one. Raises InputError for a file without any."""
     tokens = read_tokens(path)
     if not tokens:
         raise InputError(f"{path} holds no token: one a line is expected")
@@ -57,7 +57,7 @@ def read_some_tokens(path: Path) -> list[str]:
 def token_to_send(path: Path | None, environment: Mapping[str, str]) -> str:
     """A client's token: the first of the file, else the environment's TRAINER_TOKEN; empty without either."""
     if path:
-        return read_some_tokens(path)[0]
+        return read_required_tokens(path)[0]
     token = environment.get(VARIABLE, "").strip()
     _check(token, VARIABLE)
     return token
@@ -69,10 +69,10 @@ def _check(token: str, where: str) -> None:
 
 
 class Tokens:
-    """The tokens that are valid now. They are kept as hashes, and never logged.
+    """The tokens that are valid now, kept as hashes and never logged.
 
-    A file without a token revokes all. One that is missing or wrong changes nothing, as it may be on its way; the log
-    tells it once.
+    A file without a token revokes all. A missing or wrong file changes nothing, as a new one may be on its way; this is
+    logged once.
     """
 
     def __init__(self, path: Path) -> None:
@@ -82,7 +82,7 @@ class Tokens:
         self._read()
 
     def refusal(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-        """Why a request with these headers, their names in small letters, is refused; None where it has a token."""
+        """Reason to refuse a request with these headers (names in lower case); None where its token is valid."""
         if time.monotonic() >= self._read_again:
             self._read()
         value = next((value for name, value in headers if name == b"authorization"), b"")
@@ -90,10 +90,10 @@ class Tokens:
         if scheme.lower() != b"bearer":
             return "a token is expected, as the header Authorization: Bearer TOKEN"
         digest = hashlib.sha256(token.strip()).digest()
-        known = False
-        for one in self._digests:  # all of them, so that the time tells nothing
-            known |= hmac.compare_digest(one, digest)
-        return None if known else "this token is not valid"
+        valid = False
+        for valid_digest in self._digests:  # all of them, so that the time taken reveals nothing
+            valid |= hmac.compare_digest(valid_digest, digest)
+        return None if valid else "this token is not valid"
 
     def _read(self) -> None:
         self._read_again = time.monotonic() + READ_EVERY_S

@@ -1,4 +1,4 @@
-"""What the server answers: JSON, and errors with a code of the contract."""
+"""Responses: JSON bodies, and errors with a code of the HTTP contract."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-STATUS = {
+from trainer.serving.schemas import Error, ErrorCode
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+STATUS: dict[ErrorCode, int] = {
     "empty_body": 400,
     "bad_request": 400,
     "unauthorized": 401,
@@ -23,44 +27,43 @@ STATUS = {
     "deadline_exceeded": 504,
 }
 CHALLENGE = (b"www-authenticate", b"Bearer")
-RETRY_AFTER_S = 1  # the queue is worth less than a second of work
+RETRY_AFTER_S = 1  # the queue holds less than a second of work
 
 
 class ApiError(Exception):
-    """An answer that is an error. `code` is the contract's."""
+    """A request that is refused with a code of the contract."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
         self.code = code
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     status: int
     body: bytes
     media_type: str = "application/json"
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    headers: Headers = ()
     error: Mapping[str, str] | None = None  # code and message
 
 
-def json_answer(value: Any) -> Answer:
-    return Answer(200, to_json(value))
+def json_response(value: Any) -> Response:
+    return Response(200, to_json(value))
 
 
-def error_value(code: str, message: str) -> dict[str, dict[str, str]]:
-    """`{"error": {"code", "message"}}`"""
+def error_body(code: ErrorCode, message: str) -> Error:
     return {"error": {"code": code, "message": message}}
 
 
-def error_answer(code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Answer:
+def error_response(code: ErrorCode, message: str, headers: Headers = ()) -> Response:
     if code == "unauthorized":
         headers = (*headers, CHALLENGE)
     elif code == "overloaded":
         headers = (*headers, (b"retry-after", str(RETRY_AFTER_S).encode()))
-    value = error_value(code, message)
-    return Answer(STATUS[code], to_json(value), headers=headers, error=value["error"])
+    body = error_body(code, message)
+    return Response(STATUS[code], to_json(body), headers=headers, error={"code": code, "message": message})
 
 
 def to_json(value: Any) -> bytes:
-    """Raises ValueError for what JSON does not have, such as NaN."""
+    """Raises ValueError for values that JSON does not have, such as NaN."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from trainer.artifact import Artifact
 from trainer.artifact.engine import Outputs
 from trainer.images.pixels import PixelSpec
-from trainer.serving.lanes import Lanes
-from trainer.serving.runner import Runner
-from trainer.serving.served import make_served
+from trainer.serving.batching import BatchRunner
+from trainer.serving.loaded_model import prepare_model
+from trainer.serving.parallel import ParallelRunner
 from trainer.serving.settings import Settings
 
 
@@ -28,25 +28,25 @@ class TimedEngine:
 
 
 @pytest.mark.parametrize(
-    ("call_s", "image_s", "threads", "lanes"),
+    ("call_s", "image_s", "threads", "parallel"),
     [
         (0.0, 0.02, 2, True),
         (0.0, 0.02, 1, False),  # one CPU
         (0.02, 0.001, 2, False),  # gains by batches
     ],
 )
-def test_several_images_at_once_where_batches_gain_nothing(
-    call_s: float, image_s: float, threads: int, lanes: bool, monkeypatch: pytest.MonkeyPatch
+def test_parallel_engines_are_chosen_where_batches_gain_nothing(
+    call_s: float, image_s: float, threads: int, parallel: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[int] = []
+    threads_of_engines: list[int] = []
 
     def load(artifact: Artifact, name: str, threads: int) -> TimedEngine:
-        made.append(threads)
+        threads_of_engines.append(threads)
         return TimedEngine(call_s, image_s)
 
-    monkeypatch.setattr("trainer.serving.served.load_engine", load)
+    monkeypatch.setattr("trainer.serving.loaded_model.load_engine", load)
     artifact = Artifact(Path("nowhere"), ("a", "b"), PixelSpec(2, 2, 1), "float32", 1.0, 0.5, "x", {}, {}, {}, None)
-    served = make_served("a:1", artifact, Settings(threads=threads), lambda size, seconds: None)
-    assert isinstance(served.runner, Lanes if lanes else Runner)
-    assert made == [threads, *[1] * (threads if threads > 1 else 0)]
-    served.runner.close()
+    model = prepare_model("a:1", artifact, Settings(threads=threads), lambda size, seconds: None)
+    assert isinstance(model.runner, ParallelRunner if parallel else BatchRunner)
+    assert threads_of_engines == [threads, *[1] * (threads if threads > 1 else 0)]
+    model.runner.close()

@@ -1,9 +1,9 @@
-"""HTTP/1.1 on a connection: uvicorn's, less three ways in which a client gets no answer, or keeps others from one.
+"""HTTP/1.1 on a connection: uvicorn's protocol, and three corrections for clients that get no answer or block others.
 
 - An offer to upgrade (Java's own client makes one with every request: `Upgrade: h2c`) is ignored, as RFC 9110, 7.8
-  allows. uvicorn's parser would take the body for another protocol's.
+  allows. uvicorn's parser would read the body as another protocol's.
 - A client that closes its side of the connection once its request is sent still gets the answer.
-- A request's head has a time limit: uvicorn waits for it for ever.
+- A request's head has a time limit; uvicorn waits for ever.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import uvicorn.config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_TIMEOUT_S = 30.0  # from the connection, or a head's first byte, to the head's end
-# The connection's own; the rest of the head goes on as it came.
+# Headers of the offer; the rest of the head is passed on as it came.
 UPGRADE_HEADERS = (b"upgrade", b"http2-settings")
 
 
-class Protocol(HttpToolsProtocol):
+class HttpProtocol(HttpToolsProtocol):
     """A connection. One instance for each."""
 
     _head_timer: asyncio.TimerHandle | None = None
 
     @classmethod
     def install(cls) -> None:
-        """Let every uvicorn server of this process speak it, unless one is named."""
+        """Make it the default protocol of uvicorn servers in this process."""
         uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{cls.__module__}:{cls.__qualname__}"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -37,8 +37,8 @@ class Protocol(HttpToolsProtocol):
         self._head_came()
         super().connection_lost(exc)
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio has it so; uvicorn never says yes
-        """Whether the connection stays open. Whether the client has gone altogether, only an answer would tell."""
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio allows it; uvicorn returns nothing
+        """Keep the connection open while a complete request is being answered."""
         if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
             return False
         self.cycle.keep_alive = False

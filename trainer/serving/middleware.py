@@ -1,8 +1,8 @@
-"""The wire side of the HTTP contract: who answers a request, and every error as JSON with a code.
+"""HTTP: routes and access control, and every error as JSON with a code.
 
-`Contract` is ASGI middleware around BentoML's application. It answers the contract's endpoints itself: BentoML
-parses a body by the Content-Type that a client claims, reads it without a limit, and builds JSON schemas for each
-request. What belongs to BentoML (/livez, /readyz, its pages) goes through; only its errors are made JSON.
+`ApiMiddleware` stands around BentoML's application and answers the contract's endpoints itself: BentoML parses a body
+by the Content-Type that a client claims, reads it without a limit, and builds JSON schemas for each request. BentoML's
+own paths (/livez, /readyz, its pages) are passed on; only their errors are made JSON.
 """
 
 from __future__ import annotations
@@ -11,41 +11,41 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trainer.errors import ImageError
-from trainer.serving.answers import CHALLENGE, STATUS, Answer, ApiError, error_answer
-from trainer.serving.memory import Memory
+from trainer.serving.memory import MemoryBudget
 from trainer.serving.request import Request
+from trainer.serving.responses import CHALLENGE, STATUS, ApiError, Headers, Response, error_response
+from trainer.serving.schemas import ErrorCode
 from trainer.serving.tokens import Tokens
 
 log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
 
 # For BentoML's pages, which ask a browser to fetch a script of Google's (its Tag Manager).
 BENTOML_POLICY = b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:"
-# Who checks whether the server lives has no token.
-OPEN_PATHS = ("/livez", "/readyz")
+OPEN_PATHS = ("/livez", "/readyz")  # health checks send no token
 PAGE_PATH = "/ui"
-Handler = Callable[[Request], Awaitable[Answer]]
+Handler = Callable[[Request], Awaitable[Response]]
 Routes = Mapping[str, tuple[str, Handler]]  # path → its method and its handler
 
 
 class Backend(NamedTuple):
-    """What `Contract` answers with."""
+    """Everything that `ApiMiddleware` needs of the service."""
 
     routes: Routes
     on_request: Callable[[str, int, float], None]  # endpoint, status, seconds
-    memory: Memory  # that bodies may take
-    tokens: Tokens | None  # None: everybody may call
+    memory: MemoryBudget  # charged with the bodies
+    tokens: Tokens | None  # None: no token is needed
 
 
-class Contract:
-    """ASGI middleware: answers the backend's routes for those who may call, passes all else on, counts every request.
+class ApiMiddleware:
+    """ASGI middleware: checks the token, answers the routes, passes other paths on, counts every request.
 
-    `backend` is asked when a request comes: the service does not exist when middleware is declared.
+    `backend` is called for each request: the service does not exist yet when middleware is declared.
     """
 
     def __init__(self, app: ASGIApp, backend: Callable[[], Backend]) -> None:
@@ -67,23 +67,23 @@ class Contract:
         request = Request(scope, receive, memory)
         try:
             if refusal and path != PAGE_PATH:
-                answer = error_answer("unauthorized", refusal)
+                response = error_response("unauthorized", refusal)
             else:
                 method, handler = routes[path]
-                answer = await _answer(request, handler, scope["method"], method)
-            if refusal and answer.status == 200:  # the page: a browser shows it all the same, and it asks for a token
-                answer = replace(answer, status=STATUS["unauthorized"], headers=(*answer.headers, CHALLENGE))
-        except ConnectionResetError:  # nobody is left to answer
+                response = await _respond(request, handler, scope["method"], method)
+            if refusal and response.status == 200:  # a browser shows the page all the same, and it asks for a token
+                response = replace(response, status=STATUS["unauthorized"], headers=(*response.headers, CHALLENGE))
+        except ConnectionResetError:  # the client has gone
             return
         finally:
             request.release()
-        await _send(send, answer)
+        await _send(send, response)
         seconds = time.perf_counter() - start
-        on_request(path if path in routes else "other", answer.status, seconds)
-        _log_error(path, answer, seconds)
+        on_request(path if path in routes else "other", response.status, seconds)
+        _log_error(path, response, seconds)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, start: float) -> int:
-        """Let BentoML answer; its error, if it is one, in the contract's form. The status."""
+        """Let BentoML answer, with its errors as JSON; the status."""
         status = 0
 
         async def replace_errors(message: Message) -> None:
@@ -92,9 +92,9 @@ class Contract:
                 status = message["status"]
                 if status >= 400:
                     allow = tuple(pair for pair in message.get("headers", ()) if pair[0].lower() == b"allow")
-                    answer = _framework_error(status, scope["path"], allow)
-                    await _send(send, answer)
-                    _log_error(scope["path"], answer, time.perf_counter() - start)
+                    response = _framework_error(status, scope["path"], allow)
+                    await _send(send, response)
+                    _log_error(scope["path"], response, time.perf_counter() - start)
                 else:
                     message["headers"] = [*message.get("headers", ()), (b"content-security-policy", BENTOML_POLICY)]
             if status < 400:
@@ -111,9 +111,9 @@ class Contract:
 
 
 def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
-    """ASGI middleware: browsers let pages of these origins, `*` for all, read the answers of `app`, errors included.
+    """CORS: browsers let pages of these origins (`*` for all) read the responses of `app`, errors included.
 
-    It answers their questions in advance (OPTIONS), which never carry a token.
+    Preflight requests (OPTIONS) are answered here; they never carry a token.
     """
     return CORSMiddleware(
         app,
@@ -125,7 +125,7 @@ def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
     )
 
 
-class Outermost:
+class OutermostMiddleware:
     """ASGI middleware that puts `wrap` around the whole Starlette application when that starts.
 
     BentoML places a service's middleware inside its own, where a timeout keeps a timer and its task for 60 s after
@@ -143,48 +143,52 @@ class Outermost:
         await self._app(scope, receive, send)
 
 
-async def _answer(request: Request, handler: Handler, asked: str, allowed: str) -> Answer:
-    if asked != allowed and (asked, allowed) != ("HEAD", "GET"):
+async def _respond(request: Request, handler: Handler, method: str, allowed: str) -> Response:
+    if method != allowed and (method, allowed) != ("HEAD", "GET"):
         allow = b"GET, HEAD" if allowed == "GET" else allowed.encode()
-        return error_answer("method_not_allowed", f"{asked} is not allowed here: {allowed} is", ((b"allow", allow),))
+        return error_response("method_not_allowed", f"{method} is not allowed here: {allowed} is", ((b"allow", allow),))
     try:
         return await handler(request)
     except (ApiError, ImageError) as error:
-        return error_answer(error.code, str(error))
+        return error_response(cast(ErrorCode, error.code), str(error))
     except TimeoutError:
-        return error_answer("deadline_exceeded", "the answer was not ready within the deadline")
+        return error_response("deadline_exceeded", "the answer was not ready within the deadline")
     except ConnectionResetError:
         raise
     except Exception:
         log.exception("an internal error")
-        return error_answer("internal", "an internal error; the server's log says more")
+        return _internal_error()
 
 
-def _framework_error(status: int, path: str, headers: tuple[tuple[bytes, bytes], ...]) -> Answer:
+def _framework_error(status: int, path: str, headers: Headers) -> Response:
     if status == 404:
-        return error_answer("not_found", f"{path!r} is no address here; the page at / lists them")
+        return error_response("not_found", f"{path!r} is no address here; the page at / lists them")
     if status == 405:
-        return error_answer("method_not_allowed", "this method is not allowed here", headers)
+        return error_response("method_not_allowed", "this method is not allowed here", headers)
     if status == 503:
-        return error_answer("not_ready", "the server is starting or stopping")
-    return error_answer("internal", "an internal error; the server's log says more")
+        return error_response("not_ready", "the server is starting or stopping")
+    return _internal_error()
 
 
-def _log_error(path: str, answer: Answer, seconds: float) -> None:
-    """A line for an answer that is an error; others leave none."""
-    if not answer.error:
+def _internal_error() -> Response:
+    return error_response("internal", "an internal error; the server's log says more")
+
+
+def _log_error(path: str, response: Response, seconds: float) -> None:
+    """Log a response that is an error; others leave no line."""
+    if not response.error:
         return
-    level = logging.ERROR if answer.status == STATUS["internal"] else logging.WARNING
+    level = logging.ERROR if response.status == STATUS["internal"] else logging.WARNING
     ms = round(1000 * seconds, 1)
-    fields = {"path": path[:100], "status": answer.status, "code": answer.error["code"], "ms": ms}
-    log.log(level, "%s", answer.error["message"], extra=fields)
+    fields = {"path": path[:100], "status": response.status, "code": response.error["code"], "ms": ms}
+    log.log(level, "%s", response.error["message"], extra=fields)
 
 
-async def _send(send: Send, answer: Answer) -> None:
+async def _send(send: Send, response: Response) -> None:
     headers = [
-        (b"content-type", answer.media_type.encode()),
-        (b"content-length", str(len(answer.body)).encode()),
-        *answer.headers,
+        (b"content-type", response.media_type.encode()),
+        (b"content-length", str(len(response.body)).encode()),
+        *response.headers,
     ]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})

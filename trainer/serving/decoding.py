@@ -1,0 +1,65 @@
+"""Decoding of images: small ones on the event loop, others in threads, once there is memory for them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.errors import ImageError
+from trainer.images.decode import EncodedImage
+from trainer.images.encode import encode_png
+from trainer.images.formats import format_of
+from trainer.images.pixels import PixelSpec
+from trainer.machine import available_cpus
+from trainer.serving.memory import MemoryBudget
+from trainer.serving.metrics import Metrics
+from trainer.serving.request import MAX_IMAGE_BYTES, MIB
+from trainer.serving.responses import ApiError
+
+# More pixels take about a millisecond to decode: not on the event loop, where all other requests would wait.
+MAX_PIXELS_ON_LOOP = 100_000
+# Reading the header of more bytes may take as long; so may the formats that come from films, whatever their size.
+MAX_BYTES_ON_LOOP = 16 << 10
+FORMATS_ON_LOOP = ("JPEG", "PNG", "WebP", "BMP", "GIF")
+
+
+class Decoder:
+    """Decodes images within the memory budget. Its threads are those of one worker."""
+
+    def __init__(self, memory: MemoryBudget, metrics: Metrics, timeout_s: float) -> None:
+        """`timeout_s`: longest wait for memory."""
+        self._memory = memory
+        self._metrics = metrics
+        self._timeout_s = timeout_s
+        self._threads = ThreadPoolExecutor(available_cpus(), "decode")
+
+    async def decode(self, data: bytes, spec: PixelSpec) -> NDArray[np.uint8]:
+        """Encoded image → uint8 [H,W,C]. Raises ApiError `too_large`, ImageError, and TimeoutError without memory."""
+        if len(data) > MAX_IMAGE_BYTES:
+            raise ApiError("too_large", f"the image is too large: at most {MAX_IMAGE_BYTES // MIB} MiB are read")
+        start = time.perf_counter()
+        image = EncodedImage(data) if len(data) <= MAX_BYTES_ON_LOOP and format_of(data) in FORMATS_ON_LOOP else None
+        if image and image.info.width * image.info.height <= MAX_PIXELS_ON_LOOP:
+            pixels = image.decode(spec)
+        else:
+            pixels = await asyncio.get_running_loop().run_in_executor(self._threads, self._decode_in_thread, data, spec)
+        self._metrics.decode_seconds.observe(time.perf_counter() - start)
+        return pixels
+
+    async def encode(self, image: NDArray[np.uint8]) -> bytes:
+        """uint8 [H,W,C] → PNG."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, encode_png, image)
+
+    def _decode_in_thread(self, data: bytes, spec: PixelSpec) -> NDArray[np.uint8]:
+        image = EncodedImage(data)
+        needed = image.decoding_bytes(spec)
+        if needed > self._memory.size:
+            size = f"{image.info.width}x{image.info.height}"
+            budget = f"{needed // MIB} MiB are needed to decode it, and this server has {self._memory.size // MIB}"
+            raise ImageError("too_many_pixels", f"{size} has too many pixels for this server: {budget}")
+        with self._memory.hold(needed, self._timeout_s):
+            return image.decode(spec)

@@ -1,0 +1,165 @@
+"""Inference of one worker: decode → admit → run → prediction, within a deadline.
+
+`endpoints` calls it for HTTP, and `service.py` for calls from Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.artifact.engine import Outputs
+from trainer.artifact.prediction import prediction
+from trainer.errors import ImageError
+from trainer.images.saliency import overlay
+from trainer.serving.decoding import Decoder
+from trainer.serving.loaded_model import LoadedModel
+from trainer.serving.memory import MemoryBudget
+from trainer.serving.metrics import Metrics
+from trainer.serving.responses import ApiError, error_body
+from trainer.serving.schemas import BatchPrediction, Error, ErrorCode, Model, Prediction, Predictions
+from trainer.serving.settings import Settings
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class Inference:
+    """Answers for encoded images. For the event loop's thread."""
+
+    def __init__(self, loaded: LoadedModel, settings: Settings, metrics: Metrics, memory: MemoryBudget) -> None:
+        self.loaded = loaded  # each request reads it once
+        self.warm = False  # answers before are not counted as unknown
+        self._deadline_s = settings.deadline_ms / 1000
+        self._metrics = metrics
+        self._memory = memory
+        self._decoder = Decoder(memory, metrics, self._deadline_s)
+
+    async def predict(self, data: bytes) -> Prediction:
+        """The prediction for one encoded image. Raises ApiError, ImageError, and TimeoutError after the deadline."""
+        loaded = self.loaded
+        async with asyncio.timeout(self._deadline_s):
+            answer = await self._classify(loaded, data)
+        return {**answer, "model": loaded.tag}
+
+    async def predict_batch(self, images: Sequence[bytes]) -> Predictions:
+        """The predictions, in order, of up to 256 encoded images; a faulty image has an error in its place."""
+        loaded = self.loaded
+        chunk = loaded.runner.largest_batch
+        predictions: list[BatchPrediction | Error] = []
+        async with asyncio.timeout(self._deadline_s * math.ceil(len(images) / chunk)):
+            # One chunk after the other: a large batch leaves slots in the queue for other requests.
+            for start in range(0, len(images), chunk):
+                items = images[start : start + chunk]
+                predictions += await _gather(lambda data: self._classify_item(loaded, data), items)
+        return {"model": loaded.tag, "predictions": predictions}
+
+    async def explain(self, data: bytes) -> bytes:
+        """PNG of the image as the model sees it, in gray under the saliency map of the most probable class.
+
+        Raises ApiError, ImageError, and TimeoutError after the deadlines of all batches that it takes.
+        """
+        loaded = self.loaded
+        chunk = loaded.runner.largest_batch
+        async with asyncio.timeout(self._deadline_s * (1 + math.ceil(loaded.explainer.images / chunk))):
+            pixels = await self._decoder.decode(data, loaded.pixels)
+
+            async def run(image: NDArray[np.uint8]) -> Outputs:
+                return await self._run(loaded, lambda: _completed(image))
+
+            outputs = await run(pixels)
+
+            async def run_many(images: NDArray[np.uint8]) -> list[Outputs]:
+                return await _gather(run, images)
+
+            try:
+                saliency = await loaded.explainer.explain(pixels, outputs, run_many, chunk, self._memory)
+            except MemoryError:
+                raise _overloaded() from None
+            return await self._decoder.encode(await asyncio.to_thread(overlay, pixels, saliency))
+
+    async def preview(self, data: bytes) -> bytes:
+        """PNG of the image as the model sees it. Raises ApiError, ImageError, and TimeoutError after the deadline."""
+        async with asyncio.timeout(self._deadline_s):
+            return await self._decoder.encode(await self._decoder.decode(data, self.loaded.pixels))
+
+    def describe_model(self) -> Model:
+        """Body of GET /model."""
+        loaded = self.loaded
+        pixels = loaded.pixels
+        return {
+            "model": loaded.tag,
+            "labels": list(loaded.class_names),
+            "input": {
+                "height": pixels.height,
+                "width": pixels.width,
+                "channels": cast(Any, pixels.channels),
+                "normalize": cast(Any, pixels.normalize),
+            },
+            "threshold": loaded.threshold,
+            "metrics": dict(loaded.metrics),
+        }
+
+    async def _classify_item(self, loaded: LoadedModel, data: bytes) -> BatchPrediction | Error:
+        """A prediction, or the error of a faulty image. Raises ApiError `overloaded`."""
+        try:
+            return await self._classify(loaded, data)
+        except (ApiError, ImageError) as error:
+            if error.code == "overloaded":  # not the image's fault
+                raise
+            return error_body(cast(ErrorCode, error.code), str(error))
+
+    async def _classify(self, loaded: LoadedModel, data: bytes) -> BatchPrediction:
+        """A prediction without `model`. Raises ApiError (`too_large`, `overloaded`) and ImageError."""
+        outputs = await self._run(loaded, lambda: self._decoder.decode(data, loaded.pixels))
+        answer = cast(BatchPrediction, prediction(outputs, loaded.class_names, loaded.threshold))
+        if self.warm and not answer["known"]:
+            self._metrics.on_unknown()
+        return answer
+
+    async def _run(self, loaded: LoadedModel, pixels: Callable[[], Awaitable[NDArray[np.uint8]]]) -> Outputs:
+        """The engine's outputs for an image; `pixels` is called once it is admitted.
+
+        Raises ApiError `overloaded`, and the errors of `pixels`.
+        """
+        computed = False
+        try:
+            if loaded.runner.full:  # before the work of decoding
+                raise asyncio.QueueFull
+            loaded.admission.enter()
+        except asyncio.QueueFull:
+            raise _overloaded() from None
+        try:
+            outputs = await loaded.runner.predict(await pixels())
+            computed = True
+        except asyncio.QueueFull:
+            raise _overloaded() from None
+        finally:
+            loaded.admission.leave(computed=computed)
+        return outputs
+
+
+async def _gather(run: Callable[[S], Coroutine[Any, Any, T]], images: Iterable[S]) -> list[T]:
+    """Results of `run` for each image, in order. Raises the first ApiError, and the other images are cancelled."""
+    tasks = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            for image in images:
+                tasks.append(group.create_task(run(image)))
+                await asyncio.sleep(0)  # its image is decoded; then other requests have their turn
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+async def _completed(value: T) -> T:
+    return value
+
+
+def _overloaded() -> ApiError:
+    return ApiError("overloaded", "too many images wait; try again later")
