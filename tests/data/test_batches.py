@@ -28,7 +28,7 @@ def test_outputs_come_in_order_and_the_last_batch_is_not_dropped(monkeypatch: py
 
 def test_a_signal_ends_it_before_the_next_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "evaluation_batch", lambda height, width: 50)
-    seen = []
+    seen: list[int] = []
 
     def interrupted() -> None:
         if len(seen) == 2:

@@ -20,14 +20,14 @@ def parts(dataset: Dataset) -> tuple[set[int], set[int], set[int]]:
     return train, val, test
 
 
-def test_digits_are_divided_disjointly_and_by_class() -> None:
+def test_digits_are_divided_disjointly_and_stratified() -> None:
     digits = load("builtin:digits")
     train, val, test = parts(digits)
     assert (len(train), len(val), len(test)) == (1465, 161, 171)
     assert len(train | val | test) == 1797
     for split in (digits.val, digits.test):
         shares = split.counts / (digits.train.counts + digits.val.counts + digits.test.counts)
-        assert np.all(np.abs(shares - 0.1) < 0.06)  # as chance has it
+        assert np.all(np.abs(shares - 0.1) < 0.06)  # random, by content hash
         assert split.counts.sum() == len(split)
     assert digits.class_names == tuple("0123456789")
     assert digits.pixels == PixelSpec(8, 8, 1)
@@ -36,7 +36,7 @@ def test_digits_are_divided_disjointly_and_by_class() -> None:
     assert digits.spec == "builtin:digits"
 
 
-def test_the_seed_draws_the_few_and_divides_nothing() -> None:
+def test_the_seed_affects_the_limit_and_not_the_splits() -> None:
     first, same, other = (load("builtin:digits", limit=50, seed=seed) for seed in (0, 0, 1))
     assert parts(first) == parts(same)
     assert parts(first)[1:] == parts(other)[1:]
@@ -50,7 +50,7 @@ def split_of(dataset: Dataset) -> dict[str, str]:
     return {split.name(index): name for name, split in splits.items() for index in range(len(split))}
 
 
-def test_a_folder_may_grow_and_no_picture_changes_its_split(tmp_path: Path) -> None:
+def test_a_folder_may_grow_and_no_image_changes_its_split(tmp_path: Path) -> None:
     before = split_of(load(str(image_folder(tmp_path, {"a": 60, "b": 60}, size=(16, 16)))))
     image_folder(tmp_path, {"a": 90, "b": 61}, size=(16, 16))
     after = split_of(load(str(tmp_path), seed=1))
@@ -59,7 +59,7 @@ def test_a_folder_may_grow_and_no_picture_changes_its_split(tmp_path: Path) -> N
     assert set(after.values()) == {"train", "val", "test"}
 
 
-def test_one_picture_in_several_files_is_in_one_split(tmp_path: Path) -> None:
+def test_near_duplicates_are_in_one_split(tmp_path: Path) -> None:
     for number, image in enumerate(photo_crops()):
         folder = tmp_path / "ab"[number % 2]
         folder.mkdir(exist_ok=True)
@@ -73,9 +73,7 @@ def test_one_picture_in_several_files_is_in_one_split(tmp_path: Path) -> None:
     assert set(splits.values()) == {"train", "val", "test"}
 
 
-def test_pictures_that_a_given_division_has_on_both_sides_are_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_near_duplicates_across_given_splits_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image_folder(tmp_path, {"train/a": 20, "train/b": 20, "val/a": 3, "test/b": 2}, size=(16, 16))
     load(str(tmp_path))
     assert "in train, too" not in caplog.text
@@ -87,7 +85,7 @@ def test_pictures_that_a_given_division_has_on_both_sides_are_named(
     )
 
 
-def test_pictures_that_validation_and_test_share_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_near_duplicates_in_val_and_test_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image_folder(tmp_path, {"train/a": 9, "train/b": 9, "val/a": 3, "val/b": 2, "test/a": 2, "test/b": 2})
     shutil.copy(tmp_path / "val/b/001.png", tmp_path / "test/b/x.png")
     load(str(tmp_path))
@@ -98,7 +96,7 @@ def test_pictures_that_validation_and_test_share_are_named(tmp_path: Path, caplo
     assert "in train, too" not in caplog.text
 
 
-def test_a_picture_in_two_classes_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_near_duplicates_in_two_classes_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image_folder(tmp_path, {"a": 20, "b": 20})
     shutil.copy(tmp_path / "a/007.png", tmp_path / "a/again.png")
     load(str(tmp_path))
@@ -113,7 +111,7 @@ def test_a_picture_in_two_classes_is_named(tmp_path: Path, caplog: pytest.LogCap
     )
 
 
-def test_limit_caps_train_alone_by_class() -> None:
+def test_limit_caps_every_class_of_train_alone() -> None:
     full, few = load("builtin:digits"), load("builtin:digits", limit=50)
     assert parts(few)[1:] == parts(full)[1:]
     assert parts(few)[0] < parts(full)[0]
@@ -136,7 +134,7 @@ def test_a_split_reads_its_own_images() -> None:
 
 def test_rare_classes_reach_every_split_they_can(tmp_path: Path) -> None:
     dataset = load(str(image_folder(tmp_path, {"a": 40, "one": 1, "three": 3, "two": 2}, size=(8, 8))))
-    # An image of each class that has one to spare.
+    # One image of each class that has more than one.
     assert dataset.class_names == ("a", "one", "three", "two")
     assert dataset.train.counts.tolist()[1:] == [1, 1, 1]
     assert dataset.val.counts.tolist()[1:] == [0, 1, 1]
@@ -145,7 +143,7 @@ def test_rare_classes_reach_every_split_they_can(tmp_path: Path) -> None:
     assert sum(map(len, parts(dataset))) == 46
 
 
-def test_splits_that_are_there_are_kept(tmp_path: Path) -> None:
+def test_given_splits_are_kept(tmp_path: Path) -> None:
     image_folder(tmp_path, {"train/a": 20, "train/b": 20, "val/a": 3, "test/b": 2}, size=(8, 8))
     dataset = load(str(tmp_path))
     assert [len(part) for part in parts(dataset)] == [40, 3, 2]
@@ -163,25 +161,25 @@ def test_one_missing_split_takes_a_tenth_of_train(tmp_path: Path, present: str, 
     assert min(getattr(dataset, missing).counts) >= 1
 
 
-def test_too_few_images_to_divide(tmp_path: Path) -> None:
+def test_too_few_images_to_divide_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has 2 images, too few to set some aside"):
         load(str(image_folder(tmp_path, {"a": 1, "b": 1})))
 
 
-def test_all_there_is_in_whichever_split_and_from_the_same_cache(tmp_path: Path) -> None:
+def test_load_undivided_has_all_images_from_the_same_cache(tmp_path: Path) -> None:
     image_folder(tmp_path, {"train/a": 5, "train/b": 5, "val/a": 3, "test/b": 2}, size=(8, 8))
     divided = load(str(tmp_path))
-    pictures = load_undivided(open_source(str(tmp_path), for_training=False), divided.pixels)
-    assert pictures.cache.file == divided.train.cache.file
-    assert pictures.counts.tolist() == [8, 7]
+    everything = load_undivided(open_source(str(tmp_path), for_training=False), divided.pixels)
+    assert everything.cache.file == divided.train.cache.file
+    assert everything.counts.tolist() == [8, 7]
     assert (
-        pictures.content_hashes[8:10].tolist()
+        everything.content_hashes[8:10].tolist()
         != divided.test.content_hashes.tolist()
-        == pictures.content_hashes[13:].tolist()
+        == everything.content_hashes[13:].tolist()
     )
 
 
-def test_names_normalize_and_mirroring_follow_the_data(tmp_path: Path) -> None:
+def test_name_normalization_and_mirroring_depend_on_the_data(tmp_path: Path) -> None:
     photos = load(str(image_folder(tmp_path / "My Photos", {"Ä ö.1": 5, "日本": 5}, size=(8, 8))))
     assert photos.name == "my-photos"
     assert photos.class_names == ("Ä ö.1", "日本")

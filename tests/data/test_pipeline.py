@@ -17,9 +17,11 @@ Batches = list[tuple[Any, Any]]
 STRONG = Augment("strong", flips=True, colour=False)
 
 
-@pytest.fixture
-def digits() -> Dataset:
-    return load("builtin:digits")
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRAINER_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        return load("builtin:digits")
 
 
 def taken(dataset: Dataset, count: int, **options: Any) -> Batches:
@@ -155,7 +157,7 @@ for _ in range(100):  # then exit while the iterators are alive
 
 
 def test_memory_stays_flat_and_the_process_ends_while_images_are_read(tmp_path: Path) -> None:
-    count, row_bytes = 20_000, 64 * 64 * 3
+    count, row_bytes = 10_000, 64 * 64 * 3
     (tmp_path / "images.bin").touch()
     with (tmp_path / "images.bin").open("r+b") as file:
         file.truncate(count * row_bytes)
@@ -170,7 +172,7 @@ def test_memory_stays_flat_and_the_process_ends_while_images_are_read(tmp_path: 
         [sys.executable, "-c", MEMORY, tmp_path], check=True, stdout=subprocess.PIPE, timeout=120, text=True
     )
     grown = json.loads(done.stdout)
-    assert grown["data"] > 230
-    assert grown["streaming"] < 60, grown
+    assert grown["data"] > 110
+    assert grown["streaming"] < 40, grown
     # The measurement sees images in memory, and they are held once.
     assert 0.7 < grown["in_memory"] / grown["data"] < 1.6, grown

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from trainer.data.dataset import Dataset
+from trainer.text import printable
 
 SAMPLES = 8  # per class
 MAX_CLASSES = 50  # on a contact sheet
@@ -57,7 +58,7 @@ def _samples(dataset: Dataset, label: int) -> Iterator[Image.Image]:
 
 
 def _shorten(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    text = name
+    text = printable(name)
     while font.getlength(text) > TEXT_WIDTH:
         text = text.removesuffix("…")[:-1] + "…"
     return text

@@ -17,7 +17,7 @@ FEATURES = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
 
 
 def never() -> np.ndarray:
-    raise AssertionError("it is there already")
+    raise AssertionError("it is in the cache")
 
 
 def entry() -> Path:
@@ -25,7 +25,7 @@ def entry() -> Path:
     return folder
 
 
-def test_an_array_is_made_once_for_all_that_it_is_made_from() -> None:
+def test_an_array_is_made_once_for_its_key() -> None:
     np.testing.assert_array_equal(load_array(KEY, lambda: FEATURES), FEATURES)
     np.testing.assert_array_equal(load_array(dict(reversed(KEY.items())), never), FEATURES)
     other = load_array(KEY | {"size": [224, 224]}, lambda: FEATURES + 1)
@@ -49,14 +49,14 @@ def test_a_full_disk_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> N
     assert [path for path in cache_dir().iterdir() if path.is_dir()] == []
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TRAINER_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(InputError, match="set TRAINER_CACHE_DIR to a folder that can be written"):
         load_array(KEY, lambda: FEATURES)
 
 
-def test_an_error_of_another_place_is_not_the_cache_s() -> None:
+def test_errors_of_making_an_array_are_not_the_cache_s() -> None:
     def make() -> np.ndarray:
         raise OSError(errno.EROFS, "Read-only file system", "/dev/shm")
 
@@ -84,7 +84,7 @@ def test_two_processes_make_it_once(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "made\n"
 
 
-def test_prune_deletes_arrays_too() -> None:
+def test_prune_deletes_arrays() -> None:
     load_array(KEY, lambda: FEATURES)
     size = sum(file.stat().st_size for file in entry().iterdir())
     assert prune() == (1, size)

@@ -54,7 +54,7 @@ def test_images_and_features_arrive_although_the_files_have_other_times(
     assert np.array_equal(load_array(key, never), features)
 
 
-def test_what_is_there_already_stays(photos: Path) -> None:
+def test_existing_entries_stay(photos: Path) -> None:
     spec = f"folder:{photos}"
     load(spec)
     entries = pack(open_source(spec))
@@ -64,16 +64,16 @@ def test_what_is_there_already_stays(photos: Path) -> None:
     assert folder.stat().st_mtime_ns == before
     shutil.rmtree(folder)
     unpack(open_source(spec), entries)
-    assert sorted(file.name for file in folder.iterdir()) == sorted(
-        ["contents.npy", "images.bin", "index.json", "labels.npy", "looks.npy", "names.json", "twins.npy"]
-    )
+    arrays = ("labels", "content_hashes", "perceptual_hashes", "near_duplicates")
+    files = {file.name for file in folder.iterdir()}
+    assert files == {"images.bin", "index.json", "names.json", *(f"{name}.npy" for name in arrays)}
 
 
-def test_what_is_too_large_stays_behind(
+def test_entries_that_are_too_large_are_not_sent(
     photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     load(f"folder:{photos}")
-    monkeypatch.setattr(transfer, "LARGEST", 1000)
+    monkeypatch.setattr(transfer, "MAX_BYTES", 1000)
     caplog.set_level("INFO")
     assert pack(open_source(f"folder:{photos}")) == []
-    assert "are too many to take along" in caplog.text
+    assert "are too large to send" in caplog.text

@@ -50,7 +50,7 @@ def test_a_file_that_grew_since_it_was_listed_is_read_whole(tmp_path: Path) -> N
     np.testing.assert_array_equal(decoded.images[0], decode(file.read_bytes(), PIXELS))
 
 
-def test_the_first_sound_image_tells_the_size(tmp_path: Path) -> None:
+def test_the_size_is_that_of_the_first_image_that_can_be_decoded(tmp_path: Path) -> None:
     missing = Example("train", 0, "missing", str(tmp_path / "missing.png"), 5)
     text = Example("train", 0, "text", b"no image", 8)
     file = save_image(tmp_path / "gray.png", size=(20, 30), mode="L")
@@ -64,16 +64,16 @@ def test_workers_do_not_import_tensorflow() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_killed_worker_is_an_error_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_worker_is_a_run_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = list(FolderSource(image_folder(tmp_path, {"cat": 1, "dog": 1})).examples())
-    monkeypatch.setattr(decoding, "_start_worker", os.abort)
+    monkeypatch.setattr(decoding, "start_worker", os.abort)
     with pytest.raises(RunError, match="was killed"):
         list(decoding.decode_all(examples, PIXELS, 2))
 
 
 @pytest.mark.parametrize("reason", [errno.EROFS, errno.ENOSPC, errno.ENOENT, errno.EACCES])
 @pytest.mark.parametrize("room", [0, 6])  # six are what a pool takes before it starts its first worker
-def test_one_process_decodes_where_no_memory_can_be_shared(
+def test_one_process_decodes_without_shared_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, reason: int, room: int
 ) -> None:
     make = importlib.import_module("_multiprocessing").SemLock

@@ -35,7 +35,7 @@ def entries() -> list[str]:
     return sorted(path.name.partition("-")[2] for path in cache_dir().iterdir() if path.is_dir())
 
 
-def test_rows_are_what_the_decoder_gives_in_the_source_s_order(tmp_path: Path) -> None:
+def test_rows_are_decoded_images_in_the_source_s_order(tmp_path: Path) -> None:
     image_folder(tmp_path, {"train/cat": 3, "train/dog": 2, "test/dog": 2})
     cache = opened(tmp_path)
     assert cache.class_names == ("cat", "dog")
@@ -52,11 +52,11 @@ def test_rows_are_what_the_decoder_gives_in_the_source_s_order(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("pictures", "expected"),
+    ("files", "expected"),
     [
         ([((28, 28), "L"), ((28, 28), "L")], (28, 28, 1)),
         ([((64, 48), "RGB"), ((64, 48), "RGB")], (64, 48, 3)),
-        ([((28, 28), "L"), ((28, 28), "RGB")], (28, 28, 3)),  # found after the first guess
+        ([((28, 28), "L"), ((28, 28), "RGB")], (28, 28, 3)),  # seen after the first guess
         ([((28, 28), "L"), ((28, 30), "L")], (64, 64, 1)),
         ([((28, 28), "L"), ((28, 30), "RGB")], (64, 64, 3)),
         ([((65, 64), "L"), ((65, 64), "L")], (64, 64, 1)),
@@ -64,15 +64,15 @@ def test_rows_are_what_the_decoder_gives_in_the_source_s_order(tmp_path: Path) -
     ],
 )
 def test_size_and_channels_fit_the_images(
-    tmp_path: Path, pictures: list[tuple[tuple[int, int], str]], expected: tuple[int, int, int]
+    tmp_path: Path, files: list[tuple[tuple[int, int], str]], expected: tuple[int, int, int]
 ) -> None:
-    for number, (size, mode) in enumerate(pictures * 2):
+    for number, (size, mode) in enumerate(files * 2):
         save_image(tmp_path / "ab"[number // 2] / f"{number}.png", size=size, mode=mode)
     pixels = opened(tmp_path).pixels
     assert (pixels.height, pixels.width, pixels.channels) == expected
 
 
-def test_a_size_that_is_asked_for_is_kept(tmp_path: Path) -> None:
+def test_a_requested_size_is_kept(tmp_path: Path) -> None:
     image_folder(tmp_path, {"a": 2, "b": 2}, mode="L")
     assert opened(tmp_path, PixelRequest(image_size=(20, 24))).pixels == PixelSpec(20, 24, 1)
     assert opened(tmp_path, PixelRequest(normalize="mnist")).pixels == PixelSpec(28, 28, 1, normalize="mnist")
@@ -81,7 +81,7 @@ def test_a_size_that_is_asked_for_is_kept(tmp_path: Path) -> None:
         opened(tmp_path, PixelRequest(image_size=(32, 32), normalize="mnist"))
 
 
-def test_a_network_s_wish_decides_where_nothing_is_said(tmp_path: Path) -> None:
+def test_the_network_s_preference_applies_without_a_size(tmp_path: Path) -> None:
     image_folder(tmp_path, {"a": 2, "b": 2}, mode="L")
     photo = InputPreference(size=(40, 48), native=False, channels=3)
     assert opened(tmp_path, PixelRequest(input_preference=lambda _: photo)).pixels == PixelSpec(40, 48, 3)
@@ -95,7 +95,7 @@ def test_an_entry_is_reused_while_nothing_changed(tmp_path: Path, caplog: pytest
     first = opened(tmp_path)
     assert "decoded 4 images to 16x12x3" in caplog.text
     caplog.clear()
-    # The native sizes are known by now: what `auto` means, too, for a request that says it.
+    # The native sizes are known by now, and with them the entry of any request.
     for request in (PixelRequest(), PixelRequest(image_size=(16, 12)), PixelRequest(pixels=first.pixels)):
         assert opened(tmp_path, request).fingerprint == first.fingerprint
     assert caplog.text.count("reusing 4 decoded images") == 3
@@ -103,19 +103,19 @@ def test_an_entry_is_reused_while_nothing_changed(tmp_path: Path, caplog: pytest
     assert entries() == ["16x12x3"]
 
 
-def test_an_entry_is_made_again_when_something_changed(tmp_path: Path) -> None:
+def test_an_entry_is_written_again_when_something_changed(tmp_path: Path) -> None:
     image_folder(tmp_path, {"a": 2, "b": 2})
     first = opened(tmp_path)
     save_image(tmp_path / "a" / "000.png", seed=77)
     second = opened(tmp_path)
     assert second.fingerprint != first.fingerprint
     assert (second.read(np.array([0])) != first.read(np.array([0]))).any()
-    os.utime(tmp_path / "a" / "000.png", ns=(1, 1))  # made again, but the images are the same
+    os.utime(tmp_path / "a" / "000.png", ns=(1, 1))  # written again with the same images
     assert opened(tmp_path).fingerprint == second.fingerprint
 
 
 @pytest.mark.parametrize("damage", ["truncated", "no labels", "bad index", "other index", "names", "no images"])
-def test_a_damaged_entry_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+def test_a_damaged_entry_is_written_again(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
     image_folder(tmp_path, {"a": 2, "b": 2})
     fingerprint = opened(tmp_path).fingerprint
     [entry] = [path for path in cache_dir().iterdir() if path.is_dir()]
@@ -132,7 +132,7 @@ def test_a_damaged_entry_is_made_again(tmp_path: Path, caplog: pytest.LogCapture
     else:
         (entry / "images.bin").unlink()
     cache = opened(tmp_path)
-    assert "is damaged and is made again" in caplog.text
+    assert "is damaged and is written again" in caplog.text
     assert cache.fingerprint == fingerprint
     assert cache.read(np.arange(4)).any(axis=(1, 2, 3)).all()
 
@@ -154,7 +154,7 @@ def test_a_writer_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert "waiting for another process" in caplog.text
 
 
-def test_what_a_killed_writer_left_is_replaced(tmp_path: Path) -> None:
+def test_the_rest_of_a_killed_writer_is_replaced(tmp_path: Path) -> None:
     image_folder(tmp_path, {"a": 2, "b": 2})
     opened(tmp_path)
     [entry] = [path for path in cache_dir().iterdir() if path.is_dir()]
@@ -164,7 +164,7 @@ def test_what_a_killed_writer_left_is_replaced(tmp_path: Path) -> None:
     assert entries() == ["16x12x3"]
 
 
-def test_prune_deletes_what_nobody_writes(tmp_path: Path) -> None:
+def test_prune_deletes_entries_that_are_not_being_written(tmp_path: Path) -> None:
     assert prune() == (0, 0)
     for name in ("one", "two"):
         image_folder(tmp_path / name, {"a": 2, "b": 2})
@@ -179,7 +179,7 @@ def test_prune_deletes_what_nobody_writes(tmp_path: Path) -> None:
     assert size_bytes > 4 * 16 * 12 * 3
     assert prune()[0] == 2
     assert entries() == []
-    np.testing.assert_array_equal(reader.read(np.arange(4)), before)  # its file stays until it is closed
+    np.testing.assert_array_equal(reader.read(np.arange(4)), before)  # the file stays until it is closed
 
 
 def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def damage_files(folder: Path) -> dict[str, str]:
     }
 
 
-def test_up_to_a_hundredth_of_bad_files_is_skipped_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_up_to_one_percent_of_bad_files_is_skipped_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image_folder(tmp_path, {"a": 300, "b": 300}, size=(8, 8))
     bad = damage_files(tmp_path)
     cache = opened(tmp_path)
@@ -221,7 +221,7 @@ def test_up_to_a_hundredth_of_bad_files_is_skipped_by_name(tmp_path: Path, caplo
     for rejected in cache.rejected:
         assert bad[rejected.path] in rejected.reason
         assert f"skipped {rejected.path}: {rejected.reason}" in caplog.text
-    assert cache.pixels == PixelSpec(8, 8, 3)  # the size of what was rejected does not count
+    assert cache.pixels == PixelSpec(8, 8, 3)  # the sizes of rejected files do not count
     assert len(cache) == 602 - 6
     assert opened(tmp_path).rejected == cache.rejected
 
@@ -238,7 +238,7 @@ def test_more_bad_files_are_refused(tmp_path: Path) -> None:
     assert entries() == []
 
 
-def test_only_bad_files_are_refused(tmp_path: Path) -> None:
+def test_a_folder_of_bad_files_is_refused(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").write_bytes(b"")
@@ -253,7 +253,7 @@ def test_a_class_that_loses_its_only_image_is_refused(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image_folder(tmp_path / "data", {"a": 2, "b": 2})
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TRAINER_CACHE_DIR", str(tmp_path / "file"))

@@ -15,7 +15,7 @@ TABLE = "image,label\na/0.png,cat\na/1.png,dog\nb/2.png,cat\n"
 
 
 def table(folder: Path, text: str | bytes = TABLE, name: str = "photos.csv") -> Path:
-    """A table, and the pictures a/0.png, a/1.png, b/2.png and b/3.png beside it."""
+    """Write a table, and the images a/0.png, a/1.png, b/2.png and b/3.png beside it."""
     for number, place in enumerate(("a/0.png", "a/1.png", "b/2.png", "b/3.png")):
         save_image(folder / place, seed=number)
     path = folder / name
@@ -41,7 +41,7 @@ def test_a_row_for_each_image(tmp_path: Path) -> None:
     assert first.size_bytes == (tmp_path / "a/0.png").stat().st_size
 
 
-def test_splits_by_any_of_their_names_in_the_order_of_the_table(tmp_path: Path) -> None:
+def test_splits_have_several_names_and_keep_the_order_of_the_table(tmp_path: Path) -> None:
     text = "split,label,image\nTest,cat,b/2.png\ntraining,dog,a/1.png\ndev,dog,b/3.png\ntrain,cat,a/0.png\n"
     assert found(CsvSource(str(table(tmp_path, text)))) == [
         ("train", "dog", "a/1.png"),
@@ -59,7 +59,7 @@ def test_splits_by_any_of_their_names_in_the_order_of_the_table(tmp_path: Path) 
         '\ufeffKlasse,Datei\r\n"Käse","a/0.png"\r\n\r\n"Ka\u0308se","a/1.png"\r\n Öl , ./b/2.png ,more\r\n,\r\n',
     ],
 )
-def test_other_names_delimiters_marks_and_line_ends(tmp_path: Path, text: str) -> None:
+def test_other_column_names_delimiters_and_line_ends(tmp_path: Path, text: str) -> None:
     file = table(tmp_path, text)
     source = CsvSource(f"{file}?label=Klasse&image=datei")
     assert source.spec == f"csv:{file}?image=datei&label=Klasse"
@@ -67,19 +67,19 @@ def test_other_names_delimiters_marks_and_line_ends(tmp_path: Path, text: str) -
     assert len(list(source.examples())) in (2, 3)
 
 
-def test_names_in_a_query_may_be_encoded(tmp_path: Path) -> None:
+def test_column_names_may_be_percent_encoded(tmp_path: Path) -> None:
     file = table(tmp_path, "a & b,c=d\na/0.png,cat\na/1.png,dog\n")
     source = CsvSource(f"{file}?image=a %26 b&label=c=d")
     assert len(source) == 2
     assert open_source(source.spec).class_names == ("cat", "dog")
 
 
-def test_the_same_row_twice_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_repeated_row_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "trainer"):
         source = CsvSource(str(table(tmp_path, TABLE + "./a/../a/0.png,cat\n")))
     assert len(source) == 3
     assert source.ignored == 1
-    assert "1 rows stand there twice" in caplog.text
+    assert "1 rows are repeated" in caplog.text
 
 
 def test_the_fingerprint_changes_with_the_table_and_the_files(tmp_path: Path) -> None:
@@ -96,8 +96,8 @@ def test_the_fingerprint_changes_with_the_table_and_the_files(tmp_path: Path) ->
     ("text", "words"),
     [
         ("", "row 1: no column 'image' and no column 'label', only nothing"),
-        ("image,class\na/0.png,cat\n", "row 1: no column 'label', only 'image', 'class'; what they are called"),
-        ("image,label,label\na/0.png,cat,dog\n", "row 1: the column 'label' stands there twice"),
+        ("image,class\na/0.png,cat\n", "row 1: no column 'label', only 'image', 'class'; name the columns"),
+        ("image,label,label\na/0.png,cat,dog\n", "row 1: the column 'label' is there twice"),
         (TABLE + "../x.png,cat\n", "row 5: '../x.png' leaves the folder of the file"),
         (TABLE + "a/../../x.png,cat\n", "row 5: 'a/../../x.png' leaves the folder of the file"),
         (TABLE + "/etc/passwd,cat\n", "row 5: '/etc/passwd' leaves the folder of the file"),
@@ -105,7 +105,7 @@ def test_the_fingerprint_changes_with_the_table_and_the_files(tmp_path: Path) ->
         (TABLE + "http://x/y.png,cat\n", "row 5: 'http:/x/y.png': no such file beside the table"),
         (TABLE + '"a\nb",cat\n', r"row 5: 'a\nb': no such file beside the table"),
         (TABLE + "a\0b,cat\n", r"row 5: 'a\x00b': no such file beside the table"),
-        (TABLE + "a,cat\n", "row 5: 'a' is no file"),
+        (TABLE + "a,cat\n", "row 5: 'a' is not a file"),
         (TABLE + "\nb/3.png,\n", "row 6: no label in the column 'label'"),
         (TABLE + "b/3.png\n", "row 5: no label in the column 'label'"),
         (TABLE + ",dog\n", "row 5: no image in the column 'image'"),
@@ -116,19 +116,22 @@ def test_the_fingerprint_changes_with_the_table_and_the_files(tmp_path: Path) ->
         ("image,label\na/0.png,cat\na/1.png,cat\n", "has only one label, 'cat', where at least two labels"),
         ("image,label\n", "has no images where at least two labels are expected"),
         ("image,label,split\na/0.png,cat,test\na/1.png,dog,test\n", "has no images for train where"),
-        ("image,label,split\na/0.png,cat,trian\n", "row 2: the split 'trian' is none of train, val and test"),
-        ("image,label,split\na/0.png,cat,train\na/1.png,dog,\n", "row 3: the split '' is none of train, val and test"),
+        ("image,label,split\na/0.png,cat,trian\n", "row 2: the split 'trian' is not one of train, val and test"),
+        (
+            "image,label,split\na/0.png,cat,train\na/1.png,dog,\n",
+            "row 3: the split '' is not one of",
+        ),
         (
             "image,label,split\na/0.png,cat,train\na/1.png,dog,train\na/0.png,cat,test\n",
             "row 4: 'a/0.png' has the split 'test' here and 'train' in row 2",
         ),
         (
             "image,label,split\na/0.png,cat,train\na/1.png,dog,train\nb/2.png,cow,val\n",
-            "row 4: the label 'cow' stands in val but nowhere in train",
+            "row 4: the label 'cow' is in val but not in train",
         ),
     ],
 )
-def test_what_is_wrong_is_named_with_its_row_in_one_line(tmp_path: Path, text: str | bytes, words: str) -> None:
+def test_errors_name_the_row_in_one_line(tmp_path: Path, text: str | bytes, words: str) -> None:
     with pytest.raises(InputError) as error:
         open_source(f"csv:{table(tmp_path, text)}")
     assert words in str(error.value)
@@ -136,7 +139,7 @@ def test_what_is_wrong_is_named_with_its_row_in_one_line(tmp_path: Path, text: s
     assert "\n" not in str(error.value)
 
 
-def test_what_a_model_is_measured_on_needs_neither_train_nor_a_second_class(tmp_path: Path) -> None:
+def test_evaluation_of_a_table_needs_neither_train_nor_a_second_class(tmp_path: Path) -> None:
     for text, expected in (
         ("image,label,split\na/0.png,cat,test\n", [("test", "cat", "a/0.png")]),
         (
@@ -157,17 +160,17 @@ def test_what_a_model_is_measured_on_needs_neither_train_nor_a_second_class(tmp_
         ("?image=", "the name of a column is expected after image="),
     ],
 )
-def test_a_wrong_query_is_named_before_anything_is_read(tmp_path: Path, query: str, words: str) -> None:
+def test_a_wrong_query_is_refused_before_anything_is_read(tmp_path: Path, query: str, words: str) -> None:
     file = table(tmp_path)
     with pytest.raises(InputError) as error:
         check_spec(f"csv:{file}{query}")
     assert words in str(error.value)
 
 
-def test_a_column_of_splits_that_is_asked_for_must_be_there(tmp_path: Path) -> None:
+def test_a_named_split_column_must_exist(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="row 1: no column 'fold', only 'image', 'label'"):
         CsvSource(f"{table(tmp_path)}?split=fold")
 
 
-def test_a_table_whose_name_has_a_question_mark(tmp_path: Path) -> None:
+def test_the_name_of_a_table_may_have_a_question_mark(tmp_path: Path) -> None:
     assert len(CsvSource(str(table(tmp_path, name="what?.csv")))) == 3

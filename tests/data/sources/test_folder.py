@@ -77,7 +77,7 @@ def test_several_folders_of_one_split_are_put_together(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_divisions_are_not_taken_for_classes(tmp_path: Path, counts: dict[str, int], words: str) -> None:
+def test_splits_are_not_taken_for_classes(tmp_path: Path, counts: dict[str, int], words: str) -> None:
     with pytest.raises(InputError) as error:
         FolderSource(image_folder(tmp_path, counts))
     assert words in str(error.value)
@@ -99,12 +99,12 @@ def test_train_may_be_a_class(tmp_path: Path) -> None:
     )
 
 
-def test_test_pictures_without_classes_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_test_images_without_classes_are_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image_folder(tmp_path, {"train/cat": 1, "train/dog": 1, "test": 3, "extra/cat": 1})
     with caplog.at_level(logging.WARNING, "trainer"):
         source = FolderSource(tmp_path)
     assert len(source) == 2
-    assert source.ignored == 4  # three pictures and the folder `extra`
+    assert source.ignored == 4  # three images and the folder `extra`
     assert "has no class folders and is not read" in caplog.text
     assert "'extra' is beside train and is not read" in caplog.text
 
@@ -119,7 +119,7 @@ def test_hidden_and_other_files_are_ignored_and_counted(tmp_path: Path) -> None:
     assert source.ignored == 7
 
 
-def test_what_network_disks_and_systems_leave_is_ignored_and_counted(
+def test_junk_of_network_disks_and_systems_is_ignored_and_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     image_folder(tmp_path, {"cat": 1, "dog": 1, "@eaDir": 1, "__MACOSX/cat": 1, "$RECYCLE.BIN": 1})
@@ -133,7 +133,7 @@ def test_what_network_disks_and_systems_leave_is_ignored_and_counted(
     assert not caplog.text
 
 
-def test_files_that_are_left_out_are_named_by_their_suffixes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_ignored_files_are_counted_by_suffix(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image_folder(tmp_path, {"cat": 2, "dog": 1})
     for number in range(3):
         (tmp_path / "cat" / f"{number}.TIFF").write_bytes(b"II*")
@@ -144,13 +144,13 @@ def test_files_that_are_left_out_are_named_by_their_suffixes(tmp_path: Path, cap
         source = FolderSource(tmp_path)
     assert source.ignored == 6
     assert caplog.messages == [
-        f"{tmp_path}: left out, as they are no pictures that can be read: "
+        f"{tmp_path}: left out, as they are not images that can be read: "
         "3 .tiff files, 1 file without a suffix, 1 .txt file",
-        f"{tmp_path}: left out, as they lie in no class folder: 1 pictures",
+        f"{tmp_path}: left out, as they are in no class folder: 1 images",
     ]
 
 
-def test_a_class_of_other_files_only_names_them(tmp_path: Path) -> None:
+def test_a_class_without_images_names_its_files(tmp_path: Path) -> None:
     image_folder(tmp_path, {"cat": 2})
     (tmp_path / "dog").mkdir()
     (tmp_path / "dog" / "0.tif").write_bytes(b"II*")
@@ -158,7 +158,7 @@ def test_a_class_of_other_files_only_names_them(tmp_path: Path) -> None:
         FolderSource(tmp_path)
 
 
-def test_files_without_a_suffix_go_by_their_bytes(tmp_path: Path) -> None:
+def test_files_without_a_suffix_are_recognized_by_their_bytes(tmp_path: Path) -> None:
     image_folder(tmp_path, {"cat": 1, "dog": 1})
     for name in ("a", "IMG.0042", "photo of 3.5 m"):
         save_image(tmp_path / "cat" / name, format="PNG")
@@ -167,7 +167,7 @@ def test_files_without_a_suffix_go_by_their_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["HEIC", "heif", "hif", "avif", "JPEG"])
-def test_suffixes_of_telephones_count(tmp_path: Path, suffix: str) -> None:
+def test_suffixes_of_phones_are_images(tmp_path: Path, suffix: str) -> None:
     image_folder(tmp_path, {"cat": 1, "dog": 1})
     (tmp_path / "cat" / f"photo.{suffix}").write_bytes(b"the decoder looks inside")
     assert len(FolderSource(tmp_path)) == 3
@@ -185,7 +185,7 @@ def test_composed_and_decomposed_names_are_one_class(tmp_path: Path) -> None:
     assert "two folders that look alike, 'cafe<U+0301>' and 'caf<U+00E9>'" in str(error.value)
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_are_followed_but_not_in_a_loop(tmp_path: Path) -> None:
     image_folder(tmp_path / "data", {"cat": 1, "dog": 1})
     image_folder(tmp_path / "elsewhere", {"more": 2})
     (tmp_path / "data" / "dog" / "more").symlink_to(tmp_path / "elsewhere" / "more")
@@ -216,7 +216,7 @@ def test_the_fingerprint_changes_with_the_files(tmp_path: Path) -> None:
         ({"train/cat": 1, "train/dog": 1, "val/cow": 1}, "the class 'cow' in val but not in train; train has cat, dog"),
     ],
 )
-def test_what_is_no_dataset_is_refused_in_one_line(tmp_path: Path, counts: dict[str, int], words: str) -> None:
+def test_unusable_folders_are_refused_in_one_line(tmp_path: Path, counts: dict[str, int], words: str) -> None:
     for name in counts:
         (tmp_path / name).mkdir(parents=True)
     image_folder(tmp_path, counts)
@@ -237,7 +237,7 @@ def test_what_is_no_dataset_is_refused_in_one_line(tmp_path: Path, counts: dict[
         ({"train/cat": 1, "test": 1}, ["train cat"]),
     ],
 )
-def test_what_a_model_is_measured_on_needs_neither_train_nor_a_second_class(
+def test_evaluation_needs_neither_train_nor_a_second_class(
     tmp_path: Path, counts: dict[str, int], expected: list[str]
 ) -> None:
     for name in counts:
@@ -253,7 +253,7 @@ def test_what_a_model_is_measured_on_needs_neither_train_nor_a_second_class(
         (("cat", "dog"), "has no images (.jpg,"),
     ],
 )
-def test_nothing_to_measure_a_model_on(tmp_path: Path, names: tuple[str, ...], words: str) -> None:
+def test_evaluation_needs_images(tmp_path: Path, names: tuple[str, ...], words: str) -> None:
     for name in names:
         (tmp_path / name).mkdir()
     with pytest.raises(InputError) as error:
@@ -268,7 +268,7 @@ def test_a_class_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         FolderSource(tmp_path)
 
 
-def test_upper_case_suffixes_count(tmp_path: Path) -> None:
+def test_upper_case_suffixes_are_images(tmp_path: Path) -> None:
     image_folder(tmp_path, {"cat": 1, "dog": 1})
     save_image(tmp_path / "cat" / "IMG.JPG", format="JPEG")
     assert len(FolderSource(tmp_path)) == 3

@@ -40,7 +40,7 @@ def test_digits() -> None:
         ("tfds:mnist:3", "not of the form tfds:NAME[/CONFIG][:VERSION]"),
     ],
 )
-def test_what_cannot_be_read_is_named(spec: str, words: str) -> None:
+def test_wrong_specs_are_refused_with_suggestions(spec: str, words: str) -> None:
     with pytest.raises(InputError) as error:
         open_source(spec)
     assert words in str(error.value)
@@ -48,20 +48,20 @@ def test_what_cannot_be_read_is_named(spec: str, words: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["", "folder:"])
-def test_a_misspelt_path_has_the_nearest_one(kind: str, tmp_path: Path) -> None:
+def test_a_misspelt_path_suggests_a_similar_one(kind: str, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(InputError, match=rf"did you mean folder:{tmp_path}/photos\?$"):
         open_source(f"{kind}{tmp_path}/photo")
 
 
-def test_a_prepared_data_set_is_guessed(tmp_path: Path) -> None:
+def test_a_misspelt_name_suggests_a_prepared_dataset(tmp_path: Path) -> None:
     (tmp_path / "birds" / "1.0.0").mkdir(parents=True)
     (tmp_path / "birds" / "1.0.0" / "features.json").touch()
     with pytest.raises(InputError, match=r"did you mean tfds:birds\?$"):
         open_source("bird", tmp_path)
 
 
-def test_a_table_without_its_prefix_is_told_of_it(tmp_path: Path) -> None:
+def test_a_table_without_its_prefix_is_suggested(tmp_path: Path) -> None:
     (tmp_path / "photos.csv").write_text("image,label")
     with pytest.raises(InputError, match=rf"is expected, or csv:{tmp_path}/photos\.csv"):
         open_source(f"{tmp_path}/photos.csv")

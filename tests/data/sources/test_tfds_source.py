@@ -31,7 +31,7 @@ def prepare(data_dir: Path, name: str, splits: dict[str, list[int]], features: d
     def examples(split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         for index, label in enumerate(splits[split]):
             is_image = {key: isinstance(kind, tfds.features.Image) for key, kind in kinds.items()}
-            yield index, {key: save_image(split, index) if is_image[key] else label for key in kinds}
+            yield index, {key: random_pixels(split, index) if is_image[key] else label for key in kinds}
 
     builder = tfds.dataset_builders.AdhocBuilder(
         name=name,
@@ -45,7 +45,7 @@ def prepare(data_dir: Path, name: str, splits: dict[str, list[int]], features: d
     return data_dir / name / "1.2.0"
 
 
-def save_image(split: str, index: int) -> Any:
+def random_pixels(split: str, index: int) -> Any:
     return np.random.default_rng([len(split), index]).integers(0, 256, (10, 12, 3), np.uint8)
 
 
@@ -59,7 +59,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_encoded_images_with_labels_in_the_dataset_s_order(prepared: Path) -> None:
+def test_encoded_images_and_labels_come_in_the_dataset_s_order(prepared: Path) -> None:
     source = TfdsSource("animals", prepared)
     examples = list(source.examples())
     assert source.class_names == ("zebra", "ant", "mole")
@@ -70,23 +70,23 @@ def test_encoded_images_with_labels_in_the_dataset_s_order(prepared: Path) -> No
     for index, example in enumerate(validation):
         assert isinstance(example.data, bytes)
         assert example.label == SPLITS["validation"][index]
-        np.testing.assert_array_equal(decode(example.data, PixelSpec(10, 12, 3)), save_image("validation", index))
+        np.testing.assert_array_equal(decode(example.data, PixelSpec(10, 12, 3)), random_pixels("validation", index))
     assert [example.name for example in validation] == ["validation[0]", "validation[1]", "validation[2]"]
 
 
-def test_the_library_s_own_deprecations_are_not_shown(prepared: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_deprecation_warnings_of_tfds_are_hidden(prepared: Path, caplog: pytest.LogCaptureFixture) -> None:
     list(TfdsSource("animals", prepared).examples())
     assert not caplog.records
 
 
-def test_unlabelled_examples_are_left_out(prepared: Path) -> None:
+def test_unlabelled_examples_are_ignored(prepared: Path) -> None:
     dataset = load("tfds:animals", data_dir=prepared)
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (52, 3, 8)  # test has no labels
     assert dataset.ignored == 2
     assert dataset.pixels == PixelSpec(10, 12, 3)
 
 
-def test_the_environment_names_the_folder_too(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tfds_data_dir_names_the_folder(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
     assert TfdsSource("animals:1.2.0").spec == "tfds:animals:1.2.0"
 
@@ -109,7 +109,7 @@ def test_the_fingerprint_changes_with_the_files(prepared: Path) -> None:
         ("animals/other", ["tfds:animals/other is not prepared"]),
     ],
 )
-def test_what_is_not_there_is_refused_by_name(prepared: Path, name: str, words: list[str]) -> None:
+def test_missing_datasets_are_refused_by_name(prepared: Path, name: str, words: list[str]) -> None:
     with pytest.raises(InputError) as error:
         TfdsSource(name, prepared)
     for part in words:
@@ -117,7 +117,7 @@ def test_what_is_not_there_is_refused_by_name(prepared: Path, name: str, words: 
     assert "\n" not in str(error.value)
 
 
-def test_the_command_of_the_message_gets_as_far_as_the_download(tmp_path: Path) -> None:
+def test_the_suggested_command_runs_up_to_the_download(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         TfdsSource("mnist", tmp_path)
     code = str(error.value).split('python -c "')[1].removesuffix('"')
@@ -137,21 +137,21 @@ def test_the_command_of_the_message_gets_as_far_as_the_download(tmp_path: Path) 
         (lambda f: {"image": f.Image(), "label": f.ClassLabel(names=["a"])}, "has 1 classes; at least 2"),
     ],
 )
-def test_what_is_no_classification_of_images_is_refused(tmp_path: Path, features: Any, words: str) -> None:
+def test_datasets_without_images_and_classes_are_refused(tmp_path: Path, features: Any, words: str) -> None:
     prepare(tmp_path, "odd", {"train": [0]}, features(tfds.features))
     with pytest.raises(InputError) as error:
         TfdsSource("odd", tmp_path)
     assert words in str(error.value).replace("other, picture", "picture, other")
 
 
-def test_no_train_split(tmp_path: Path) -> None:
+def test_a_missing_train_split_is_refused(tmp_path: Path) -> None:
     prepare(tmp_path, "odd", {"test": [0]})
     with pytest.raises(InputError, match="has no train split, only test"):
         TfdsSource("odd", tmp_path)
     assert [example.split for example in TfdsSource("odd", tmp_path, for_training=False).examples()] == ["test"]
 
 
-def test_supervised_keys_settle_which_label(tmp_path: Path) -> None:
+def test_supervised_keys_choose_the_label(tmp_path: Path) -> None:
     f = tfds.features
     labels = {"fine": f.ClassLabel(names=["a", "b"]), "coarse": f.ClassLabel(names=["x", "y"])}
     folder = prepare(tmp_path, "odd", {"train": [0, 1]}, {"picture": f.Image()} | labels)
@@ -188,5 +188,5 @@ def test_mnist_is_found_without_reading_it() -> None:
 
 
 @pytest.mark.parametrize("within", ["animals", "animals/1.0.0"])
-def test_the_data_set_s_own_folder_will_do(prepared: Path, within: str) -> None:
+def test_data_dir_may_be_the_dataset_s_own_folder(prepared: Path, within: str) -> None:
     assert TfdsSource("animals", prepared / within).fingerprint == TfdsSource("animals", prepared).fingerprint

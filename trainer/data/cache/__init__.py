@@ -1,1 +1,1 @@
-"""Decoded images and features on disk, built once for each data set."""
+"""Cache of decoded images and features on disk, built once for each data set."""

@@ -1,4 +1,4 @@
-"""Decoding many images, in parallel processes where that pays. TensorFlow is never imported here."""
+"""Decodes many images, in parallel processes where that pays. TensorFlow is never imported here."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from trainer.images.pixels import PixelSpec
 
 log = logging.getLogger("trainer")
 
-# A chunk is large enough that handing it over costs little, and small enough that progress is seen.
+# A chunk is large enough that sending it costs little, and small enough that progress is visible.
 CHUNK_IMAGES = 256
 CHUNK_BYTES = 4 << 20  # encoded
 CHUNK_DECODED_BYTES = 16 << 20
-CHUNKS_AHEAD = 2  # of a worker: so many that it never waits for its next
-HELD_BYTES = 64 << 20  # of decoded images that wait for their turn
+CHUNKS_AHEAD = 2  # queued per worker, so that it never waits for its next
+MAX_WAITING_BYTES = 64 << 20  # of decoded images that wait for an earlier chunk
 # Starting a process takes as long as decoding about this much in one.
-WORTH_PROCESSES_BYTES = 2 << 20
-LOCKS = 8  # of a pool, besides one for each worker; they lie in /dev/shm
+MIN_PARALLEL_BYTES = 2 << 20
+POOL_LOCKS = 8  # of a pool, besides one for each worker; they lie in /dev/shm
 
 Size = tuple[int, int, int]  # native height, width (upright) and channels
 
 
 class Decoded(NamedTuple):
-    """What came of a chunk of examples."""
+    """The result of a chunk of examples."""
 
     images: NDArray[np.uint8]  # [n,H,W,C], without the rejected
-    content_hashes: NDArray[np.uint64]  # [n], see `trainer.data.splits`
+    content_hashes: NDArray[np.uint64]  # [n]
     perceptual_hashes: NDArray[np.uint64]  # [n,5]
     sizes: Counter[Size]  # → images
     rejected: dict[int, str]  # position in the chunk → reason
@@ -55,9 +55,9 @@ def decode_all(
 ) -> Generator[tuple[list[Example], Decoded], None, None]:
     """Decode in order, chunk by chunk, in this process and `processes` - 1 workers.
 
-    A worker takes half a second to start, in which this process has begun. What is decoded and waits for its turn is
-    bounded, so that memory stays flat. Where the system gives processes nothing to share, this one decodes alone.
-    Raises RunError where a worker is killed.
+    A worker takes half a second to start; meanwhile this process decodes. The decoded images that wait for an earlier
+    chunk are bounded, so that memory stays flat. Without shared memory, this process decodes alone. Raises RunError
+    where a worker is killed.
     """
     image_bytes = pixels.height * pixels.width * pixels.channels
     chunks = _chunks(examples, most=max(1, min(CHUNK_IMAGES, CHUNK_DECODED_BYTES // image_bytes)))
@@ -77,13 +77,13 @@ def decode_all(
                 future: Future[Decoded] = Future()
                 future.set_result(_decode_chunk(data, pixels))
                 pending.append((chunk, future))
-            while pending and (pending[0][1].done() or image_bytes * sum(len(one) for one, _ in pending) > HELD_BYTES):
+            while pending and (pending[0][1].done() or image_bytes * _count(pending) > MAX_WAITING_BYTES):
                 done, future = pending.popleft()
                 yield done, future.result()
         for done, future in pending:
             yield done, future.result()
     except BrokenProcessPool as error:
-        raise RunError("a process that decoded images was killed, perhaps for want of memory; run it again") from error
+        raise RunError("a process that decoded images was killed, perhaps for lack of memory; run it again") from error
     finally:
         for _, future in pending:
             future.cancel()
@@ -91,25 +91,29 @@ def decode_all(
         gc.unfreeze()
 
 
+def _count(pending: Iterable[tuple[list[Example], Future[Decoded]]]) -> int:
+    return sum(len(chunk) for chunk, _ in pending)
+
+
 def _start_pool(workers: int) -> Any:
-    """A pool of processes, or None where there can be none: they need /dev/shm, which a container may lack."""
-    # joblib's: a fork of a process in which TensorFlow runs its threads may hang, and the standard library's
-    # spawn runs the caller's script again in each worker, with whatever it imports.
-    with warnings.catch_warnings(action="ignore"):  # joblib's own words for the same
+    """Pool of worker processes; None without /dev/shm, which they need and a container may lack."""
+    # joblib's pool: a fork of a process with TensorFlow's threads may hang, and the standard library's spawn runs
+    # the caller's script again in each worker, with all its imports.
+    with warnings.catch_warnings(action="ignore"):  # joblib warns of the same
         from joblib.externals.loky import ProcessPoolExecutor  # type: ignore[import-untyped]
     try:
-        # First as many locks as it takes: it makes some of them later, when one more may find no room.
+        # Try as many locks as the pool needs: it makes some of them later, when there may be no space for one more.
         make_lock = multiprocessing.get_context("fork").Lock
-        locks = [make_lock() for _ in range(workers + LOCKS)]
+        locks = [make_lock() for _ in range(workers + POOL_LOCKS)]
         del locks
-        return ProcessPoolExecutor(workers, initializer=_start_worker)
+        return ProcessPoolExecutor(workers, initializer=start_worker)
     except OSError as error:
         log.warning("decoding in one process: /dev/shm cannot be used (%s)", error.strerror)
         return None
 
 
 def first_size(examples: Iterable[Example]) -> set[Size]:
-    """The native size of the first of `examples` that is a sound image; empty where none is."""
+    """Native size of the first of `examples` that can be decoded; empty if none can."""
     for example in examples:
         decoded = _decode_chunk([(example.data, example.size_bytes)], PixelSpec(1, 1, 3))
         if decoded.sizes:
@@ -131,7 +135,7 @@ def _chunks(examples: Iterable[Example], most: int) -> Iterator[list[Example]]:
 
 
 def _decode_chunk(chunk: list[tuple[str | bytes, int]], pixels: PixelSpec) -> Decoded:
-    # One tall picture, of which one array is made: an array of each takes a seventh of a small one's decoding.
+    # One tall image, converted to one array: an array for each image takes a seventh of the decoding of a small one.
     sheet = Image.new("L" if pixels.channels == 1 else "RGB", (pixels.width, len(chunk) * pixels.height))
     sizes: Counter[Size] = Counter()
     rejected: dict[int, str] = {}
@@ -153,7 +157,7 @@ def _decode_chunk(chunk: list[tuple[str | bytes, int]], pixels: PixelSpec) -> De
 
 
 def _read(source: str | bytes, size_bytes: int) -> bytes:
-    """The encoded bytes. Of a file in three system calls: for small ones, opening dominates."""
+    """Encoded bytes; a file is read in three system calls, as opening dominates for small files."""
     if isinstance(source, bytes):
         return source
     file = os.open(source, os.O_RDONLY)
@@ -166,6 +170,7 @@ def _read(source: str | bytes, size_bytes: int) -> bytes:
         os.close(file)
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
+    """Prepare a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends its workers
-    gc.freeze()  # decoding makes no cycles: searching the imported modules for some took a tenth of the time
+    gc.freeze()  # decoding makes no cycles, and the collector's search of the imported modules took a tenth of the time

@@ -1,6 +1,6 @@
-"""The folder of the cache: entries that are made once, whole or not at all, whoever makes them at the same time.
+"""Entries of the cache: folders that are written once, atomically, by one process at a time.
 
-An entry `KEY-…` is written beside its place under the lock `KEY.lock`, then renamed: a reader sees all of it or none.
+An entry `KEY-…` is written into a temporary folder under the lock `KEY.lock`, then renamed: readers see all or nothing.
 """
 
 from __future__ import annotations
@@ -22,76 +22,75 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from trainer.errors import InputError
+from trainer.files import rename_folder
 
 log = logging.getLogger("trainer")
 
 PARTIAL = ".tmp"
 ARRAY = "array.npy"
 KEY = "key.json"  # what an array was made from
+# Errors of a folder in which nothing can be written.
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 def cache_dir() -> Path:
-    """Where what is costly to make is kept."""
+    """Folder of the cache: `$TRAINER_CACHE_DIR`, or `trainer` in the user's cache folder."""
     return Path(os.environ.get("TRAINER_CACHE_DIR") or user_cache_path("trainer")).expanduser()
 
 
-def place_of(key: Any) -> Path:
-    """Where entries stand that are made from `key`, plain JSON values; their names begin with this one."""
+def entry_prefix(key: Any) -> Path:
+    """Path with which the paths of all entries made from `key` begin; `key` is plain JSON values."""
     return cache_dir() / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def write_entry(folder: Path, write: Callable[[Path], None]) -> None:
-    """Have `write` fill an empty folder, then put it in the place of `folder`; nothing of a failed one stays.
+@contextmanager
+def new_entry(folder: Path) -> Iterator[Path]:
+    """Write an entry atomically: a temporary folder to fill, renamed to `folder` at the end, or deleted on failure.
 
-    Raises InputError where it cannot stand there, and whatever `write` raises.
+    Raises InputError where the cache cannot be written.
     """
-    partial = folder.with_suffix(PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)  # of a writer that was killed
+    draft = folder.with_suffix(PARTIAL)
+    shutil.rmtree(draft, ignore_errors=True)  # left by a killed writer
     with _in_cache(folder.parent):
-        partial.mkdir()
+        draft.mkdir()
     try:
-        write(partial)
+        yield draft
         with _in_cache(folder.parent):
-            shutil.rmtree(folder, ignore_errors=True)  # a damaged one
-            partial.rename(folder)
+            rename_folder(draft, folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def load_array(key: Mapping[str, Any], make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-    """The array that `make` gives, kept under what it is made from: plain JSON values that name all of that.
+    """Cached result of `make`. `key` names everything that the array depends on, in plain JSON values.
 
-    Raises InputError where the cache directory cannot be written.
+    Raises InputError where the cache cannot be written.
     """
-    place = place_of(key)
-    folder = place.with_name(f"{place.name}-array")
+    prefix = entry_prefix(key)
+    folder = prefix.with_name(f"{prefix.name}-array")
     if (found := _open_array(folder)) is not None:
         return found
-    with locked(place):
-        # Another process may have made it in the meantime.
+    with locked(prefix):
+        # Another process may have written it in the meantime.
         if (found := _open_array(folder)) is not None:
             return found
         array = make()
-
-        def write(partial: Path) -> None:
-            np.save(partial / ARRAY, array, allow_pickle=False)
-            (partial / KEY).write_text(json.dumps(key))
-
-        write_entry(folder, write)
+        with new_entry(folder) as draft:
+            np.save(draft / ARRAY, array, allow_pickle=False)
+            (draft / KEY).write_text(json.dumps(key))
         return array
 
 
 @contextmanager
-def locked(place: Path) -> Iterator[None]:
-    """While it lasts, no other process makes what stands at `place`. Raises InputError where nothing can be kept."""
-    lock = FileLock(place.with_suffix(".lock"))
-    with _in_cache(place.parent):
-        place.parent.mkdir(parents=True, exist_ok=True)
+def locked(prefix: Path) -> Iterator[None]:
+    """Lock out other writers of entries of `prefix`. Raises InputError where the cache cannot be written."""
+    lock = FileLock(prefix.with_suffix(".lock"))
+    with _in_cache(prefix.parent):
+        prefix.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            log.info("waiting for another process that makes the same")
+            log.info("waiting for another process that writes the same cache entry")
             lock.acquire()
     try:
         yield
@@ -101,20 +100,20 @@ def locked(place: Path) -> Iterator[None]:
 
 @contextmanager
 def _in_cache(folder: Path) -> Iterator[None]:
-    """Explains errors of `folder` itself; those of making what is kept there have other causes."""
+    """Turn OSErrors of the cache folder itself into InputError; errors of an entry's content have other causes."""
     try:
         yield
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
         raise InputError(
-            f"{folder}: nothing can be kept there ({error.strerror}); "
+            f"{folder}: the cache cannot be written ({error.strerror}); "
             "set TRAINER_CACHE_DIR to a folder that can be written"
         ) from error
 
 
 def prune() -> tuple[int, int]:
-    """Delete every entry that no process is writing → (entries, bytes) deleted. Who reads one keeps it."""
+    """Delete every entry that no process is writing; returns (entries, bytes) deleted. Open readers keep their data."""
     count = size_bytes = 0
     for lock in cache_dir().glob("*.lock"):
         try:
@@ -134,6 +133,6 @@ def _open_array(folder: Path) -> NDArray[Any] | None:
     try:
         array: NDArray[Any] = np.load(folder / ARRAY, allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
-        log.warning("%s is damaged and is made again: %s", folder, error)
+        log.warning("%s is damaged and is written again: %s", folder, error)
         return None
     return array

@@ -1,13 +1,14 @@
-"""Decoded images on disk: made once, reused while the source and the pixel spec stay as they are.
+"""Decoded images on disk: written once, reused while the source and the pixel spec are the same.
 
 `$TRAINER_CACHE_DIR/KEY-28x28x1-mnist/` (default: `trainer` under the user's cache directory) holds
 
 - `images.bin`: uint8 [N,H,W,C], in the source's order, nothing else;
-- `labels.npy`: int32 [N]; `contents.npy`, `looks.npy`, `twins.npy`: see `trainer.data.splits`;
-- `names.json`: how a person finds each image, N strings;
+- `labels.npy`: int32 [N]; `content_hashes.npy`: see `trainer.data.splits`;
+- `perceptual_hashes.npy`, `near_duplicates.npy` (group numbers): see `trainer.data.perceptual_hash`;
+- `names.json`: path or key of each image, N strings;
 - `index.json`: class names, pixel spec, the row range of each split, native sizes, rejected files.
 
-KEY names the state of the source. One entry tells the native sizes, and so what every other would be.
+KEY is a hash of the source's state. One entry has the native sizes, from which the pixel spec of any request follows.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ import os
 import shutil
 import weakref
 from collections.abc import Set
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
 
 from trainer.data.cache.decoding import Size, first_size
-from trainer.data.cache.entries import PARTIAL, cache_dir, locked, place_of, write_entry
+from trainer.data.cache.entries import PARTIAL, cache_dir, entry_prefix, locked, new_entry
 from trainer.data.cache.writer import OtherSizes, Rejected, write_images
 from trainer.data.pixel_request import PixelRequest
 from trainer.data.sources.base import Source
@@ -36,12 +38,17 @@ from trainer.images.pixels import PixelSpec
 
 log = logging.getLogger("trainer")
 
-# Raise it when the same bytes decode to other pixels, or the files here change. Pillow's version counts too.
-FORMAT = 3
+# Raise it when the same bytes decode to other pixels, or the files here change. Pillow's version is in the key, too.
+FORMAT = 4
+
+
+def _load(folder: Path, name: str) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(folder / f"{name}.npy", allow_pickle=False)
+    return array
 
 
 class ImageCache:
-    """One entry, open for reading; deleting it meanwhile does no harm.
+    """An entry that is open for reading, also after it was deleted.
 
     Raises OSError, EOFError, ValueError, KeyError or TypeError where the entry is missing, truncated or corrupt.
     """
@@ -55,14 +62,10 @@ class ImageCache:
         self.rejected = tuple(Rejected(**entry) for entry in index["rejected"])
         self.unlabelled: int = index["unlabelled"]  # examples without a class
         self.fingerprint: str = index["fingerprint"]  # of the pixels, files, labels, class names and splits
-        self.labels: NDArray[np.int32] = np.load(path / "labels.npy", allow_pickle=False)
-        self.content_hashes: NDArray[np.uint64] = np.load(
-            path / "contents.npy", allow_pickle=False
-        )  # hash of each file
-        self.perceptual_hashes: NDArray[np.uint64] = np.load(path / "looks.npy", allow_pickle=False)
-        self.near_duplicates: NDArray[np.int64] = np.load(
-            path / "twins.npy", allow_pickle=False
-        )  # the group of each image
+        self.labels: NDArray[np.int32] = _load(path, "labels")
+        self.content_hashes: NDArray[np.uint64] = _load(path, "content_hashes")
+        self.perceptual_hashes: NDArray[np.uint64] = _load(path, "perceptual_hashes")
+        self.near_duplicates: NDArray[np.int64] = _load(path, "near_duplicates")  # the group of each image
         self._shape = (self.pixels.height, self.pixels.width, self.pixels.channels)
         self._row_bytes = int(np.prod(self._shape))
         rows = sum(map(len, self.splits.values()))
@@ -76,10 +79,8 @@ class ImageCache:
         self._names_bytes: int = index["names_bytes"]
         if os.fstat(self._names_descriptor).st_size != self._names_bytes:
             raise ValueError(f"{path}/names.json is not as it was written")
-        arrays = {
-            len(array) for array in (self.labels, self.content_hashes, self.perceptual_hashes, self.near_duplicates)
-        }
-        if (arrays, os.fstat(self._descriptor).st_size) != ({rows}, self.size_bytes):
+        arrays = (self.labels, self.content_hashes, self.perceptual_hashes, self.near_duplicates)
+        if ({len(array) for array in arrays}, os.fstat(self._descriptor).st_size) != ({rows}, self.size_bytes):
             raise ValueError(f"{path} does not hold the {rows} images that its index names")
 
     def __len__(self) -> int:
@@ -87,12 +88,12 @@ class ImageCache:
 
     @cached_property
     def names(self) -> list[str]:
-        """Of each image: its path within a folder, or its key in a TFDS data set."""
+        """Path of each image within its folder, or its key in a TFDS data set."""
         names: list[str] = json.loads(os.pread(self._names_descriptor, self._names_bytes, 0))
         return names
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The images of `rows` [n] → uint8 [n,H,W,C]; neighbouring rows are read at once."""
+        """Images of `rows` [n], uint8 [n,H,W,C]; neighbouring rows are read at once."""
         images = np.empty((len(rows), *self._shape), np.uint8)
         if not len(rows):
             return images
@@ -111,31 +112,31 @@ class ImageCache:
 
 
 def open_or_build(source: Source, request: PixelRequest, progress: bool | None = None) -> ImageCache:
-    """The decoded images of `source`, from the cache where it has them.
+    """Decoded images of `source`, from the cache where possible.
 
     `progress` None: a bar on a terminal, else lines in the log. Raises InputError where more than 1 % of the
     files are no usable images, a class is left without any, or the cache directory cannot be written.
     """
-    request.resolve(set())  # says at once what cannot be
-    place = place_of_source(source)
-    if cache := _find(place, request):
+    request.resolve(set())  # refuses contradictory options before the work
+    prefix = source_prefix(source)
+    if cache := _find(prefix, request):
         return cache
-    with locked(place):
-        # Another process may have made it in the meantime.
-        return _find(place, request) or _build(place, source, request, progress)
+    with locked(prefix):
+        # Another process may have written it in the meantime.
+        return _find(prefix, request) or _build(prefix, source, request, progress)
 
 
-def place_of_source(source: Source) -> Path:
-    """Where the entries of its decoded images stand; their names begin with this one."""
-    return place_of([source.fingerprint, FORMAT, PIL.__version__])
+def source_prefix(source: Source) -> Path:
+    """Path with which the paths of a source's entries begin."""
+    return entry_prefix([source.fingerprint, FORMAT, PIL.__version__])
 
 
-def _find(place: Path, request: PixelRequest) -> ImageCache | None:
-    """The entry for `request` among those of one source, whose native sizes say which it is."""
-    for entry in sorted(place.parent.glob(f"{place.name}-*")):
+def _find(prefix: Path, request: PixelRequest) -> ImageCache | None:
+    """Entry for `request` among those of one source; the native sizes in any of them say which one it is."""
+    for entry in sorted(prefix.parent.glob(f"{prefix.name}-*")):
         if entry.suffix == PARTIAL or not (sibling := _open(entry)):
             continue
-        folder = _folder(place, request.resolve(sibling.sizes.keys()))
+        folder = _folder(prefix, request.resolve(sibling.sizes.keys()))
         cache = sibling if folder == entry else _open(folder)
         if cache:
             log.info("reusing %d decoded images from %s", len(cache), folder)
@@ -149,27 +150,25 @@ def _open(folder: Path) -> ImageCache | None:
     try:
         return ImageCache(folder)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s is damaged and is made again: %s", folder, error)
+        log.warning("%s is damaged and is written again: %s", folder, error)
         return None
 
 
-def _folder(place: Path, pixels: PixelSpec) -> Path:
+def _folder(prefix: Path, pixels: PixelSpec) -> Path:
     normalize = "" if pixels.normalize == "none" else f"-{pixels.normalize}"
-    return place.with_name(f"{place.name}-{pixels.shape_name}{normalize}")
+    return prefix.with_name(f"{prefix.name}-{pixels.shape_name}{normalize}")
 
 
-def _build(place: Path, source: Source, request: PixelRequest, progress: bool | None) -> ImageCache:
-    # Mostly all images are like the first, and nothing is decoded twice.
+def _build(prefix: Path, source: Source, request: PixelRequest, progress: bool | None) -> ImageCache:
+    # A guess: mostly all images are like the first, and nothing is decoded twice.
     sizes: Set[Size] = first_size(source.examples())
     while True:
         pixels = request.resolve(sizes)
-        folder = _folder(place, pixels)
+        folder = _folder(prefix, pixels)
         _refuse_too_large(source, pixels)
         try:
-            write = partial(
-                write_images, source=source, pixels=pixels, request=request, expected=sizes, progress=progress
-            )
-            write_entry(folder, write)
+            with new_entry(folder) as draft:
+                write_images(draft, source, pixels, request, sizes, progress)
             return ImageCache(folder)
         except OtherSizes as other:
             sizes = other.sizes

@@ -1,7 +1,7 @@
-"""Entries of the cache from one machine to another: decoded images, and the features of them.
+"""Copies entries of the cache from one machine to another: decoded images, and their features.
 
-The source of the images may have another fingerprint there, as its files have other times: the entries of the images
-are named anew. Those of features are named by what the images show, and keep their names.
+The same files have other times there, so that their source has another fingerprint: entries of images get a new name.
+Entries of features are named by the content of the images, and keep their names.
 """
 
 from __future__ import annotations
@@ -11,52 +11,52 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from trainer.data.cache.entries import KEY, PARTIAL, cache_dir, locked, write_entry
-from trainer.data.cache.images import place_of_source
+from trainer.data.cache.entries import KEY, PARTIAL, cache_dir, locked, new_entry
+from trainer.data.cache.images import source_prefix
 from trainer.data.sources.base import Source
 from trainer.files import tar_folder, untar
 
 log = logging.getLogger("trainer")
 
-LARGEST = 512 * 2**20  # bytes of one data set's entries that are taken along
+MAX_BYTES = 512 * 2**20  # of one data set's entries
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A folder of the cache, packed."""
+class PackedEntry:
+    """A folder of the cache as a tar."""
 
-    name: str  # of decoded images, what follows the name of their source's place; of others, all of it
+    name: str  # for images, the part after the prefix of their source; for features, the whole name
     of_images: bool
     files: bytes  # a tar
 
 
-def pack(source: Source) -> list[Entry]:
-    """What the cache has of a source's images, the newest first, as long as it is below LARGEST."""
-    place = place_of_source(source)
-    images = [folder for folder in place.parent.glob(f"{place.name}-*") if folder.suffix != PARTIAL]
-    shown = {json.loads((folder / "index.json").read_text())["fingerprint"] for folder in images}
+def pack(source: Source) -> list[PackedEntry]:
+    """Cached entries of a source's images, the newest first, up to MAX_BYTES together."""
+    prefix = source_prefix(source)
+    images = [folder for folder in prefix.parent.glob(f"{prefix.name}-*") if folder.suffix != PARTIAL]
+    fingerprints = {json.loads((folder / "index.json").read_text())["fingerprint"] for folder in images}
     features = [
-        key.parent for key in cache_dir().glob(f"*/{KEY}") if json.loads(key.read_text()).get("images") in shown
+        key.parent for key in cache_dir().glob(f"*/{KEY}") if json.loads(key.read_text()).get("images") in fingerprints
     ]
-    entries, left = [], LARGEST
+    entries, left = [], MAX_BYTES
     for folder in sorted((*images, *features), key=lambda folder: folder.stat().st_mtime, reverse=True):
         size = sum(file.stat().st_size for file in folder.iterdir())
         if size > left:
-            log.info("%s: %.0f MB of decoded images are too many to take along", source.spec, size / 1e6)
+            log.info("%s: %.0f MB of decoded images are too large to send", source.spec, size / 1e6)
             continue
         left -= size
         of_images = folder in images
-        entries.append(
-            Entry(folder.name.removeprefix(place.name) if of_images else folder.name, of_images, tar_folder(folder))
-        )
+        name = folder.name.removeprefix(prefix.name) if of_images else folder.name
+        entries.append(PackedEntry(name, of_images, tar_folder(folder)))
     return entries
 
 
-def unpack(source: Source, entries: Iterable[Entry]) -> None:
-    """Put entries of the same images into this machine's cache, but those that it has."""
-    place = place_of_source(source)
+def unpack(source: Source, entries: Iterable[PackedEntry]) -> None:
+    """Add entries of the same images to this machine's cache, except those that it has."""
+    prefix = source_prefix(source)
     for entry in entries:
-        folder = place.with_name(place.name + entry.name) if entry.of_images else cache_dir() / entry.name
-        with locked(place if entry.of_images else folder.with_name(entry.name.partition("-")[0])):
+        folder = prefix.with_name(prefix.name + entry.name) if entry.of_images else cache_dir() / entry.name
+        with locked(prefix if entry.of_images else folder.with_name(entry.name.partition("-")[0])):
             if not folder.exists():
-                write_entry(folder, lambda partial, files=entry.files: untar(files, partial))  # type: ignore[misc]
+                with new_entry(folder) as draft:
+                    untar(entry.files, draft)

@@ -1,4 +1,4 @@
-"""A source's images, decoded into the files of a cache entry; which of them are no images is said."""
+"""Decodes the images of a source into the files of a cache entry, and logs the rejected files."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.cache.decoding import WORTH_PROCESSES_BYTES, Size, decode_all
+from trainer.data.cache.decoding import MIN_PARALLEL_BYTES, Size, decode_all
 from trainer.data.perceptual_hash import HASH_WORDS, group_near_duplicates
 from trainer.data.pixel_request import PixelRequest
 from trainer.data.progress import track
@@ -26,20 +27,20 @@ from trainer.machine import available_cpus
 
 log = logging.getLogger("trainer")
 
-MAX_REJECTED = 0.01  # of all images; more means that the dataset is not what it is taken for
+MAX_REJECTED = 0.01  # of all images; more means that something is wrong with the whole data set
 MAX_LOGGED = 50  # rejected files
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A file that is no usable image."""
+    """A file that is not a usable image."""
 
     path: str  # relative to the dataset
     reason: str
 
 
 class OtherSizes(Exception):
-    """The native sizes met so far call for other pixels."""
+    """The native sizes seen so far require another pixel spec."""
 
     def __init__(self, sizes: Set[Size]) -> None:
         self.sizes = sizes
@@ -56,7 +57,7 @@ def write_images(
     """Decode all of `source` into `folder`. Raises OtherSizes as soon as an image does not fit `pixels`."""
     labels: list[int] = []
     contents: list[NDArray[np.uint64]] = [np.empty(0, np.uint64)]
-    looks: list[NDArray[np.uint64]] = [np.empty((0, HASH_WORDS), np.uint64)]
+    hashes: list[NDArray[np.uint64]] = [np.empty((0, HASH_WORDS), np.uint64)]
     names: list[str] = []
     splits: Counter[str] = Counter()
     sizes: Counter[Size] = Counter()
@@ -71,7 +72,7 @@ def write_images(
             file.write(decoded.images.data)
             digest.update(decoded.images.data)
             contents.append(decoded.content_hashes)
-            looks.append(decoded.perceptual_hashes)
+            hashes.append(decoded.perceptual_hashes)
             sizes.update(decoded.sizes)
             for position, example in enumerate(chunk):
                 if position in decoded.rejected:
@@ -80,17 +81,10 @@ def write_images(
                     labels.append(example.label)
                     names.append(example.name)
                     splits[example.split] += 1
-    table = np.array(labels, np.int32)
-    _judge(source, rejected, table[: splits["train"]])
-    hashes = np.concatenate(contents)
-    all_looks = np.concatenate(looks)
-    for name, array in (
-        ("contents", hashes),
-        ("looks", all_looks),
-        ("twins", group_near_duplicates(hashes, all_looks)),
-    ):
-        np.save(folder / f"{name}.npy", array, allow_pickle=False)
-    np.save(folder / "labels.npy", table, allow_pickle=False)
+    all_labels = np.array(labels, np.int32)
+    _check_rejected(source, rejected, all_labels[: splits["train"]])
+    content_hashes = np.concatenate(contents)
+    _save_arrays(folder, all_labels, content_hashes, np.concatenate(hashes))
     (folder / "names.json").write_text(json.dumps(names), encoding="utf-8")
     starts = [0, *accumulate(splits[name] for name in SPLITS)]
     facts = {
@@ -98,7 +92,7 @@ def write_images(
         "pixels": pixels.to_dict(),
         "splits": dict(zip(SPLITS, pairwise(starts), strict=True)),
     }
-    digest.update(table.tobytes() + hashes.tobytes() + json.dumps(facts).encode())
+    digest.update(all_labels.tobytes() + content_hashes.tobytes() + json.dumps(facts).encode())
     index = facts | {
         "sizes": [[*size, count] for size, count in sizes.items()],
         "rejected": [{"path": example.name, "reason": reason} for example, reason in rejected],
@@ -110,14 +104,30 @@ def write_images(
     log.info("decoded %d images to %s", len(labels), pixels.shape_name)
 
 
+def _save_arrays(
+    folder: Path,
+    labels: NDArray[np.int32],
+    content_hashes: NDArray[np.uint64],
+    perceptual_hashes: NDArray[np.uint64],
+) -> None:
+    arrays: dict[str, NDArray[Any]] = {
+        "labels": labels,
+        "content_hashes": content_hashes,
+        "perceptual_hashes": perceptual_hashes,
+        "near_duplicates": group_near_duplicates(content_hashes, perceptual_hashes),
+    }
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+
+
 def _is_large(source: Source) -> bool:
-    """Whether decoding takes so long that processes are worth starting."""
+    """Whether decoding takes so long that starting processes pays."""
     size_bytes = accumulate(example.size_bytes for example in source.examples())
-    return any(total > WORTH_PROCESSES_BYTES for total in size_bytes)
+    return any(total > MIN_PARALLEL_BYTES for total in size_bytes)
 
 
-def _judge(source: Source, rejected: list[tuple[Example, str]], train_labels: NDArray[np.int32]) -> None:
-    """Log every rejected file; raise InputError where they are too many, or a class loses all its images."""
+def _check_rejected(source: Source, rejected: list[tuple[Example, str]], train_labels: NDArray[np.int32]) -> None:
+    """Log every rejected file; raise InputError where they are too many, or a class has no other images."""
     for example, reason in rejected[:MAX_LOGGED]:
         log.warning("skipped %s: %s", example.name, reason)
     if len(rejected) > MAX_LOGGED:

@@ -1,4 +1,4 @@
-"""`csv:FILE`: a table with a row for each image: its path beside the file, its label, and perhaps its split."""
+"""`csv:FILE`: a table with a row for each image: its path beside the table, its label, and optionally its split."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ DELIMITERS = (",", ";", "\t")  # spreadsheets write each of them
 
 
 class CsvSpec(NamedTuple):
-    """What stands after `csv:`."""
+    """Parts of a spec after `csv:`."""
 
     file: Path
-    columns: dict[str, str]  # image, label, split → what the table calls them, where that is said
+    columns: dict[str, str]  # image, label, split → the table's column, where the spec names it
 
 
 class Row(NamedTuple):
-    """One image. `number` is the row's in a spreadsheet: the header is 1."""
+    """One image. `number` is the row number of a spreadsheet: the header is 1."""
 
     number: int
     image: str
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 
 def parse_csv_spec(rest: str) -> CsvSpec:
-    """`FILE` or `FILE?image=…&label=…&split=…` → its parts. Raises InputError for another key."""
+    """Parse `FILE` or `FILE?image=…&label=…&split=…`. Raises InputError for another key."""
     if os.path.exists(os.path.expanduser(rest)):  # a name may have a question mark
         return CsvSpec(Path(rest).expanduser(), {})
     file, _, query = rest.partition("?")
@@ -56,12 +56,12 @@ def parse_csv_spec(rest: str) -> CsvSpec:
 
 
 class CsvSource:
-    """The images that a table names; class names are its labels (in Unicode's composed form), by code point.
+    """Images that a table names; class names are its labels (in Unicode's composed form), sorted by code point.
 
-    UTF-8, with or without a byte order mark; commas, semicolons or tabs. Without a column of splits everything is
-    train. A row that stands there twice counts once and is counted as ignored. Raises InputError, with the row,
-    for a missing column, label or file, a path that leaves the table's folder, a split that is none, or one image with
-    two labels or splits; and `for_training`, for fewer than two classes, or a class in val or test that is not in train.
+    The table is UTF-8, with or without a byte order mark, separated by commas, semicolons or tabs. Without a split
+    column every image is train. A repeated row counts once, and in `ignored`. Raises InputError, with the row, for a
+    missing column, label or file, a path outside the table's folder, an unknown split, or an image with two labels or
+    splits; and `for_training` for fewer than two classes, or a class in val or test that is not in train.
     """
 
     default_normalize = "none"
@@ -81,7 +81,7 @@ class CsvSource:
         self.class_names = self._labels(rows, for_training)
         digest = hashlib.sha256(os.fsencode(self.spec) + b"\0" + data)
         label_of = {name: label for label, name in enumerate(self.class_names)}
-        # Stable: within a split in the table's order.
+        # A stable sort: the table's order within a split.
         rows.sort(key=lambda row: SPLITS.index(row.split))
         self._examples = [self._example(row, label_of[row.label], digest) for row in rows]
         self.fingerprint = digest.hexdigest()
@@ -90,7 +90,7 @@ class CsvSource:
         return len(self._examples)
 
     def examples(self) -> Iterator[Example]:
-        """By split, then as they stand in the table."""
+        """Sorted by split, then in the order of the table."""
         return iter(self._examples)
 
     def _rows(self, data: bytes) -> list[Row]:
@@ -102,17 +102,17 @@ class CsvSource:
         number = 1
         rows: list[Row] = []
         try:
-            places, reader = self._header(text)
+            positions, reader = self._header(text)
             for cells in reader:
                 number += 1
                 if any(cell.strip() for cell in cells):
-                    rows.append(self._row(number, cells, places))
+                    rows.append(self._row(number, cells, positions))
         except csv.Error as error:
             raise self._wrong(number + 1, f"cannot be read: {error}") from error
         return rows
 
     def _header(self, text: str) -> tuple[dict[str, int], Iterator[list[str]]]:
-        """Where the columns are, and the reader of the rows after the header."""
+        """Positions of the columns, and a reader of the rows after the header."""
         wanted = {key: self._columns.get(key, key).lower() for key in COLUMNS}
         required = [name for key, name in wanted.items() if key != "split" or key in self._columns]
         headers: list[tuple[list[str], list[str]]] = []
@@ -121,21 +121,21 @@ class CsvSource:
             names = [name.strip().lower() for name in next(reader, [])]
             missing = [name for name in required if name not in names]
             if not missing:
-                places = {key: names.index(name) for key, name in wanted.items() if name in names}
-                for key in places:
+                positions = {key: names.index(name) for key, name in wanted.items() if name in names}
+                for key in positions:
                     if names.count(wanted[key]) > 1:
-                        raise self._wrong(1, f"the column {wanted[key]!r} stands there twice")
-                return places, reader
+                        raise self._wrong(1, f"the column {wanted[key]!r} is there twice")
+                return positions, reader
             headers.append((missing, names))
         missing, names = min(headers, key=lambda header: (len(header[0]), -len(header[1])))
         raise self._wrong(
             1,
             f"no column {' and no column '.join(map(repr, missing))}, only {', '.join(map(repr, names)) or 'nothing'}; "
-            "what they are called is told by csv:FILE?image=…&label=…&split=…",
+            "name the columns with csv:FILE?image=…&label=…&split=…",
         )
 
-    def _row(self, number: int, cells: list[str], places: dict[str, int]) -> Row:
-        values = {key: cells[place].strip() if place < len(cells) else "" for key, place in places.items()}
+    def _row(self, number: int, cells: list[str], positions: dict[str, int]) -> Row:
+        values = {key: cells[position].strip() if position < len(cells) else "" for key, position in positions.items()}
         for key in ("image", "label"):
             if not values[key]:
                 raise self._wrong(number, f"no {key} in the column {self._columns.get(key, key)!r}")
@@ -146,24 +146,24 @@ class CsvSource:
             )
         split = values.get("split", "train")
         if split.lower() not in SPLIT_NAMES:
-            raise self._wrong(number, f"the split {split!r} is none of train, val and test")
+            raise self._wrong(number, f"the split {split!r} is not one of train, val and test")
         return Row(number, path, unicodedata.normalize("NFC", values["label"]), SPLIT_NAMES[split.lower()])
 
     def _unique(self, rows: list[Row]) -> list[Row]:
-        """Each image once."""
+        """Rows without repetitions."""
         first: dict[str, Row] = {}
         for row in rows:
             other = first.setdefault(row.image, row)
             if other[1:] != row[1:]:
-                what = "label" if other.label != row.label else "split"
+                column = "label" if other.label != row.label else "split"
                 raise self._wrong(
                     row.number,
-                    f"{row.image!r} has the {what} {getattr(row, what)!r} here and {getattr(other, what)!r} in row "
-                    f"{other.number}; one of them is expected",
+                    f"{row.image!r} has the {column} {getattr(row, column)!r} here and {getattr(other, column)!r} in "
+                    f"row {other.number}; one of them is expected",
                 )
         self.ignored = len(rows) - len(first)
         if self.ignored:
-            log.warning("%s: %d rows stand there twice and count once", self._file, self.ignored)
+            log.warning("%s: %d rows are repeated and count once", self._file, self.ignored)
         return list(first.values())
 
     def _labels(self, rows: list[Row], for_training: bool) -> tuple[str, ...]:
@@ -176,18 +176,18 @@ class CsvSource:
             raise InputError(f"--dataset: {self._file} has {found}{where} where at least two labels are expected")
         for row in rows:
             if row.label not in labels:
-                raise self._wrong(row.number, f"the label {row.label!r} stands in {row.split} but nowhere in train")
+                raise self._wrong(row.number, f"the label {row.label!r} is in {row.split} but not in train")
         return labels
 
     def _example(self, row: Row, label: int, digest: hashlib._Hash) -> Example:
-        """Also tells `digest` whether the file has changed."""
+        """Example of a row; its file's state goes into `digest`."""
         path = os.path.join(self._file.parent, row.image)
         try:
             status = os.stat(path)
         except (OSError, ValueError) as error:
             raise self._wrong(row.number, f"{row.image!r}: no such file beside the table") from error
         if not stat.S_ISREG(status.st_mode):
-            raise self._wrong(row.number, f"{row.image!r} is no file")
+            raise self._wrong(row.number, f"{row.image!r} is not a file")
         digest.update(f"{row.image}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
         return Example(row.split, label, row.image, path, status.st_size)
 

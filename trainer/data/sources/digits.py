@@ -1,4 +1,4 @@
-"""`builtin:digits`: 1,797 real 8×8 digits that scikit-learn carries. No network, no files of its own."""
+"""`builtin:digits`: 1,797 real 8×8 digits from scikit-learn. No network, no files of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainer.data.sources.base import Example
 
 
 class DigitsSource:
-    """The source of `builtin:digits`; it has a train split only."""
+    """Source of `builtin:digits`; it has only a train split."""
 
     spec = "builtin:digits"
     name = "digits"
@@ -25,7 +25,7 @@ class DigitsSource:
         return 1797
 
     def examples(self) -> Iterator[Example]:
-        """PNG files in memory, so that they pass the same decoder as every other image."""
+        """PNG files in memory: they pass the same decoder as every other image."""
         from sklearn.datasets import load_digits
 
         digits = load_digits()

@@ -1,4 +1,4 @@
-"""Which files in a folder are images, and which are left there by no person."""
+"""Tells images from other files, and from files that no person has put there."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import re
 
 from trainer.images.decode import is_image
 
-# Tells images from the rest without opening them; the decoder then goes by the bytes alone.
+# Tells images from the rest without opening them; the decoder then uses the bytes alone.
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"),
     *(".heic", ".heif", ".hif", ".avif"),
 )
-# What a name ends with where it says what the file is. A camera's "IMG.0042" does not.
+# A suffix that names a file type. A camera's "IMG.0042" has none.
 SUFFIX = re.compile(r"\.(?=\d*[a-z])[a-z0-9]{1,5}$")
-# What network disks and operating systems leave, in lower case; what begins with a dot is as well.
+# Files of network disks and operating systems, in lower case; files that begin with a dot are junk as well.
 JUNK = frozenset(
     (
         *("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "lost+found"),
@@ -22,24 +22,30 @@ JUNK = frozenset(
         *("__macosx", "icon\r"),
     )
 )
-MAGIC_BYTES = 512  # of a file, which tell what it is
+MAGIC_BYTES = 512  # at the beginning of a file, which identify its type
 
 
 def suffix(name: str) -> str:
-    """What the file is by its name: a dot and up to five letters or digits, in lower case; empty where it says none."""
+    """Suffix that names the file type, in lower case: a dot and up to five letters or digits; empty without one."""
     match = SUFFIX.search(name.lower())
     return match[0] if match else ""
 
 
+def sorted_entries(folder: str) -> list[os.DirEntry[str]]:
+    """Entries of a folder, sorted by code point."""
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
 def is_junk(name: str) -> bool:
-    """Whether no person has put it there."""
+    """Whether an operating system, a network disk or a tool has left the file."""
     return name.startswith(".") or name.lower() in JUNK
 
 
 def is_image_file(entry: os.DirEntry[str]) -> bool:
-    """By its suffix (before a `?`, where a download has kept its query); by its bytes where it has none."""
+    """Whether a file is an image: by its suffix (before a `?` of a download), or by its bytes without a suffix."""
     name = entry.name.lower().partition("?")[0]
-    # A pipe or a device would block who opens it; a broken link is an image that cannot be read.
+    # Opening a pipe or a device would block; a broken link counts as an image that cannot be read.
     if name.endswith(IMAGE_SUFFIXES):
         return entry.is_file() or entry.is_symlink()
     return not suffix(name) and entry.is_file() and _begins_as_image(entry.path)
@@ -50,4 +56,4 @@ def _begins_as_image(path: str) -> bool:
         with open(path, "rb") as file:
             return is_image(file.read(MAGIC_BYTES))
     except OSError:
-        return True  # the decoder names it
+        return True  # the decoder will report it

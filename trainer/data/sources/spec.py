@@ -10,8 +10,8 @@ from trainer.data.sources.tfds import TfdsSource, data_root, prepared
 from trainer.errors import InputError, did_you_mean
 
 BUILTIN = "builtin:digits"
-# Of TFDS, guessed at without importing it, which takes seconds.
-WELL_KNOWN = (
+# Well-known names, so that a suggestion does not import TFDS, which takes seconds.
+TFDS_NAMES = (
     *("mnist", "fashion_mnist", "kmnist", "emnist", "cifar10", "cifar100", "svhn_cropped", "stl10", "cats_vs_dogs"),
     *("tf_flowers", "oxford_flowers102", "oxford_iiit_pet", "stanford_dogs", "food101", "caltech101", "eurosat"),
     *("beans", "rock_paper_scissors", "imagenette", "imagenet2012", "horses_or_humans", "malaria", "plant_village"),
@@ -19,10 +19,10 @@ WELL_KNOWN = (
 
 
 def open_source(spec: str, data_dir: Path | None = None, *, for_training: bool = True) -> Source:
-    """The source that `spec` names; `data_dir` is where prepared TFDS datasets lie.
+    """Source of the images that `spec` names; `data_dir` has the prepared TFDS data sets.
 
-    Not `for_training`: a single class will do, and no split is asked for, as a model that exists is measured on all.
-    Raises InputError where the spec cannot be read, or what it names is not there or not usable.
+    Without `for_training` one class is enough and no split is needed, to measure an existing model on all images.
+    Raises InputError where the spec is malformed, or the data is missing or not usable.
     """
     check_spec(spec, data_dir)
     kind, _, rest = spec.partition(":")
@@ -42,29 +42,29 @@ def open_source(spec: str, data_dir: Path | None = None, *, for_training: bool =
 
 
 def check_spec(spec: str, data_dir: Path | None = None) -> None:
-    """Raise InputError for what can be told to be wrong in no time: a spec of no kind, or a path that is not there.
+    """Raise InputError for a malformed spec or a missing path, without reading data.
 
-    The message has what may have been meant; `data_dir` as in `open_source`.
+    The message has suggestions; `data_dir` as in `open_source`.
     """
     kind, _, rest = spec.partition(":")
     if spec == BUILTIN or kind == "tfds":
         return
     if kind == "builtin":
-        raise InputError(f"--dataset: {spec!r} is unknown{did_you_mean(_named(rest, data_dir) or [BUILTIN])}")
+        raise InputError(f"--dataset: {spec!r} is unknown{did_you_mean(_similar_names(rest, data_dir) or [BUILTIN])}")
     if kind == "csv":
         _check_table(rest)
         return
     path = _path(spec)
     if kind != "folder" and not path.exists():
-        near = _beside(path) + _named(spec, data_dir)
+        similar = _similar_paths(path) + _similar_names(spec, data_dir)
         raise InputError(
             f"--dataset: {spec!r} is neither a path that exists nor one of tfds:NAME[/CONFIG][:VERSION], "
-            f"folder:PATH, csv:FILE and {BUILTIN}{did_you_mean(near)}"
+            f"folder:PATH, csv:FILE and {BUILTIN}{did_you_mean(similar)}"
         )
     if not path.is_dir():
         problem = "is a file; a folder of class folders" if path.exists() else "does not exist; a folder"
         table = f", or csv:{path}" if path.is_file() and path.suffix.lower() == ".csv" else ""
-        raise InputError(f"--dataset: {path} {problem} is expected{table}{did_you_mean(_beside(path))}")
+        raise InputError(f"--dataset: {path} {problem} is expected{table}{did_you_mean(_similar_paths(path))}")
 
 
 def _check_table(rest: str) -> None:
@@ -73,16 +73,16 @@ def _check_table(rest: str) -> None:
     file, _ = parse_csv_spec(rest)
     if not file.is_file():
         problem = "is a folder; a table" if file.is_dir() else "does not exist; a table"
-        near = did_you_mean(_beside(file, kind="csv"))
-        raise InputError(f"--dataset: {file} {problem} (csv:FILE) is expected{near}")
+        suggestion = did_you_mean(_similar_paths(file, kind="csv"))
+        raise InputError(f"--dataset: {file} {problem} (csv:FILE) is expected{suggestion}")
 
 
 def _path(spec: str) -> Path:
     return Path(spec.removeprefix("folder:")).expanduser()
 
 
-def _beside(path: Path, *, kind: str = "folder") -> list[str]:
-    """The specs of the folders (or the files) beside a missing one that are called alike."""
+def _similar_paths(path: Path, *, kind: str = "folder") -> list[str]:
+    """Specs of folders (or files) with a similar name, beside a missing one."""
     try:
         entries = [entry for entry in path.parent.iterdir() if entry.is_dir() == (kind == "folder")]
     except OSError:
@@ -91,9 +91,9 @@ def _beside(path: Path, *, kind: str = "folder") -> list[str]:
     return [f"{kind}:{path.parent / name}" for name in difflib.get_close_matches(path.name, names, n=3)]
 
 
-def _named(name: str, data_dir: Path | None) -> list[str]:
-    """The specs of the data sets without a path that are called alike: one where it is the very name."""
-    there = {path.split("/")[0] for path in prepared(data_root(data_dir))}
-    specs = {name: f"tfds:{name}" for name in (*WELL_KNOWN, *sorted(there))} | {"digits": BUILTIN}
+def _similar_names(name: str, data_dir: Path | None) -> list[str]:
+    """Specs of TFDS and built-in data sets with a similar name; only one if the name is exact."""
+    present = {path.split("/")[0] for path in prepared(data_root(data_dir))}
+    specs = {name: f"tfds:{name}" for name in (*TFDS_NAMES, *sorted(present))} | {"digits": BUILTIN}
     name = name.lower()
-    return [specs[near] for near in ([name] if name in specs else difflib.get_close_matches(name, specs, n=3))]
+    return [specs[similar] for similar in ([name] if name in specs else difflib.get_close_matches(name, specs, n=3))]

@@ -19,15 +19,14 @@ from trainer.machine import start_tensorflow
 
 log = logging.getLogger("trainer")
 
-READ_AT_ONCE = 256  # examples; one call into TensorFlow each would cost more than reading them
+BATCH_SIZE = 256  # examples read at once; a call into TensorFlow for each would cost more than the reading
 
 
 class TfdsSource:
     """A dataset that TFDS has prepared in `data_dir`, `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
 
-    The encoded images are handed on as they are: TFDS does not decode them. Class names keep the order of
-    its ClassLabel. Raises InputError where the name is unknown, the dataset is not prepared, or it has no image,
-    class label or split that is read (`for_training`: train).
+    TFDS does not decode the images. Class names keep the order of its ClassLabel. Raises InputError where the name is
+    unknown, the dataset is not prepared, or it lacks an image, a class label or a split (`for_training`: train).
     """
 
     ignored = 0
@@ -40,7 +39,7 @@ class TfdsSource:
                 "for example tfds:mnist:3.0.1"
             )
         if "tensorflow" not in sys.modules:
-            log.info("starting TensorFlow, which reads the data set")
+            log.info("starting TensorFlow to read the data set")
             start_tensorflow()
         self._builder = _open_builder(name, match[1], data_root(data_dir))
         info = self._builder.info
@@ -65,7 +64,7 @@ class TfdsSource:
         return sum(self._builder.info.splits[name].num_examples for name in self._splits)
 
     def examples(self) -> Iterator[Example]:
-        """In the order of the record files. Some test splits have the label -1 throughout: none."""
+        """Examples in the order of the record files. Some test splits have no labels: -1 throughout."""
         import tensorflow as tf
 
         for name in self._splits:
@@ -85,25 +84,25 @@ class TfdsSource:
         """Encoded images, object [n] of bytes, and labels, int64 [n]."""
         import tensorflow_datasets as tfds
 
-        wanted = {self._image: True, self._label: True}
+        features = {self._image: True, self._label: True}
         keep_encoded = {self._image: tfds.decode.SkipDecoding()}
         with _quiet_absl():
             dataset = self._builder.as_dataset(
                 split=split,
-                decoders=tfds.decode.PartialDecoding(wanted, decoders=keep_encoded),
+                decoders=tfds.decode.PartialDecoding(features, decoders=keep_encoded),
                 read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
             )
-        for batch in dataset.batch(READ_AT_ONCE).as_numpy_iterator():
+        for batch in dataset.batch(BATCH_SIZE).as_numpy_iterator():
             yield batch[self._image], batch[self._label]
 
 
 def data_root(data_dir: Path | None) -> Path:
-    """Where prepared data sets lie: `data_dir`, else `$TFDS_DATA_DIR` or `~/tensorflow_datasets`."""
+    """Folder of prepared data sets: `data_dir`, else `$TFDS_DATA_DIR` or `~/tensorflow_datasets`."""
     return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def prepared(root: Path) -> set[str]:
-    """NAME/VERSION and NAME/CONFIG/VERSION of the data sets that lie there."""
+    """NAME/VERSION and NAME/CONFIG/VERSION of the data sets in `root`."""
     return {
         str(file.parent.relative_to(root)) for depth in ("*/*", "*/*/*") for file in root.glob(f"{depth}/features.json")
     }
@@ -111,7 +110,7 @@ def prepared(root: Path) -> set[str]:
 
 @contextmanager
 def _quiet_absl() -> Iterator[None]:
-    """Without the warnings of TFDS that it calls what it has deprecated itself."""
+    """Hides the warnings of TFDS that it calls functions which it has deprecated itself."""
     absl = logging.getLogger("absl")
     level = absl.level
     absl.setLevel(logging.ERROR)
@@ -125,16 +124,17 @@ def _open_builder(reference: str, name: str, root: Path) -> Any:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import read_only_builder
 
-    for place in (root, *_around(root, name)):
+    for folder in (root, *_parents_of(name, root)):
         with suppress(tfds.core.DatasetNotFoundError):
-            return read_only_builder.builder_from_files(reference, data_dir=str(place))
-    there = prepared(root)
-    here = sorted(path for path in there if path.split("/")[0] == name)
-    known = {path.split("/")[0] for path in there} | set(tfds.list_builders(with_community_datasets=False))
+            return read_only_builder.builder_from_files(reference, data_dir=str(folder))
+    present = prepared(root)
+    versions = sorted(path for path in present if path.split("/")[0] == name)
+    known = {path.split("/")[0] for path in present} | set(tfds.list_builders(with_community_datasets=False))
     if name not in known:
-        near = difflib.get_close_matches(name.lower(), sorted(known), n=3)
-        raise InputError(f"--dataset: TFDS has no dataset {name!r}{did_you_mean(f'tfds:{one}' for one in near)}")
-    others = f" (prepared there: {', '.join(here)})" if here else ""
+        similar = difflib.get_close_matches(name.lower(), sorted(known), n=3)
+        suggestion = did_you_mean(f"tfds:{known_name}" for known_name in similar)
+        raise InputError(f"--dataset: TFDS has no dataset {name!r}{suggestion}")
+    others = f" (prepared there: {', '.join(versions)})" if versions else ""
     raise InputError(
         f"--dataset: tfds:{reference} is not prepared in {root}{others}, and nothing is downloaded by itself: "
         "point --data-dir or TFDS_DATA_DIR at a folder that holds it, or prepare it where there is network: "
@@ -143,24 +143,24 @@ def _open_builder(reference: str, name: str, root: Path) -> Any:
     )
 
 
-def _around(root: Path, name: str) -> list[Path]:
-    """The folder around the data set's own, where `root` is that or lies within, as NAME, NAME/VERSION and the like."""
-    whole = root.absolute()
-    return [one.parent for one in (whole, *whole.parents[:2]) if one.name == name]
+def _parents_of(name: str, root: Path) -> list[Path]:
+    """Folder that holds the data set's folder NAME, where `root` is that folder or lies within (NAME/VERSION)."""
+    path = root.absolute()
+    return [folder.parent for folder in (path, *path.parents[:2]) if folder.name == name]
 
 
 def _find_features(spec: str, info: Any) -> tuple[str, str]:
-    """The keys of the image and of its class label."""
+    """Keys of the image and of its class label."""
     import tensorflow_datasets as tfds
 
     found = []
-    for kind, usual in ((tfds.features.Image, "image"), (tfds.features.ClassLabel, "label")):
+    for kind, default in ((tfds.features.Image, "image"), (tfds.features.ClassLabel, "label")):
         keys = [key for key, feature in info.features.items() if isinstance(feature, kind)]
-        preferred = [key for key in (usual, *(info.supervised_keys or ())) if key in keys]
+        preferred = [key for key in (default, *(info.supervised_keys or ())) if key in keys]
         if not preferred and len(keys) != 1:
             problem = f"several: {', '.join(keys)}" if keys else f"none among {', '.join(info.features)}"
             raise InputError(
-                f"--dataset: {spec} is expected to have one {usual} ({kind.__name__} feature) but has {problem}"
+                f"--dataset: {spec} is expected to have one {default} ({kind.__name__} feature) but has {problem}"
             )
         found.append((preferred or keys)[0])
     image, label = found

@@ -1,0 +1,126 @@
+"""Layout of an image folder: `PATH/<class>` or `PATH/{train,val,test}/<class>`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import unicodedata
+from pathlib import Path
+
+from trainer.data.sources.base import SPLIT_NAMES
+from trainer.data.sources.image_files import is_image_file, is_junk, sorted_entries
+from trainer.errors import InputError
+
+log = logging.getLogger("trainer")
+
+MAX_LISTED = 10  # class names in a message
+
+
+class FolderLayout:
+    """Class folders of the splits under `root`. Without split folders, every class is in train.
+
+    Raises InputError for two class folders whose names look alike, a name that is not UTF-8, or class folders that look
+    like splits but are not called train, val or test; OSError for a folder that cannot be read.
+    """
+
+    def __init__(self, root: Path, *, for_training: bool) -> None:
+        self.ignored = 0  # entries outside of class folders
+        self.images_without_class = 0  # how many of those are images
+        self.class_folders = self._read(root, for_training)  # (split, class) → its folders
+
+    def _read(self, root: Path, for_training: bool) -> dict[tuple[str, str], list[str]]:
+        folders = self._subfolders(str(root))
+        splits = {name: SPLIT_NAMES[name.lower()] for name in folders if name.lower() in SPLIT_NAMES}
+        if not _has_split_folders(folders, splits, for_training):
+            _check_class_folders(root, folders, splits)
+            return {("train", name): [path] for name, path in folders.items()}
+        classes: dict[tuple[str, str], list[str]] = {}
+        for folder, path in folders.items():
+            if folder not in splits:
+                log.warning("%s: %r is beside train and is not read", root, folder)
+                self.ignored += 1
+                continue
+            inner = self._subfolders(path)
+            if not inner:
+                log.warning("%s has no class folders and is not read", path)
+            for name, class_folder in inner.items():
+                classes.setdefault((splits[folder], name), []).append(class_folder)
+        return classes
+
+    def _subfolders(self, path: str) -> dict[str, str]:
+        """Name → path of the folders in `path`; all other entries are ignored and counted."""
+        found: dict[str, str] = {}
+        for entry in sorted_entries(path):
+            if is_junk(entry.name) or not entry.is_dir():
+                self.ignored += 1
+                self.images_without_class += not is_junk(entry.name) and is_image_file(entry)
+                continue
+            # macOS decomposes é into e and an accent; other systems do not.
+            name = unicodedata.normalize("NFC", _checked(entry.name, path))
+            if name in found:
+                both = " and ".join(_code_points(os.path.basename(folder)) for folder in (found[name], entry.path))
+                raise InputError(f"--dataset: {path} has two folders that look alike, {both}; put them together")
+            found[name] = entry.path
+        return found
+
+
+def shorten(class_names: tuple[str, ...]) -> str:
+    """The first MAX_LISTED names, and how many are left out."""
+    left_out = len(class_names) - MAX_LISTED
+    return ", ".join(class_names[:MAX_LISTED]) + (f" and {left_out} more" if left_out > 0 else "")
+
+
+def _has_split_folders(folders: dict[str, str], splits: dict[str, str], for_training: bool) -> bool:
+    required = [folders[name] for name, split in splits.items() if split == "train"]
+    if not required and not for_training:
+        required = [folders[name] for name in splits]
+    # `train` can be a class: then it holds images itself, or there is no other split beside it.
+    return (
+        bool(required)
+        and (len(set(splits.values())) > 1 or len(required) == len(folders))
+        and all(_inner_folders(path) for path in required)
+    )
+
+
+def _check_class_folders(root: Path, folders: dict[str, str], splits: dict[str, str]) -> None:
+    """Raise InputError if the class folders look like splits."""
+    inner = [_inner_folders(path) for path in folders.values()]
+    if not inner or not all(inner):
+        return
+    if len(splits) == len(folders):
+        raise InputError(
+            f"--dataset: {root} has {' and '.join(folders)} but no train; add train, or name one of the folders "
+            f"to divide it anew: folder:{next(iter(folders.values()))}"
+        )
+    if len(folders) > 1 and len(inner[0]) > 1 and all(names == inner[0] for names in inner):
+        raise InputError(
+            f"--dataset: each folder in {root} ({shorten(tuple(folders))}) holds folders of the same names only "
+            f"({shorten(tuple(sorted(inner[0])))}): if those are the classes, call the outer ones train, val and test; "
+            "else put the images into the outer ones"
+        )
+
+
+def _inner_folders(path: str) -> set[str]:
+    """Names of the folders in `path` (in composed form) if it holds folders and no images; else empty."""
+    names: set[str] = set()
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if is_junk(entry.name):
+                continue
+            if entry.is_dir():
+                names.add(unicodedata.normalize("NFC", entry.name))
+            elif is_image_file(entry):
+                return set()
+    return names
+
+
+def _checked(name: str, path: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"--dataset: {path} has a class folder whose name is not UTF-8: {name!r}") from error
+    return name
+
+
+def _code_points(name: str) -> str:
+    return "'" + "".join(char if char.isascii() else f"<U+{ord(char):04X}>" for char in name) + "'"
