@@ -7,13 +7,13 @@ import json
 import logging
 import os
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from trainer.errors import Interrupted, TrainerError
+from trainer.text import printable, printable_json, shell_command
 
 log = logging.getLogger("trainer")
 
@@ -33,6 +33,10 @@ _json_stream: TextIO | None = None  # None: sys.stdout
 
 
 class _LogLines(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # overrides
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
     def format(self, record: logging.LogRecord) -> str:
         return masked(super().format(record))
 
@@ -63,7 +67,7 @@ def fail(error: BaseException) -> int:
     else:
         message = f"internal error: {type(error).__name__}: {message} (--debug shows where)"
     prefix = "" if isinstance(error, Interrupted) else "error: "  # an interruption was asked for
-    sys.stderr.write(f"{prefix}{masked(message)}\n")
+    sys.stderr.write(f"{prefix}{printable(masked(message))}\n")
     for note in getattr(error, "__notes__", ()):
         if note.startswith(NEXT):  # other libraries add notes, too
             sys.stderr.write(f"{note}\n")
@@ -82,8 +86,13 @@ def reserve_stdout() -> None:
 def print_json(value: Any) -> None:
     """Print one JSON object on one line of stdout."""
     stream = _json_stream or sys.stdout
-    stream.write(json.dumps(value, ensure_ascii=False) + "\n")
+    stream.write(printable_json(json.dumps(value, ensure_ascii=False)) + "\n")
     stream.flush()
+
+
+def print_line(text: str) -> None:
+    """Print one line of text for people on stdout."""
+    sys.stdout.write(f"{printable(text)}\n")
 
 
 def print_next(*command: str | Path) -> None:
@@ -98,7 +107,7 @@ def close_with_next(error: BaseException, *command: str | Path) -> None:
 
 
 def _next(command: Sequence[str | Path]) -> str:
-    return NEXT + shlex.join(masked(str(word)) for word in command)
+    return NEXT + shell_command(masked(str(word)) for word in command)
 
 
 def serve_command(model: str) -> tuple[str, ...]:
@@ -109,10 +118,10 @@ def serve_command(model: str) -> tuple[str, ...]:
 def print_saved(tag: str, latest: str | None) -> None:
     """Print the tag of a published model, and the command that serves the model its name stands for now (`latest`)."""
     if tag == latest:
-        sys.stdout.write(f"saved as {tag}\n")
+        print_line(f"saved as {tag}")
         print_next(*serve_command(tag.partition(":")[0]))
         return
-    sys.stdout.write(f"saved as {tag}, not promoted; `trainer promote {tag}` promotes it\n")
+    print_line(f"saved as {tag}, not promoted; `trainer promote {tag}` promotes it")
     print_next(*(serve_command(latest) if latest else ("trainer", "models")))
 
 
@@ -123,20 +132,21 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table()
     no_wrap = whole or max((len(row[0]) for row in rows), default=0) <= MAX_UNBROKEN
     for index, column in enumerate(columns):
         first = index == 0
-        table.add_column(column, justify="left" if first else "right", overflow="fold", no_wrap=first and no_wrap)
+        table.add_column(Text(column), justify="left" if first else "right", overflow="fold", no_wrap=first and no_wrap)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))  # a str would be read as Rich's markup
     console = Console()
     if whole:
         least = console.measure(table, options=console.options.update(max_width=MAX_TABLE_WIDTH)).minimum
         console.width = max(console.width, least)
     # Not as the title of the table, which would be broken at the table's width.
-    console.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(title), style="italic", markup=False, highlight=False, soft_wrap=True)
     console.print(table)
 
 

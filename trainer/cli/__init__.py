@@ -18,7 +18,7 @@ from trainer.cli.runs import runs, sweep
 from trainer.cli.store import models, promote, save
 from trainer.cli.training import evaluate, fit
 from trainer.cli_options import CommandGroup, run_command
-from trainer.console import set_up_logging
+from trainer.console import print_line, set_up_logging
 from trainer.machine import require_home
 
 # Group → its help, and its commands with an example of each, in the order of the help.
@@ -64,7 +64,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(version("trainer"))
+        print_line(version("trainer"))
         raise typer.Exit
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from trainer.cli.common import FIRST_FIT, JsonOption, PromoteOption, format_age, format_size, shorten_spec
-from trainer.console import print_json, print_next, print_saved, print_table, serve_command
+from trainer.console import print_json, print_line, print_next, print_saved, print_table, serve_command
 
 
 def models(as_json: JsonOption = False) -> None:
@@ -59,7 +59,7 @@ def promote(
 def _print_models(entries: Sequence[Mapping[str, Any]]) -> None:
     """Print the entries of `list_models` as a table, and what to do next."""
     if not entries:
-        typer.echo("the store is empty")
+        print_line("the store is empty")
         print_next(*FIRST_FIT)
         return
     print_table(
@@ -80,9 +80,9 @@ def _print_models(entries: Sequence[Mapping[str, Any]]) -> None:
     )
     for entry in entries:
         if entry["error"]:
-            typer.echo(f"{entry['error']}; `bentoml models delete {entry['tag']}` takes it away")
+            print_line(f"{entry['error']}; `bentoml models delete {entry['tag']}` takes it away")
         if entry["not_promoted"]:
-            typer.echo(f"{entry['tag']} is not promoted: {'; '.join(entry['not_promoted'])}")
+            print_line(f"{entry['tag']} is not promoted: {'; '.join(entry['not_promoted'])}")
     print_next(*_next_command([entry for entry in entries if not entry["error"]]))
 
 
@@ -103,5 +103,5 @@ def _next_command(readable: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 def _print_promoted(tag: str, replaced: str | None) -> None:
     name = tag.partition(":")[0]
     before = "" if replaced in (tag, None) else f", no longer {replaced}"
-    typer.echo(f"{name} now means {tag}{before}; a running server goes on with what it has")
+    print_line(f"{name} now means {tag}{before}; a running server goes on with what it has")
     print_next(*serve_command(name))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from trainer.data.sources.base import SPLITS
 from trainer.data.sources.csv import COLUMNS, CsvSource, parse_csv_spec
 from trainer.data_checks.images import CheckedImages
 from trainer.errors import InputError, choose
+from trainer.text import printable
 
 OPTION = "--fix"
 CHOICES = "--choices"
@@ -41,25 +42,28 @@ class Choices:
         except ValueError as error:
             raise InputError(f"{CHOICES}: {file} is not JSON: {error}") from error
         try:
-            choices = cls(
-                leave_out=frozenset(str(name) for name in values["leave_out"]),
-                relabel={str(name): str(label) for name, label in values["relabel"].items()},
-            )
+            leave_out = [str(name) for name in values["leave_out"]]
+            relabel = {str(name): str(class_name) for name, class_name in values["relabel"].items()}
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f'{CHOICES}: {file} is expected to be the file that the page saves: {{"leave_out": [image, …], '
                 '"relabel": {image: class, …}}'
             ) from error
-        choices._check(file, images)
-        return choices
-
-    def _check(self, file: Path, images: CheckedImages) -> None:
-        names = set(images.names)
-        for name in (*self.leave_out, *self.relabel):
+        names, class_names = _by_shown_name(images.names), _by_shown_name(images.class_names)
+        for name in (*leave_out, *relabel):
             if name not in names:
                 raise InputError(f"{CHOICES}: {file} names the image {name!r}, which the data set does not have")
-        for name, class_name in self.relabel.items():
-            choose(f"{CHOICES}: {file}: the class of {name!r}", class_name, images.class_names)
+        for name, class_name in relabel.items():
+            choose(f"{CHOICES}: {file}: the class of {name!r}", class_name, class_names)
+        return cls(
+            leave_out=frozenset(names[name] for name in leave_out),
+            relabel={names[name]: class_names[class_name] for name, class_name in relabel.items()},
+        )
+
+
+def _by_shown_name(names: Sequence[str]) -> dict[str, str]:
+    """Each name by itself, and by the printable form that the page shows and saves."""
+    return {printable(name): name for name in names} | {name: name for name in names}
 
 
 @dataclass(frozen=True)

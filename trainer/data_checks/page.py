@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from trainer.data_checks.run import Findings
 from trainer.data_checks.summary import sentences
 from trainer.images.encode import data_uri
 from trainer.reporting.templates import render
+from trainer.text import shell_command
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 SCRIPT = Path(__file__).with_name("page.js")
@@ -86,8 +86,8 @@ def write_page(findings: Findings, file: Path, *, name: str, spec: str, data_dir
         sections=_sections(findings),
         classes=findings.images.class_names,
         images=len(findings.images),
-        fix=table and shlex.join([*inspect, "--fix", str(table), "--choices", "choices.json"]),
-        fit=table and shlex.join(["trainer", "fit", f"csv:{table}"]),
+        fix=table and shell_command([*inspect, "--fix", str(table), "--choices", "choices.json"]),
+        fit=table and shell_command(["trainer", "fit", f"csv:{table}"]),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )

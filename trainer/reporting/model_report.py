@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trainer.reporting import report
 from trainer.reporting.advice import Facts, Judgement, Proportion, TrainingFacts, judge
 from trainer.reporting.measure import Measurement
+from trainer.text import shell_command
 
 log = logging.getLogger("trainer")
 
@@ -46,14 +46,14 @@ def write_model_report(
             unseen=unseen,
             val=None if val_accuracy is None else Proportion.of(val_accuracy, val_images),
             label_issues=measured.label_issues,
-            inspect_command=shlex.join(inspect_command),
+            inspect_command=shell_command(inspect_command),
             training=training,
         )
     )
     facts = report.ReportFacts(
         name=name,
         dataset=dataset,
-        command=shlex.join(command),
+        command=shell_command(command),
         class_names=class_names,
         test_images_note=test_images_note,
         trained_on=trained_on,

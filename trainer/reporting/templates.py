@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from trainer.text import printable
 
 
 def render(template: Path, **values: object) -> str:
     """Render a template file to HTML with escaped text. Raises jinja2.UndefinedError for a missing value."""
     import jinja2
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_printable)
     return environment.from_string(template.read_text(encoding="utf-8")).render(**values)
+
+
+def _printable(value: Any) -> Any:
+    """Text without unprintable characters; markup, such as a script, is left unchanged."""
+    return printable(value) if type(value) is str else value

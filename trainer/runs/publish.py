@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -19,6 +18,7 @@ from trainer.data.manifest import DataManifest
 from trainer.errors import ArtifactError, InputError
 from trainer.reporting.metrics import SIGNIFICANCE
 from trainer.runs.run_folder import EXPORT, FINISHED, note_saved, read_run, resume_command
+from trainer.text import shell_command
 
 log = logging.getLogger("trainer")
 
@@ -73,11 +73,13 @@ def publish_run(folder: Path, name: str | None, *, promote: bool = False) -> Pub
     run = read_run(folder)
     export = folder / EXPORT
     if run["state"] != FINISHED:
-        raise InputError(f"{folder}: the run has not finished; `{shlex.join(resume_command(folder))}` goes on with it")
+        raise InputError(
+            f"{folder}: the run has not finished; `{shell_command(resume_command(folder))}` goes on with it"
+        )
     if not export.exists():
         raise InputError(
             f"{folder}: its model has not been exported, as that of most trials of a sweep; "
-            f"`{shlex.join(resume_command(folder))}` does so"
+            f"`{shell_command(resume_command(folder))}` does so"
         )
     artifact.load(export)
     published = publish(export, name or run["name"], promote=promote)

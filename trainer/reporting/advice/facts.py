@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.config import FitConfig
+from trainer.option_fields import options
 from trainer.reporting.learning_curve import LearningCurve
 from trainer.reporting.metrics import Evaluation, accuracy_interval
+from trainer.text import shell_command
 
 MIN_MISTAKES = 0.02  # 0..1; with fewer mistakes no rule proposes better training: labels are rarely more accurate
 
@@ -80,8 +81,11 @@ class TrainingFacts:
         return max(self.history, key=lambda entry: (entry["val_accuracy"], -entry["val_loss"]))
 
     def command(self, **changes: Any) -> str:
-        """The command for the same training with some options changed."""
-        return shlex.join(dataclasses.replace(self.config, **changes).command())
+        """The command for the same training with some options changed, each within its range."""
+        for name, option in options(FitConfig).items():
+            if changes.get(name) is not None and option.low is not None and option.high is not None:
+                changes[name] = min(max(changes[name], option.low), option.high)
+        return shell_command(dataclasses.replace(self.config, **changes).command())
 
 
 @dataclass(frozen=True)
