@@ -44,6 +44,25 @@ def test_an_image_with_the_content_type_of_a_form_is_an_image(tiny_server: Serve
     assert tiny_server.predict(encoded(), "multipart/form-data; boundary=frame").status == 200
 
 
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "Multipart/Form-Data; boundary=frame",
+        "MULTIPART/FORM-DATA;BOUNDARY=frame",
+        '  multipart/form-data ; charset=utf-8; Boundary="frame"',
+    ],
+)
+@pytest.mark.parametrize("path", ["/predict", "/predict_batch", "/preview"])
+def test_media_types_parameters_and_headers_of_parts_have_any_case(
+    tiny_server: Server, path: str, content_type: str
+) -> None:
+    body, _ = form(("images" if path == "/predict_batch" else "image", encoded()))
+    upper = body.replace(b"Content-Disposition: form-data; name=", b"CONTENT-DISPOSITION: Form-Data; NAME=")
+    for sent in (body, upper.replace(b"filename=", b"FileName=")):
+        reply = tiny_server.ask("POST", path, sent, headers={"CONTENT-TYPE": content_type})
+        assert reply.status == 200, reply.body
+
+
 def test_an_image_in_a_form_or_in_chunks_is_the_same_image(tiny_server: Server) -> None:
     image = encoded()
     plain = tiny_server.predict(image).value

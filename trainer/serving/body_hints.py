@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from trainer.errors import ImageError
+from trainer.serving.request import Request
 
 CURL_FORM = "application/x-www-form-urlencoded"  # sent by `curl -d` and `--data-binary`
 
 
 @contextlib.contextmanager
-def hint_at_cause(headers: Mapping[str, str], body: bytes) -> Iterator[None]:
+def hint_at_cause(request: Request, body: bytes) -> Iterator[None]:
     """Add a hint to an ImageError that is raised for `body`, where there is one."""
     try:
         yield
     except ImageError as error:
-        hint = body_hint(headers.get("content-type", ""), headers.get("content-encoding", ""), body)
+        hint = body_hint(request.media_type, request.content_encoding, body)
         if not hint:
             raise
         raise ImageError(error.code, f"{error} ({hint})") from error
 
 
-def body_hint(content_type: str, encoding: str, body: bytes) -> str:
+def body_hint(media_type: str, encoding: str, body: bytes) -> str:
     """Probable mistake of the client; empty where headers and body show none."""
-    if encoding not in ("", "identity"):
+    if encoding:
         return f"Content-Encoding: {encoding} is not read: send the image's bytes as they are"
-    if content_type.startswith("application/json") or body.startswith(b"{"):
+    if media_type == "application/json" or body.startswith(b"{"):
         return "send the image's bytes, not JSON"
-    return "with curl: --data-binary @FILE; -d alters the bytes" if content_type == CURL_FORM else ""
+    return "with curl: --data-binary @FILE; -d alters the bytes" if media_type == CURL_FORM else ""

@@ -78,7 +78,7 @@ class Endpoints:
 
     async def _post_predict(self, request: Request) -> Response:
         image = await self._image(request)
-        with hint_at_cause(request.headers, image):
+        with hint_at_cause(request, image):
             return json_response(await _while_connected(request, self._inference.predict(image)))
 
     async def _post_predict_batch(self, request: Request) -> Response:
@@ -94,7 +94,7 @@ class Endpoints:
 
     async def _png(self, request: Request, draw: Callable[[bytes], Coroutine[Any, Any, bytes]]) -> Response:
         image = await self._image(request)
-        with hint_at_cause(request.headers, image):
+        with hint_at_cause(request, image):
             return Response(200, await _while_connected(request, draw(image)), "image/png")
 
     async def _get_model(self, _: Request) -> Response:
@@ -112,7 +112,7 @@ class Endpoints:
     async def _image(self, request: Request) -> bytes:
         """The image that is the body, or the one in a multipart form; the bytes decide which it is."""
         body = await request.body(MAX_IMAGE_BYTES + MAX_FRAMING_BYTES)
-        if not is_image(body) and request.headers.get("content-type", "").startswith("multipart/form-data"):
+        if not is_image(body) and request.media_type == "multipart/form-data":
             (body,) = await request.files(in_chunks(body), "image", 1)
         return body
 

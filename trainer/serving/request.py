@@ -45,6 +45,17 @@ class Request:
         for timeout in [timeout for timeout in cls._reading if not timeout.expired()]:
             timeout.reschedule(min(cls.stop_at, timeout.when() or math.inf))
 
+    @property
+    def media_type(self) -> str:
+        """The Content-Type in lower case, without its parameters; empty without one."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
+    def content_encoding(self) -> str:
+        """The Content-Encoding in lower case; empty if the body is sent as it is."""
+        encoding = self.headers.get("content-encoding", "").strip().lower()
+        return "" if encoding == "identity" else encoding
+
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises ApiError: `too_large` as soon as it exceeds `limit` bytes, `empty_body`, `overloaded`,
         and `bad_request` where it does not arrive in time; ConnectionResetError for a client that has gone.
