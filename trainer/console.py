@@ -125,7 +125,10 @@ def print_saved(tag: str, latest: str | None) -> None:
     print_next(*(serve_command(latest) if latest else ("trainer", "models")))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole: bool = False) -> None:
+Cell = str | tuple[str, ...]  # one line, or several
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, whole: bool = False) -> None:
     """Print a table on stdout; all columns but the first are right-aligned.
 
     `whole`: the first column is never broken, so that it can be copied; the table is as wide as that needs.
@@ -134,13 +137,17 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich.table import Table
     from rich.text import Text
 
+    def text(cell: Cell) -> Text:  # a str would be read as Rich's markup
+        return Text("\n".join(map(printable, (cell,) if isinstance(cell, str) else cell)))
+
     table = Table()
-    no_wrap = whole or max((len(row[0]) for row in rows), default=0) <= MAX_UNBROKEN
+    cells = [[text(cell) for cell in row] for row in rows]
+    no_wrap = whole or max((len(row[0]) for row in cells), default=0) <= MAX_UNBROKEN
     for index, column in enumerate(columns):
         first = index == 0
-        table.add_column(Text(column), justify="left" if first else "right", overflow="fold", no_wrap=first and no_wrap)
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))  # a str would be read as Rich's markup
+        table.add_column(text(column), justify="left" if first else "right", overflow="fold", no_wrap=first and no_wrap)
+    for row in cells:
+        table.add_row(*row)
     console = Console()
     if whole:
         least = console.measure(table, options=console.options.update(max_width=MAX_TABLE_WIDTH)).minimum

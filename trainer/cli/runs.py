@@ -123,10 +123,10 @@ def _print_runs(listed: Sequence[Run]) -> None:
         ("run, data set", "state, model", "val / test", "size, age"),
         [
             (
-                f"{Path(run.path).name}\n{shorten_spec(run.dataset or '')}",
-                f"{_describe_state(run)}\n{run.tag or ''}",
+                (Path(run.path).name, shorten_spec(run.dataset or "")),
+                (_describe_state(run), run.tag or ""),
                 " / ".join(f"{value:.1%}" for value in (run.val_accuracy, run.test_accuracy) if value is not None),
-                f"{format_size(run.size_bytes)}\n{format_age(run.created)}",
+                (format_size(run.size_bytes), format_age(run.created)),
             )
             for run in listed
         ],
