@@ -1,4 +1,4 @@
-"""Interface of the executors, which run trials, and `trainer fit` in a process of its own.
+"""Interface of the executors, which run trials, and the program of a trial in a process of its own.
 
 `trainer.sweep.local` runs trials on this machine, `trainer.sweep.cluster` on the nodes of a Ray cluster.
 """
@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,9 +19,11 @@ from typing import Any, Protocol
 from trainer.console import NEXT
 from trainer.errors import InputError
 from trainer.sweep.search import Trial
+from trainer.sweep.space import METRIC
 
 PROGRAM = ("-m", "trainer.sweep.trial")
-LOG = "fit.log"  # stderr of `trainer fit`, in the trial's folder
+LOG = "fit.log"  # stderr of the program, in the trial's folder
+MAX_SHOWN = 200  # bytes of a line that is no event
 # Variables that would make W&B continue another run.
 OTHER_RUN = ("WANDB_RUN_ID", "WANDB_SWEEP_ID")
 
@@ -79,8 +82,8 @@ def group_of(trial: Trial) -> dict[str, str]:
     return {"WANDB_RUN_GROUP": os.environ.get("WANDB_RUN_GROUP", trial.folder.parent.name)}
 
 
-class FitProcess:
-    """`trainer fit` with `options` in a process of its own, in `folder`; `variables` are added to its environment.
+class TrialProgram:
+    """`trainer.sweep.trial` with `options` in a process of its own, in `folder`; `variables` join its environment.
 
     The process has a process group of its own: Ctrl-C in a terminal reaches the sweep alone, which then stops it. When
     this process dies, it writes a checkpoint and ends.
@@ -102,6 +105,7 @@ class FitProcess:
             )
         self.pid = self._process.pid
         self._result: dict[str, Any] | None = None
+        self._unreadable = ""  # start of the first line that is no event
 
     def events(self) -> Iterator[dict[str, Any]]:
         """See `TrialProcess.events`."""
@@ -109,11 +113,14 @@ class FitProcess:
         assert self._process.stdin
         with self._process.stdout as lines, self._process.stdin:
             for line in lines:
-                event = json.loads(line)
-                if "event" in event:
-                    yield event
+                entry = _parse(line)
+                if entry is None:
+                    self._unreadable = self._unreadable or line[:MAX_SHOWN].decode(errors="replace").strip()
+                    self.stop()
+                elif "event" in entry:
+                    yield entry
                 else:
-                    self._result = event
+                    self._result = entry
             self._process.wait()
 
     def stop(self) -> None:
@@ -124,8 +131,10 @@ class FitProcess:
     def outcome(self) -> Outcome:
         """See `TrialProcess.outcome`."""
         code = self._process.returncode
+        if self._unreadable:
+            return Outcome(reason=f"its output is no event: {self._unreadable!r}")
         if code == 0:
-            return Outcome(self._result)
+            return Outcome(self._result, reason="" if self._result else "ended without a result")
         return Outcome(reason=self._reason(code), is_input=code == InputError.exit_code)
 
     def _reason(self, code: int) -> str:
@@ -133,6 +142,18 @@ class FitProcess:
             hint = ": the machine ran out of memory, most likely; fewer --workers or a smaller --batch-size need less"
             number = signal.Signals(-code)
             return f"killed by {number.name}{hint if number == signal.SIGKILL else ''}"
-        logged = self._log.read_text(errors="replace").strip().splitlines()
-        lines = [line for line in logged if not line.startswith(NEXT)]
-        return lines[-1].removeprefix("error: ") if lines else f"`trainer fit` ended with {code}"
+        logged = ""
+        with suppress(OSError):  # somebody has deleted it
+            logged = self._log.read_text(errors="replace")
+        lines = [line for line in logged.strip().splitlines() if not line.startswith(NEXT)]
+        return lines[-1].removeprefix("error: ") if lines else f"ended with exit code {code}"
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """An epoch's event or the result, from a line of JSON; None where it is neither."""
+    try:
+        entry = json.loads(line)
+        is_number = isinstance(entry[METRIC], int | float) and isinstance(entry.get("epoch", 0), int | float)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return entry if is_number else None

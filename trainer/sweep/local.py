@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from trainer.machine import SHARED_BY
 from trainer.runs.run_folder import CHECKPOINTS, is_in_use
-from trainer.sweep.executor import FitProcess, Outcome, group_of
+from trainer.sweep.executor import Outcome, TrialProgram, group_of
 from trainer.sweep.search import Trial
 
 Item = TypeVar("Item")
@@ -59,7 +59,7 @@ class LocalTrial:
         self._release = release
         self._checkpoints = trial.folder / CHECKPOINTS
         self._is_for_good = False
-        self._process = FitProcess(options, trial.folder, {**resources.variables, **group_of(trial)})
+        self._process = TrialProgram(options, trial.folder, {**resources.variables, **group_of(trial)})
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(self._process.pid, resources.cores)
 

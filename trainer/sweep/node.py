@@ -24,7 +24,7 @@ from trainer.errors import InputError
 from trainer.files import tar_folder
 from trainer.machine import CPUS, SHARED_BY
 from trainer.runs.run_folder import CHECKPOINTS, LOCK, is_in_use
-from trainer.sweep.executor import FitProcess, Outcome
+from trainer.sweep.executor import Outcome, TrialProgram
 
 MAX_WAIT_S = 120.0  # for the process of a lost node to end
 
@@ -83,7 +83,7 @@ def are_in_use(folders: Iterable[Path], run_root: Path | None) -> list[bool]:
 
 
 class NodeTrial:
-    """A trial on this node: `trainer fit` in a process of its own. The driver calls the methods remotely."""
+    """A trial on this node: its program in a process of its own. The driver calls the methods remotely."""
 
     def start(
         self, options: Sequence[str], folder: Path, run_root: Path | None, cpus: int, variables: Mapping[str, str]
@@ -95,7 +95,7 @@ class NodeTrial:
         while is_in_use(self._folder) and time.monotonic() < deadline:
             time.sleep(0.5)
         threads = {CPUS: cpus, "TF_NUM_INTRAOP_THREADS": cpus, SHARED_BY: max(1, (os.cpu_count() or 1) // cpus)}
-        self._process = FitProcess(
+        self._process = TrialProgram(
             options, self._folder, {name: str(value) for name, value in threads.items()} | dict(variables)
         )
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()

@@ -11,7 +11,7 @@ from trainer.errors import InputError, RunError
 from trainer.runs.publish import publish_run
 from trainer.runs.run_folder import EXPORT, read_run, result_of
 from trainer.signals import Signals
-from trainer.sweep.executor import FitProcess
+from trainer.sweep.executor import TrialProgram
 from trainer.sweep.search import PARAMS, RUN, Search
 
 log = logging.getLogger("trainer")
@@ -38,7 +38,7 @@ def publish_best(search: Search) -> None:
 def _export(options: Sequence[str], number: int, folder: Path) -> None:
     """Export the model of a trial, on all of this machine. Raises RunError where that fails."""
     log.info("trial %d: exporting its model", number)
-    process = FitProcess(options, folder, {})
+    process = TrialProgram(options, folder, {})
     with Signals():
         try:
             for _ in process.events():
