@@ -51,10 +51,10 @@ def test_truncated_files_are_corrupt(format: str) -> None:
         assert error_code(data[:end]) == "corrupt_image"
 
 
-@pytest.mark.parametrize("kind", [b"IHDR", b"IDAT", b"IEND", b"tEXt"])
-def test_a_png_with_a_wrong_checksum_is_corrupt(kind: bytes) -> None:
-    text = chunk(b"tEXt", b"a\0b")
-    data = bytearray(png(1, 1, 8, 0, b"\0\7", text))
+@pytest.mark.parametrize("kind", [b"IHDR", b"PLTE", b"tRNS", b"IDAT"])
+def test_a_png_with_a_wrong_checksum_in_its_pixels_is_corrupt(kind: bytes) -> None:
+    palette = chunk(b"PLTE", bytes([7, 7, 7])) + chunk(b"tRNS", b"\xff")
+    data = bytearray(png(1, 1, 8, 3, b"\0\0", palette))
     assert decode(bytes(data), PixelSpec(1, 1, 1)).ravel().tolist() == [7]
     start = data.index(kind)
     length = struct.unpack(">I", data[start - 4 : start])[0]
@@ -62,8 +62,11 @@ def test_a_png_with_a_wrong_checksum_is_corrupt(kind: bytes) -> None:
     assert error_code(bytes(data)) == "corrupt_image"
 
 
-def test_a_png_without_its_end_is_corrupt() -> None:
-    assert error_code(png(1, 1, 8, 0, b"\0\7")[:-12]) == "corrupt_image"
+@pytest.mark.parametrize("end", [b"", b"IEND", chunk(b"IEND")[:-1], chunk(b"IEND")[:-1] + b"?", b"junk" * 9, bytes(99)])
+def test_a_png_with_all_pixels_needs_no_intact_end(end: bytes) -> None:
+    data = encode(gradient(), "PNG")
+    np.testing.assert_array_equal(decode(data[:-12] + end, COLOUR), np.asarray(gradient()))
+    assert error_code(data[:-30] + end) == "corrupt_image"
 
 
 @pytest.mark.parametrize("side", [5001, 10_000, 30_000])

@@ -8,6 +8,7 @@ bytes. Pillow's limits for other code in this process do not change.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable
 
 # An image of 25 million pixels in chunks of 8 KB, as libpng writes them, has 25,000.
@@ -50,18 +51,32 @@ def without_metadata(data: bytes, name: str) -> bytes:
 
 
 def _png(data: bytes) -> list[Range]:
-    """Ancillary chunks without PNG_KEPT. Those of an animation are among them, so that its first frame remains."""
+    """Ancillary chunks without PNG_KEPT, damaged EXIF, and bytes after the pixels that are no chunk.
+
+    The chunks of an animation are ancillary, so that its first frame remains.
+    """
     found: list[Range] = []
-    start, size = 8, len(data)
+    start, size, has_pixels = 8, len(data), False
     for _ in range(MAX_PIECES):
         kind = data[start + 4 : start + 8]
         end = start + 12 + int.from_bytes(data[start : start + 4], "big")
-        if kind == b"IEND" or end > size:
+        if kind == b"IEND":
             return found
-        if kind[0] & 0x20 and kind not in PNG_KEPT:
+        if end > size:
+            # Pillow would refuse the file for them, although it has all pixels by then.
+            return [*found, (start, size)] if has_pixels and kind != b"IDAT" else found
+        damaged = kind == b"eXIf" and has_wrong_checksum(data, start)
+        if kind[0] & 0x20 and (kind not in PNG_KEPT or damaged):
             found.append((start, end))
+        has_pixels = has_pixels or kind == b"IDAT"
         start = end
     raise _too_many()
+
+
+def has_wrong_checksum(png: bytes, start: int) -> bool:
+    """Whether the checksum of the PNG chunk at `start`, all of which is there, is wrong."""
+    end = start + 8 + int.from_bytes(png[start : start + 4], "big")
+    return zlib.crc32(memoryview(png)[start + 4 : end]) != int.from_bytes(png[end : end + 4], "big")
 
 
 def _jpeg(data: bytes) -> list[Range]:
