@@ -91,6 +91,52 @@ def test_classes_may_hold_folders_of_other_or_single_names(tmp_path: Path) -> No
         assert FolderSource(tmp_path / name).class_names == ("cat", "dog")
 
 
+FLAT = "are splits by their names, but their images are in no class folders: sort them as train/<class>/<image>"
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"train": 2, "test": 2}, f"has test and train, which {FLAT}"),
+        ({"train": 2, "validation": 2}, f"has train and validation, which {FLAT}"),
+        ({"train": 2, "test1": 2}, f"has test1 and train, which {FLAT}"),
+        ({"Train_Images": 2, "test-images": 2, "extra": 1}, f"has Train_Images and test-images, which {FLAT}"),
+        ({"val2017": 2, "test2017": 2}, f"has test2017 and val2017, which {FLAT}"),
+        ({"train": 2, "test/cat": 1, "test/dog": 1}, f"has test and train, which {FLAT}"),
+        (
+            {"train/cat": 1, "train/dog": 1, "test1/dog": 1},
+            "has 'test1', which looks like a split: put its images into test",
+        ),
+    ],
+)
+@pytest.mark.parametrize("for_training", [True, False])
+def test_splits_without_class_folders_are_refused(
+    tmp_path: Path, counts: dict[str, int], words: str, for_training: bool
+) -> None:
+    with pytest.raises(InputError) as error:
+        FolderSource(image_folder(tmp_path, counts), for_training=for_training)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unlabelled_test_folder_of_another_name_is_not_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "trainer"):
+        source = FolderSource(image_folder(tmp_path, {"train/cat": 2, "train/dog": 1, "test1": 5}))
+    assert (source.class_names, len(source)) == (("cat", "dog"), 3)
+    assert "'test1' is beside train and is not read" in caplog.text
+
+
+def test_a_class_called_like_a_split_is_logged_if_it_holds_folders(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "trainer"):
+        source = FolderSource(image_folder(tmp_path, {"train/steam": 1, "train/diesel": 1, "bus": 2}))
+    assert source.class_names == ("bus", "train")
+    assert "'train' is read as a class" in caplog.text
+
+
 def test_train_may_be_a_class(tmp_path: Path) -> None:
     assert FolderSource(image_folder(tmp_path, {"car": 1, "train": 1, "bus": 1})).class_names == (
         "bus",

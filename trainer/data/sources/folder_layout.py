@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import unicodedata
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from trainer.errors import InputError
 log = logging.getLogger("trainer")
 
 MAX_LISTED = 10  # class names in a message
+# Names such as `test1`, `train_images` and `val2017`, besides those in SPLIT_NAMES.
+_FILLER = r"(?:images?|imgs?|photos?|pictures?|data|dataset|set|split)?"
+SPLIT_LIKE = re.compile(rf"{_FILLER}[\W_]*({'|'.join(SPLIT_NAMES)})[\W_]*{_FILLER}[\W_]*\d*")
 
 
 class FolderLayout:
@@ -37,7 +41,7 @@ class FolderLayout:
         classes: dict[tuple[str, str], list[str]] = {}
         for folder, path in folders.items():
             if folder not in splits:
-                log.warning("%s: %r is beside train and is not read", root, folder)
+                _check_unread(root, folder, path)
                 self.ignored += 1
                 continue
             inner = self._subfolders(path)
@@ -77,7 +81,7 @@ def _has_split_folders(folders: dict[str, str], splits: dict[str, str], for_trai
     # `train` can be a class: then it holds images itself, or there is no other split beside it.
     return (
         bool(required)
-        and (len(set(splits.values())) > 1 or len(required) == len(folders))
+        and (len(set(_split_like(folders).values())) > 1 or len(required) == len(folders))
         and all(_inner_folders(path) for path in required)
     )
 
@@ -85,7 +89,18 @@ def _has_split_folders(folders: dict[str, str], splits: dict[str, str], for_trai
 def _check_class_folders(root: Path, folders: dict[str, str], splits: dict[str, str]) -> None:
     """Raise InputError if the class folders look like splits."""
     inner = [_inner_folders(path) for path in folders.values()]
-    if not inner or not all(inner):
+    all_nested = bool(inner) and all(inner)
+    like = _split_like(folders)
+    if len(set(like.values())) > 1 and not all_nested and ("train" in like.values() or len(like) == len(folders)):
+        raise InputError(
+            f"--dataset: {root} has {' and '.join(like)}, which are splits by their names, but their images are in no "
+            "class folders: sort them as train/<class>/<image>, or write a table of them (csv:FILE with the columns "
+            "image, label and split)"
+        )
+    for name in splits:
+        if _inner_folders(folders[name]) and len(folders) > 1 and not all_nested:
+            log.warning("%s: %r is read as a class, as no other split is beside it", root, name)
+    if not all_nested:
         return
     if len(splits) == len(folders):
         raise InputError(
@@ -98,6 +113,22 @@ def _check_class_folders(root: Path, folders: dict[str, str], splits: dict[str, 
             f"({shorten(tuple(sorted(inner[0])))}): if those are the classes, call the outer ones train, val and test; "
             "else put the images into the outer ones"
         )
+
+
+def _check_unread(root: Path, folder: str, path: str) -> None:
+    """Warn about a folder beside the splits, or raise InputError if it looks like one of them."""
+    split = _split_like({folder: path}).get(folder)
+    if split and _inner_folders(path):
+        raise InputError(
+            f"--dataset: {root} has {folder!r}, which looks like a split: put its images into {split}, or move it away"
+        )
+    log.warning("%s: %r is beside train and is not read", root, folder)
+
+
+def _split_like(folders: dict[str, str]) -> dict[str, str]:
+    """Folders that are splits by their names → train, val or test."""
+    matches = {name: SPLIT_LIKE.fullmatch(name.lower()) for name in folders}
+    return {name: SPLIT_NAMES[match[1]] for name, match in matches.items() if match}
 
 
 def _inner_folders(path: str) -> set[str]:

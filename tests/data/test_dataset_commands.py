@@ -1,0 +1,39 @@
+"""Data sets that are not what they seem, through the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command_line import call
+from sample_images import image_folder
+
+FIT = ("fit", "--epochs", "1", "--wandb", "disabled", "--no-save", "--model", "compact_resnet", "--augment", "none")
+FIT = (*FIT, "--image-size", "16", "--json", "--dataset")
+INSPECT = ("data", "inspect", "--json", "--dataset")
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def error_of(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The error line of a command that ends with exit code 2."""
+    code, printed, err = call(*arguments, capsys=capsys)
+    assert (code, printed) == (2, [])
+    line = err.splitlines()[-1]
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.mark.parametrize("command", [FIT, INSPECT])
+@pytest.mark.parametrize("test", ["test", "validation", "test1"])
+def test_flat_splits_are_no_classes(
+    tmp_path: Path, command: tuple[str, ...], test: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = image_folder(tmp_path / "flat", {"train": 12, test: 12})
+    line = error_of(*command, str(folder), capsys=capsys)
+    assert "are splits by their names" in line
+    assert "train/<class>/<image>" in line
+    assert "csv:FILE" in line
