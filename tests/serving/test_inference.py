@@ -171,7 +171,7 @@ def test_serving_and_training_decode_to_the_same_array(tiny_server: Server, tmp_
 
 
 def test_one_bad_image_changes_no_other_answer(tiny_server: Server, tiny_artifact: Path) -> None:
-    good, bad = encoded(), encoded()[:-20]
+    good, bad = encoded(), encoded()[:-200]
     wanted = expected(good, tiny_artifact)
     for _ in range(10):
         replies = together(tiny_server, [good] * 31 + [bad])

@@ -160,7 +160,7 @@ def test_an_image_is_chosen_and_a_bad_one_explained(page: Page) -> None:
     choose(page, buffer.getvalue())
     expect(page.locator("#label")).not_to_be_empty()
     assert page.locator("#event_with_file").evaluate("image => image.decode().then(() => image.naturalWidth)") == 8
-    choose(page, buffer.getvalue()[:-15])
+    choose(page, buffer.getvalue()[:-30])
     expect(page.locator("#error")).to_contain_text("damaged")
     expect(page.locator("#result")).to_be_hidden()
     choose(page, b"hello")

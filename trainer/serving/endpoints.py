@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from PIL import Image
 from starlette.types import Message
 
+from trainer.errors import ImageError
 from trainer.images.decode import is_image
-from trainer.serving.body_hints import hint_at_cause
+from trainer.serving.body_hints import with_hint
 from trainer.serving.inference import Inference
 from trainer.serving.memory import MemoryBudget
 from trainer.serving.metrics import CONTENT_TYPE, Metrics
@@ -78,8 +79,7 @@ class Endpoints:
 
     async def _post_predict(self, request: Request) -> Response:
         image = await self._image(request)
-        with hint_at_cause(request, image):
-            return json_response(await _while_connected(request, self._inference.predict(image)))
+        return json_response(await self._answer(request, image, self._inference.predict))
 
     async def _post_predict_batch(self, request: Request) -> Response:
         body = request.chunks(MAX_BATCH_BYTES + MAX_FRAMING_BYTES)
@@ -93,9 +93,14 @@ class Endpoints:
         return await self._png(request, self._inference.explain)
 
     async def _png(self, request: Request, draw: Callable[[bytes], Coroutine[Any, Any, bytes]]) -> Response:
-        image = await self._image(request)
-        with hint_at_cause(request, image):
-            return Response(200, await _while_connected(request, draw(image)), "image/png")
+        return Response(200, await self._answer(request, await self._image(request), draw), "image/png")
+
+    async def _answer(self, request: Request, image: bytes, infer: Callable[[bytes], Coroutine[Any, Any, T]]) -> T:
+        """Await `infer` while the client is connected. Raises ImageError with a hint."""
+        try:
+            return await _while_connected(request, infer(image))
+        except ImageError as error:
+            raise with_hint(error, image, request) from error
 
     async def _get_model(self, _: Request) -> Response:
         return json_response(self._inference.describe_model())

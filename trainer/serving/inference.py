@@ -17,6 +17,7 @@ from trainer.artifact.engine import Outputs
 from trainer.artifact.prediction import prediction
 from trainer.errors import ImageError
 from trainer.images.saliency import overlay
+from trainer.serving.body_hints import with_hint
 from trainer.serving.decoding import Decoder
 from trainer.serving.loaded_model import LoadedModel
 from trainer.serving.memory import MemoryBudget
@@ -109,10 +110,12 @@ class Inference:
         """A prediction, or the error of a faulty image. Raises ApiError `overloaded`."""
         try:
             return await self._classify(loaded, data)
-        except (ApiError, ImageError) as error:
+        except ImageError as error:
+            return error_body(cast(ErrorCode, error.code), str(with_hint(error, data)))
+        except ApiError as error:
             if error.code == "overloaded":  # not the image's fault
                 raise
-            return error_body(cast(ErrorCode, error.code), str(error))
+            return error_body(error.code, str(error))
 
     async def _classify(self, loaded: LoadedModel, data: bytes) -> BatchPrediction:
         """A prediction without `model`. Raises ApiError (`too_large`, `overloaded`) and ImageError."""
