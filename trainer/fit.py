@@ -77,7 +77,7 @@ def fit(
             with signals.deferred():
                 throughput = measure_throughput(network, dataset, settings, timer)
                 announce_duration(throughput, settings, dataset)
-                start = _prepare(network, dataset, settings, throughput, signals)
+                start = prepare(network, dataset, settings, throughput, signals)
                 follow = CallbackList(tracker, callbacks)
                 trained = train(network, dataset, settings, start, run.checkpoints, follow, throughput, signals)
             result = training_result(run, trained.progress, len(dataset.val))
@@ -93,7 +93,7 @@ def fit(
     return result
 
 
-def _prepare(network: Network, dataset: Dataset, settings: Settings, throughput: Throughput, signals: Signals) -> Start:
+def prepare(network: Network, dataset: Dataset, settings: Settings, throughput: Throughput, signals: Signals) -> Start:
     """Fit the linear probe of a pretrained network; check flips and labels, and measure the learning curve."""
     config, timer = settings.config, throughput.timer
     if not settings.pretrained:

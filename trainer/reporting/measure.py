@@ -31,7 +31,7 @@ TIMED_PREDICTIONS = 15
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a model predicted for N images, and how good that is."""
+    """Predictions of a model for N images, and how good they are."""
 
     predicted: NDArray[np.int64]  # [N] classes
     evaluation: Evaluation

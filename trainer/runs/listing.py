@@ -1,4 +1,4 @@
-"""`trainer runs`: the run folders under a folder, what became of them, and how to free what is of no use any more."""
+"""`trainer runs`: list run folders with their state, and delete checkpoints that are no longer needed."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from trainer.runs.run_folder import (
     result_of,
 )
 
-TRIALS = "trial-*"  # the run folders of a sweep, within its own
+TRIALS = "trial-*"  # run folders of a sweep, within its folder
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, or the folder of a sweep, as `trainer runs` tells of it."""
+    """A run folder, or the folder of a sweep."""
 
     path: str
     state: str  # finished | unfinished | running | damaged | sweep
     created: str  # ISO 8601, with a time zone
     size_bytes: int
     dataset: str | None = None
-    epoch: int | None = None  # how many have ended
-    epochs: int | None = None  # how many are planned
-    val_accuracy: float | None = None  # 0..1; of an unfinished run the best so far, of a sweep the best trial's
+    epoch: int | None = None  # finished
+    epochs: int | None = None  # planned
+    val_accuracy: float | None = None  # 0..1; the best so far of an unfinished run, or of a sweep's trials
     test_accuracy: float | None = None
     tag: str | None = None  # of the model in the store
     trials: int | None = None  # of a sweep
     finished_trials: int | None = None
-    resumable: bool = False  # by its folder alone: a run of an earlier version needs its options, too
-    error: str | None = None  # why a damaged one cannot be read
+    resumable: bool = False  # by its folder alone; a run of an earlier version needs its options, too
+    error: str | None = None  # why a damaged run cannot be read
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -51,9 +51,9 @@ class Run:
 
 
 def list_runs(root: Path | None = None) -> list[Run]:
-    """What lies under `root` (None: RUNS, which need not be there), the newest first; a sweep counts as one.
+    """Runs and sweeps under `root` (None: RUNS, which need not exist), the newest first.
 
-    Raises InputError where `root` is no folder.
+    Raises InputError if `root` is not a folder.
     """
     if root is not None and not root.is_dir():
         raise InputError(f"{root}: no folder; one that holds run folders is expected, such as {RUNS}")
@@ -62,9 +62,9 @@ def list_runs(root: Path | None = None) -> list[Run]:
 
 
 def prune(root: Path | None = None) -> tuple[int, int]:
-    """Delete the checkpoints of finished runs, those of sweeps included → (runs, bytes) freed.
+    """Delete the checkpoints of finished runs, in sweeps too → (runs, bytes) freed.
 
-    Runs delete their own when they finish; older versions left them, and so does one that is killed just then.
+    A run deletes its own when it finishes; older versions left them, and so does a run that is killed just then.
     """
     count = size_bytes = 0
     for path in _finished(root or RUNS):
@@ -81,7 +81,7 @@ def _finished(root: Path) -> Iterator[Path]:
             try:
                 if read_run(file.parent).get("state") == FINISHED:
                     yield file.parent
-            except InputError:  # damaged: it is not known to be of no use
+            except InputError:  # damaged: its checkpoints may still be needed
                 continue
 
 
@@ -106,8 +106,8 @@ def _look_at_run(path: Path, run: dict[str, Any]) -> Run:
     }
     if run["state"] == FINISHED:
         result = result_of(path, run)
-        if "test_accuracy" in result:  # else a trial whose model was not exported
-            read_spec(path / EXPORT)  # is it there?
+        if "test_accuracy" in result:  # else a trial that was not exported
+            read_spec(path / EXPORT)  # raises where it is gone
         reached: dict[str, Any] = {name: result.get(name) for name in ("val_accuracy", "test_accuracy", "tag")}
         return Run(**facts, **reached, state="finished", epoch=result.get("epochs"))
     progress = newest_progress(path / CHECKPOINTS)
@@ -140,7 +140,7 @@ def _changed(path: Path) -> str:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of its files; a training may be deleting some just now."""
+    """Bytes of all files; a training may be deleting some of them now."""
     size_bytes = 0
     for file in folder.rglob("*"):
         try:

@@ -1,4 +1,4 @@
-"""From a run folder to the model store: `trainer save`, and the end of `fit` and of a sweep."""
+"""Publish a run's model to the store, and decide whether it is promoted."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from trainer.text import shell_command
 
 log = logging.getLogger("trainer")
 
-SHOWN_CLASSES = 5  # of those that a version has lost
+SHOWN_CLASSES = 5  # at most, of the lost ones
 
 
 @dataclass(frozen=True)
 class Published:
-    """A new version in the store."""
+    """A new version in the store, and which version its name stands for."""
 
     tag: str
-    promoted: bool  # its name means it from now on
-    latest: str | None  # the tag that its name means from now on; None: there is none
-    reasons: tuple[str, ...]  # against promoting it
-    worse_than: str | None  # the tag that its name meant before, where that is clearly better
+    promoted: bool  # the name stands for this version from now on
+    latest: str | None  # tag that the name stands for from now on; None: no version
+    reasons: tuple[str, ...]  # against promotion
+    worse_than: str | None  # tag that the name stood for before, if that is better beyond chance
 
 
 def as_result(published: Published | None) -> dict[str, Any]:
@@ -43,32 +43,32 @@ def as_result(published: Published | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the test pictures of the one that are test pictures of the other: neither has seen them."""
+    """Two models compared on the test images that they share, which neither has seen."""
 
     images: int
     new_accuracy: float  # 0..1
     old_accuracy: float
-    chance: float  # of so many pictures that only the old one names right, were they equally good (McNemar, 1947)
+    p_value: float  # that the old one alone is correct this often, were both equally good (McNemar, 1947)
 
     @property
     def is_worse(self) -> bool:
-        """Whether the new one is, clearly."""
-        return self.chance < SIGNIFICANCE
+        """Whether the new model is worse beyond chance."""
+        return self.p_value < SIGNIFICANCE
 
 
 @dataclass(frozen=True)
-class _Verdict:
-    """On a new version, before it takes the place of the one that its name means."""
+class _Decision:
+    """Decision whether a new version replaces the one that its name stands for."""
 
-    latest: str | None  # the tag that the name means
-    reasons: tuple[str, ...]  # against the new one
+    latest: str | None  # tag that the name stands for
+    reasons: tuple[str, ...]  # against the new version
     compared: Comparison | None
 
 
 def publish_run(folder: Path, name: str | None, *, promote: bool = False) -> Published:
     """`trainer save`: publish the export of a finished run, as `publish` does.
 
-    Raises InputError where the folder is not a run, or its export is not complete.
+    Raises InputError if the folder is not a run, or its export is not complete.
     """
     run = read_run(folder)
     export = folder / EXPORT
@@ -83,17 +83,17 @@ def publish_run(folder: Path, name: str | None, *, promote: bool = False) -> Pub
         )
     artifact.load(export)
     published = publish(export, name or run["name"], promote=promote)
-    with suppress(OSError):  # somebody else's run: it can be read, and no more
+    with suppress(OSError):  # another user's run may be read-only
         note_saved(folder, published.tag)
     return published
 
 
 def publish(export: Path, name: str, *, promote: bool = False) -> Published:
-    """Publish an artifact as a new version of `name`, from then on the one that is served.
+    """Publish an artifact as a new version of `name`, and promote it: the name stands for it from then on.
 
-    But for one that is no better than guessing, that lacks a class of the version before, or that is clearly worse than
-    it on the pictures that neither has seen: it is kept in the store, and the version before stays the one that is
-    served, unless `promote` says otherwise. Raises what `store.publish` does.
+    A version that is no better than guessing, that lacks a class of the current version, or that is worse than it
+    beyond chance on images that neither has seen is stored and not promoted, unless `promote` asks for it. Raises what
+    `store.publish` does.
     """
     metrics = artifact.read_spec(export)["metrics"]
     guessing = "guess_accuracy" in metrics and metrics["test_accuracy_interval"][0] <= metrics["guess_accuracy"]
@@ -104,22 +104,22 @@ def publish(export: Path, name: str, *, promote: bool = False) -> Published:
         return () if promote else judged[0].reasons
 
     tag = store.publish(export, name, judge)
-    (verdict,) = judged
-    promoted = promote or not verdict.reasons
-    _tell(tag, verdict, promoted)
+    (decision,) = judged
+    promoted = promote or not decision.reasons
+    _tell(tag, decision, promoted)
     return Published(
         tag,
         promoted=promoted,
-        latest=tag if promoted else verdict.latest,
-        reasons=verdict.reasons,
-        worse_than=verdict.latest if verdict.compared and verdict.compared.is_worse else None,
+        latest=tag if promoted else decision.latest,
+        reasons=decision.reasons,
+        worse_than=decision.latest if decision.compared and decision.compared.is_worse else None,
     )
 
 
 def compare(new: DataManifest | None, old: DataManifest | None) -> Comparison | None:
-    """By what both answered when they were made; classes by their names, the truth as the new one has it.
+    """Compare by the recorded test predictions of both; labels are those of the new model.
 
-    None where no pictures are known to be test pictures of both.
+    None if no image is known to be a test image of both.
     """
     if new is None or old is None:
         return None
@@ -139,30 +139,30 @@ def compare(new: DataManifest | None, old: DataManifest | None) -> Comparison | 
         images=len(ours),
         new_accuracy=float(new_right.mean()),
         old_accuracy=float(old_right.mean()),
-        chance=float(binomtest(lost, different, alternative="greater").pvalue) if different else 1,
+        p_value=float(binomtest(lost, different, alternative="greater").pvalue) if different else 1,
     )
 
 
-def _judge(export: Path, guessing: bool, latest: store.StoredModel | None) -> _Verdict:
+def _judge(export: Path, guessing: bool, latest: store.StoredModel | None) -> _Decision:
     reasons = ["hardly better than guessing"] if guessing else []
     if latest is None:
-        return _Verdict(None, tuple(reasons), None)
+        return _Decision(None, tuple(reasons), None)
     lost = _lost_classes(export, latest.path)
-    if lost:  # with fewer classes it has an easier task: its accuracy says nothing
+    if lost:  # fewer classes are an easier task: the accuracies do not compare
         shown = ", ".join(lost[:SHOWN_CLASSES]) + (", …" if len(lost) > SHOWN_CLASSES else "")
         are, them = ("is", "it") if len(lost) == 1 else ("are", "them")
-        return _Verdict(latest.tag, (*reasons, f"{shown} {are} gone: clients will never get {them} again"), None)
+        return _Decision(latest.tag, (*reasons, f"{shown} {are} gone: clients will never get {them} again"), None)
     compared = compare(_identity(export), _identity(latest.path))
     if compared and compared.is_worse:
         reasons.append(
             f"worse than {latest.tag}: {compared.new_accuracy:.1%} right, not {compared.old_accuracy:.1%}, of the "
             f"{compared.images} test images of both"
         )
-    return _Verdict(latest.tag, tuple(reasons), compared)
+    return _Decision(latest.tag, tuple(reasons), compared)
 
 
 def _lost_classes(new: Path, old: Path) -> list[str]:
-    """The classes of an artifact that another one lacks, in order; none where it is damaged."""
+    """Classes of the artifact `old` that `new` lacks, in order; none if `old` is damaged."""
     try:
         known = artifact.read_spec(old)["labels"]
     except ArtifactError:
@@ -171,19 +171,19 @@ def _lost_classes(new: Path, old: Path) -> list[str]:
     return [label for label in known if label not in kept]
 
 
-def _tell(tag: str, verdict: _Verdict, promoted: bool) -> None:
-    """Say whether a version takes the place of the one before, and why."""
-    latest, reasons = verdict.latest, "; ".join(verdict.reasons)
+def _tell(tag: str, decision: _Decision, promoted: bool) -> None:
+    """Log whether a version replaces the current one, and why."""
+    latest, reasons = decision.latest, "; ".join(decision.reasons)
     if not promoted:
         stays = f"; {latest} stays the one that is served" if latest else ""
         log.warning("%s is kept and not promoted: %s%s", tag, reasons, stays)
     elif reasons:
         log.warning("%s is promoted all the same%s: %s", tag, f" and replaces {latest}" if latest else "", reasons)
-    elif verdict.compared:
+    elif decision.compared:
         log.info(
             "%s is promoted and replaces %s: of the %d test images of both %.1f%% are right, before %.1f%%",
-            *(tag, latest, verdict.compared.images),
-            *(100 * verdict.compared.new_accuracy, 100 * verdict.compared.old_accuracy),
+            *(tag, latest, decision.compared.images),
+            *(100 * decision.compared.new_accuracy, 100 * decision.compared.old_accuracy),
         )
     elif latest:
         log.info(
@@ -194,6 +194,6 @@ def _tell(tag: str, verdict: _Verdict, promoted: bool) -> None:
 def _identity(folder: Path) -> DataManifest | None:
     try:
         return manifest.read_manifest(folder)
-    except ArtifactError as error:  # no reason to keep a new version back
+    except ArtifactError as error:  # damage to the current version must not hold a new one back
         log.warning("%s", error)
         return None

@@ -48,7 +48,7 @@ def record_run(
 
 
 def training_result(run: RunFolder, progress: Progress, val_images: int) -> dict[str, Any]:
-    """What a training has reached, before anything is exported; plain JSON values."""
+    """Result of a training before the export; plain JSON values."""
     return {
         "run_dir": str(run.path),
         "epochs": progress.epochs,

@@ -1,4 +1,4 @@
-"""A run's folder: found by what is trained, locked while it is used, refused to another training."""
+"""Run folder: found by its configuration, locked while in use, and refused to a different training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trainer.files import write_text
 log = logging.getLogger("trainer")
 
 RUN_FILE = "run.json"
-LOCK = "lock"  # held by the training that is at it
+LOCK = "lock"  # held by the training that uses the folder
 CHECKPOINTS = "checkpoints"
 EXPORT = "export"
 FINISHED = "finished"
@@ -46,12 +46,12 @@ class RunFolder:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What a finished run has reached, as `trainer fit` tells it; None of one that has not finished."""
+        """Result of a finished run, as `trainer fit` returns it; None for an unfinished one."""
         return result_of(self.path, self._run) if self._run["state"] == FINISHED else None
 
     @property
     def command(self) -> tuple[str, ...]:
-        """What continues it, from the same working directory."""
+        """The command that continues the run, from the same working directory."""
         return resume_command(self.path)
 
     @property
@@ -72,19 +72,19 @@ class RunFolder:
         _write(self.path, self._run)
 
     def reopen(self) -> None:
-        """Go on with a run that finished and was not exported."""
+        """Continue a run that has finished and was not exported."""
         if self.result is not None:
-            log.info("%s has finished and was not exported: it goes on from there", self.path)
+            log.info("%s has finished and was not exported: it continues from there", self.path)
             self.update(state="running", result=None)
 
     def finish(self, result: Mapping[str, Any], *, keep_checkpoints: bool = False) -> None:
-        """Note what the run has reached, and delete its checkpoints: what is of use now is the export."""
+        """Record the result, and delete the checkpoints, which the export replaces."""
         self.update(state=FINISHED, result=dict(result))
         if not keep_checkpoints:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def forget(self) -> None:
-        """Of a run that was refused before its first step nothing is kept; what else lies in the folder stays."""
+        """Delete the record of a run that was refused before its first step; other files in the folder stay."""
         (self.path / RUN_FILE).unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -94,10 +94,10 @@ class RunFolder:
 def open_run(config: FitConfig, name: str, identity: Mapping[str, Any], *, shared: bool = False) -> RunFolder:
     """Open the folder that `--run-dir` and `--resume` ask for, and lock it.
 
-    `identity` says what is trained on what and how (data set, labels, architecture, settings): a folder of another
-    identity is never continued, and one that has finished stays as it is. A `shared` folder (a worker that is not the
-    chief) is read only and not locked.
-    Raises InputError for a folder in use, one that holds a different training, or one that is not a run.
+    `identity` has everything that must match to resume a run (data set, labels, architecture, settings): a folder with
+    another identity is never continued, and a finished run stays as it is. A `shared` folder, for a worker that is not
+    the chief, is read only and not locked.
+    Raises InputError for a folder in use, one with a different training, or one that is not a run.
     """
     run_hash = hashlib.sha256(json.dumps([config.hash(), dict(identity)], sort_keys=True).encode()).hexdigest()
     path = _choose(config, name, run_hash)
@@ -116,7 +116,7 @@ def open_run(config: FitConfig, name: str, identity: Mapping[str, Any], *, share
             raise InputError(f"--resume never: {path} already holds a run; name another --run-dir")
         _refuse_other(path, run["identity"], json.loads(json.dumps(dict(identity))))
     else:
-        # The hash stays that of the command which made the run: repeated, it finds it.
+        # The hash of the command that made the run: repeated, the command finds it.
         run = {
             "format": 1,
             "wandb_id": os.environ.get("WANDB_RUN_ID"),
@@ -139,14 +139,14 @@ def open_run(config: FitConfig, name: str, identity: Mapping[str, Any], *, share
 
 
 def refuse_private_folder(config: FitConfig, workers: int) -> None:
-    """Raise InputError where each of several workers would choose a run folder of its own."""
+    """Raise InputError if several workers would each choose a run folder of their own."""
     named = config.run_dir is not None or config.resume not in ("auto", "never") or "WANDB_RUN_ID" in os.environ
     if workers > 1 and not named:
         raise InputError(f"--run-dir: {workers} workers need one folder that all of them reach; name it")
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """The contents of a folder's `run.json`. Raises InputError where the folder is not a run."""
+    """Contents of a folder's `run.json`. Raises InputError if the folder is not a run."""
     try:
         run = json.loads((path / RUN_FILE).read_text())
     except FileNotFoundError:
@@ -159,23 +159,23 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def options_of(path: Path) -> dict[str, str]:
-    """The options of a run, as the command line spells them; none of one that an earlier version has made.
+    """Options of a run, as the command line spells them; empty for a run of an earlier version.
 
-    Raises InputError where the folder is not a run.
+    Raises InputError if the folder is not a run.
     """
     kept: dict[str, str] = read_run(path).get("options", {})
     return kept
 
 
 def resume_command(path: Path) -> tuple[str, ...]:
-    """What continues a run."""
+    """The command that continues a run."""
     return ("trainer", "fit", "--resume", str(path))
 
 
 def result_of(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:
-    """What a finished run has reached; an earlier version kept its figures with the export alone.
+    """Result of a finished run; earlier versions kept its metrics with the export only.
 
-    Raises ArtifactError where that is damaged or gone.
+    Raises ArtifactError if that is damaged or gone.
     """
     kept = run.get("result") or {**read_spec(path / EXPORT)["metrics"], "tag": None, "worse_than": None}
     return {**kept, "run_dir": str(path)}
@@ -187,13 +187,13 @@ def is_exported(result: Mapping[str, Any]) -> bool:
 
 
 def note_saved(path: Path, tag: str) -> None:
-    """Write down that the model of a finished run is in the store."""
+    """Record that the model of a finished run is in the store."""
     run = read_run(path)
     _write(path, run | {"result": result_of(path, run) | {"tag": tag}})
 
 
 def is_in_use(path: Path) -> bool:
-    """Whether a training is at this run folder."""
+    """Whether a training uses this run folder now."""
     if not (path / LOCK).exists():
         return False
     lock = FileLock(path / LOCK)
@@ -201,7 +201,7 @@ def is_in_use(path: Path) -> bool:
         lock.acquire(blocking=False)
     except Timeout:
         return True
-    except OSError:  # somebody else's: nothing can be locked there
+    except OSError:  # another user's folder: it cannot be locked
         return False
     lock.release()
     return False
@@ -261,7 +261,7 @@ def _refuse_other_export(path: Path, old: Mapping[str, Any], new: FitConfig) -> 
 
 
 def _places(config: FitConfig, identity: Mapping[str, Any]) -> dict[str, str]:
-    """What is kept so that a run can be continued from any folder: where its data lies."""
+    """Paths of the data, so that the run can be continued from any folder."""
     places = {"dataset": identity["dataset"]}
     return places | ({"data_dir": str(config.data_dir.absolute())} if config.data_dir else {})
 

@@ -1,4 +1,4 @@
-"""Weights & Biases, the only importer of wandb. A tracking server that fails never stops or fails a run."""
+"""Tracking with Weights & Biases. A tracking server that fails never stops or fails a run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("trainer")
 
 PROJECT = "trainer"
-INIT_TIMEOUT_S = 20.0  # all that a server which does not answer may cost at the start of a run
-FINISH_TIMEOUT_S = 60.0  # and at its end; what is not uploaded by then stays on disk
+INIT_TIMEOUT_S = 20.0  # for a server that does not answer at the start of a run
+FINISH_TIMEOUT_S = 60.0  # at the end of a run; files that are not uploaded by then stay on disk
 
 
 class Tracker:
-    """One W&B run, or nothing where `run` is None. Every failure of W&B's is ignored, and the first is logged."""
+    """A W&B run; does nothing if `run` is None. Every failure of W&B is ignored, and the first is logged."""
 
     def __init__(self, run_id: str | None, run: Any = None) -> None:
         self.id = run_id
@@ -62,7 +62,7 @@ class Tracker:
             action()
         except TrainerError:  # raised by a signal while W&B worked
             raise
-        except Exception as error:  # whatever W&B raises: the run is worth more than its record
+        except Exception as error:  # whatever W&B raises: the training matters more than its record
             if not self._warned:
                 log.warning("W&B failed and the run goes on: %s; %s", _line(error), _how_to_sync(self._run))
                 self._warned = True
@@ -73,14 +73,14 @@ def start(
 ) -> Tracker:
     """Start (or with `resume` continue) the run `run_id` in `mode`: auto, online, offline or disabled.
 
-    `auto` is what W&B's own settings say ($WANDB_MODE first), and without an API key offline. Online falls back to
+    `auto` follows W&B's own settings ($WANDB_MODE first), and is offline without an API key. Online falls back to
     offline where there is no key or the server does not answer. A `run_id` of None leaves the choice to W&B.
     """
     if mode == "disabled" or (mode == "auto" and os.environ.get("WANDB_MODE") == "disabled"):
         return Tracker(run_id)
     try:
         run = _start(mode, run_dir=run_dir, name=name, run_id=run_id, resume=resume)
-        # In a sweep these keys have the agent's values, which the command line has passed on to us.
+        # In a sweep the agent has set these keys already, to the values that the command line passed on.
         run.config.update(dict(config), allow_val_change=True)
         # Curves over epochs: steps of different batch sizes do not compare. No `summary=`: it would turn
         # `val_accuracy`, which sweeps compare, from a number into a dict.
@@ -121,10 +121,10 @@ def _start(mode: str, *, run_dir: Path, name: str, run_id: str | None, resume: b
         )
 
     wandb.setup(settings)
-    wanted = mode != "auto" or "WANDB_MODE" in os.environ  # else W&B is a service that nobody has asked for
+    wanted = mode != "auto" or "WANDB_MODE" in os.environ  # otherwise nobody asked for W&B
     if mode != "offline":
         try:
-            # Looks for a key, asks no server; False also where W&B's own settings say offline.
+            # Looks for a key without asking a server; False also if W&B's own settings say offline.
             if wandb.login(prompt=False, verify=False):
                 run = init("online")
                 log.info("tracked at %s", run.url)
@@ -152,7 +152,7 @@ def _report_values(
 
     def media(file: Path) -> Any:
         if file.suffix == ".html":
-            return wandb.Html(str(file), inject=False)  # W&B's own style sheet would be a request to its server
+            return wandb.Html(str(file), inject=False)  # W&B's own style sheet would be fetched from its server
         return wandb.Image(str(file))
 
     confusion = wandb.Table(

@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Callbacks(Protocol):
-    """What a training calls while it runs."""
+    """Functions that a training calls while it runs."""
 
     def on_step(self, step: int, total_steps: int) -> None:
         """`step` of `total_steps` training steps are done; called every few steps."""

@@ -39,7 +39,7 @@ CHECKPOINT_EVERY_S = 180.0  # at most this much is lost where a machine fails
 
 @dataclass(frozen=True)
 class Start:
-    """What is known before the first step."""
+    """The state before the first step: linear probe, flips, and the checks of the images."""
 
     progress: Progress  # with the linear probe of a pretrained network as epoch 0
     flips: bool  # whether training images are mirrored at random
@@ -49,7 +49,7 @@ class Start:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a training went; the network has the best weights."""
+    """Outcome of a training; the network has the best weights."""
 
     progress: Progress
     plan: Plan  # as the time limit has left it
@@ -234,7 +234,7 @@ class _Loop:
         self._callbacks.on_epoch(entry, step=progress.step, epochs=epochs)
 
     def _plan_again(self, progress: Progress) -> None:
-        """Where there is a time limit, plan the rest by the throughput measured so far."""
+        """Plan the remaining steps by the measured throughput, if there is a time limit."""
         if self._timer.limit_s is not None:
             affordable = int(self._mean(self._throughput.affordable_steps(self._plan.steps_per_epoch)))
             self._plan = self._settings.plan.within(progress.step + affordable)
