@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -56,6 +57,13 @@ def trials_of(file: Path) -> Search:
         return search
 
 
+def interrupt_after_export(folder: Path) -> None:
+    """Leave a run folder as a kill does between the export and the last line of run.json."""
+    run = json.loads((folder / "run.json").read_text())
+    assert run["state"] == "finished"
+    (folder / "run.json").write_text(json.dumps(run | {"state": "running", "result": None}))
+
+
 def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
     file = write(GRID.replace("EPOCHS", "1"))
     done = sweep(str(file), "--workers", "2", "--save-best")
@@ -95,6 +103,10 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
     again = sweep(str(file), "--trials", "0", "--save-best")
     assert again.returncode == 0
     assert len(store.models()) == 2
+    interrupt_after_export(Path(best.user_attrs[RUN]))
+    again = sweep(str(file), "--trials", "0", "--save-best")
+    assert again.returncode == 0, again.stderr
+    assert len(store.models()) == 3
     shown = sweep(str(file), "--trials", "0")
     assert shown.stderr.splitlines()[-1] == "next: trainer sweep grid.yaml --trials 0 --save-best"
 
@@ -175,6 +187,24 @@ def test_a_sweep_that_was_killed_is_completed() -> None:
     search = trials_of(file)
     assert [trial.state.name for trial in search.trials()] == ["COMPLETE"] * 4
     assert "continuing at step" in (search.folder / "trial-0001" / "fit.log").read_text()
+
+
+@pytest.mark.slow
+def test_an_export_that_was_interrupted_is_done_by_the_same_command() -> None:
+    file = write(GRID.replace("EPOCHS", "1"))
+    assert sweep(str(file), "--trials", "1").returncode == 0
+    log = trials_of(file).folder / "trial-0000" / "fit.log"
+    process = subprocess.Popen(command(str(file), "--trials", "0", "--save-best"), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while "was not exported" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert store.models() == []
+    done = sweep(str(file), "--trials", "0", "--save-best")
+    assert done.returncode == 0, done.stderr
+    assert len(store.models()) == 1
 
 
 @pytest.mark.slow

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.console import print_line, print_saved
 from trainer.errors import InputError, RunError
 from trainer.runs.publish import publish_run
-from trainer.runs.run_folder import EXPORT, read_run, result_of
+from trainer.runs.run_folder import FINISHED, is_exported, read_run, result_of
 from trainer.signals import Signals
 from trainer.sweep.executor import TrialProgram
 from trainer.sweep.search import PARAMS, RUN, Search
@@ -24,7 +25,7 @@ def publish_best(search: Search) -> None:
         raise InputError(f"{search.folder}: no trial has finished; there is no best one to save")
     best = leaders[0]
     folder = Path(best.user_attrs[RUN])
-    if not (folder / EXPORT).exists():
+    if not _is_done(folder):
         _export(search.spec.options(best.user_attrs[PARAMS]), best.number, folder)
     published = publish_run(folder, None)
     result = result_of(folder, read_run(folder))
@@ -35,16 +36,24 @@ def publish_best(search: Search) -> None:
     print_saved(published.tag, published.latest)
 
 
+def _is_done(folder: Path) -> bool:
+    """Whether a trial's model is exported: an export folder alone may be that of an interrupted run."""
+    run = read_run(folder)
+    return run["state"] == FINISHED and is_exported(result_of(folder, run))
+
+
 def _export(options: Sequence[str], number: int, folder: Path) -> None:
     """Export the model of a trial, on all of this machine. Raises RunError where that fails."""
     log.info("trial %d: exporting its model", number)
     process = TrialProgram(options, folder, {})
+    follower = threading.Thread(target=lambda: list(process.events()), daemon=True)
+    follower.start()
     with Signals():
         try:
-            for _ in process.events():
-                pass
+            follower.join()
         except BaseException:
             process.stop()
+            follower.join()  # it ends with a checkpoint, and lets go of its folder
             raise
     if process.outcome.result is None:
         raise RunError(f"trial {number}: {process.outcome.reason}")
