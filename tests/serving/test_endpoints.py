@@ -107,6 +107,22 @@ def test_unknown_paths_and_wrong_methods(tiny_server: Server) -> None:
         assert allow in reply.headers["allow"]
 
 
+@pytest.mark.parametrize(
+    "path", ["/ui", "/model", "/metrics", "/docs.json", "/schema.json", "/livez", "/readyz", "/nothing", "/predict"]
+)
+def test_slashes_at_either_end_of_a_path_do_not_matter(tiny_server: Server, path: str) -> None:
+    for method, body in (("GET", None), ("POST", encoded())):
+        plain = tiny_server.ask(method, path, body)
+        for same in (f"{path}/", f"{path}//", f"/{path}", f"{path}/?a=b"):
+            reply = tiny_server.ask(method, same, body, headers={"Host": "elsewhere.example"})
+            assert (reply.status, reply.code) == (plain.status, plain.code)
+            assert "location" not in reply.headers
+            if path not in ("/metrics", "/nothing"):
+                assert reply.body == plain.body
+    metrics = tiny_server.ask("GET", "/metrics/").body.decode()
+    assert 'endpoint="/predict/"' not in metrics
+
+
 def test_the_model_is_described(tiny_server: Server) -> None:
     reply = tiny_server.ask("GET", "/model")
     assert reply.status == 200

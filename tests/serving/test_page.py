@@ -131,6 +131,12 @@ def test_the_api_page_loads_nothing_from_other_servers(page: Page, server: Serve
     expect(page.locator("#swagger-ui")).to_contain_text("/predict_batch")
 
 
+def test_the_address_of_the_page_may_end_with_a_slash(page: Page, server: Server) -> None:
+    for address in ("/ui/", "//ui//"):
+        page.goto(server.url + address)
+        expect(page.locator("#model")).to_contain_text(server.tag)
+
+
 def test_the_keyboard_suffices(page: Page) -> None:
     page.locator("#canvas").focus()
     for key, times in (("ArrowLeft", 8), ("ArrowUp", 10), (" ", 1), ("ArrowRight", 16), ("ArrowDown", 20), (" ", 1)):

@@ -58,7 +58,9 @@ class ApiMiddleware:
             return
         start = time.perf_counter()
         routes, on_request, memory, tokens = self._backend()
-        path = scope["path"]
+        path = f"/{scope['path'].strip('/')}"  # slashes at either end do not matter
+        if path != scope["path"]:
+            scope = {**scope, "path": path, "raw_path": path.encode()}
         refusal = tokens.refusal(scope["headers"]) if tokens and path not in OPEN_PATHS else None
         if path not in routes and not refusal:
             status = await self._pass_on(scope, receive, send, start)
@@ -139,6 +141,8 @@ class OutermostMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             application = scope["app"]
+            # Its redirects name the host that the server sees: behind a proxy they lead elsewhere.
+            application.router.redirect_slashes = False
             application.middleware_stack = self._wrap(application.middleware_stack)
         await self._app(scope, receive, send)
 
