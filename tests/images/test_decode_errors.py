@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
 import pickle
 import random
@@ -49,6 +50,33 @@ def test_truncated_files_are_corrupt(format: str) -> None:
     data = encode(noise, format)
     for end in (len(data) // 2, len(data) - len(data) // 8, 40):
         assert error_code(data[:end]) == "corrupt_image"
+
+
+def noisy_gradient(mode: str) -> Image.Image:
+    noise = np.random.default_rng(0).normal(0, 12, (96, 128, 3))
+    pixels = np.asarray(gradient(width=128, height=96)) + noise
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"quality": 95, "subsampling": 0}, {"restart_marker_rows": 1}]
+)
+def test_a_jpeg_with_all_pixels_needs_no_end(mode: str, options: dict[str, Any]) -> None:
+    data = encode(noisy_gradient(mode), "JPEG", **options)
+    full = PixelSpec(96, 128, 3)
+    for spec in (full, PixelSpec(12, 16, 1), DIGIT):
+        expected = decode(data, spec)
+        for end in (b"", b"\xff", bytes(500), b"\xff" + bytes(500)):
+            np.testing.assert_array_equal(decode(data[:-2] + end, spec), expected)
+    for missing in (4, 7, 12, 30, 100, len(data) // 3, len(data) // 2):
+        for end in (b"", bytes(500)):
+            if options or mode == "CMYK":  # the last bytes may refine nothing
+                with contextlib.suppress(ImageError):
+                    np.testing.assert_array_equal(decode(data[:-missing] + end, full), decode(data, full))
+            else:
+                assert error_code(data[:-missing] + end, full) == "corrupt_image"
+    assert error_code(data[: len(data) // 2], full) == "corrupt_image"
 
 
 @pytest.mark.parametrize("kind", [b"IHDR", b"PLTE", b"tRNS", b"IDAT"])

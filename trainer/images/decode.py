@@ -19,6 +19,7 @@ Both follow the same rules, so that a file gives the same array in both:
 from __future__ import annotations
 
 import io
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -27,10 +28,12 @@ from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from trainer.errors import ImageError
+from trainer.images import jpeg
 from trainer.images.formats import format_class, format_of
-from trainer.images.metadata import has_wrong_checksum, without_metadata
+from trainer.images.metadata import without_metadata
 from trainer.images.mnist import MNIST_WORKING_SIDE, normalize_mnist
 from trainer.images.pixels import PixelSpec
+from trainer.images.png import check_checksums
 
 MAX_PIXELS = 25_000_000
 
@@ -42,8 +45,6 @@ RESULT_BYTES = 8  # for each pixel of the model's size
 ROW_BYTES = 32  # Pillow stores a pointer for each row of an image, and decoding makes up to four images
 DECODING_OVERHEAD = 6 << 20
 
-JPEG_SCAN = b"\xff\xda"
-PNG_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"tRNS")
 EXIF_ORIENTATION = 0x0112
 # EXIF orientation → the transposition that turns the stored image upright.
 UPRIGHT = {
@@ -75,7 +76,8 @@ class EncodedImage:
     def __init__(self, data: bytes) -> None:
         self._data = data
         name = format_of(data)
-        self._image = _open(data, name)
+        self._lacks_end = name == "JPEG" and not jpeg.has_end(data)
+        self._image = _open(jpeg.with_end(data) if self._lacks_end else data, name)
         # pillow-heif turns the image itself.
         self._orientation = 1 if name == "HEIC" else _orientation(self._image)
         self.info = _info(name, self._image, self._orientation)
@@ -91,6 +93,8 @@ class EncodedImage:
             return size + pixels * PIXEL_BYTES[self.info.format][image.has_transparency_data]
         if _in_several_scans(self._data, image.layers):
             size += 2 * image.layers * pixels  # the decoder holds all coefficients
+        if self._lacks_end:
+            size += 3 * len(self._data)  # copies with an end
         self._draft(spec)
         return size + JPEG_PIXEL_BYTES * image.width * image.height
 
@@ -114,10 +118,12 @@ class EncodedImage:
         image, orientation = self._image, self._orientation
         try:
             if self.info.format == "PNG":
-                _check_png(self._data)
+                check_checksums(self._data)
             if self.info.format == "JPEG":
                 self._draft(spec)
             image.load()
+            if self._lacks_end:
+                self._check_complete(spec)
             flat = _flatten(image, gray=spec.channels == 1)
         except Exception as error:
             raise _corrupt(self.info.format, error) from error
@@ -129,6 +135,16 @@ class EncodedImage:
         if orientation in UPRIGHT:
             flat = flat.transpose(UPRIGHT[orientation])
         return flat.convert("RGB") if spec.channels == 3 and flat.mode == "L" else flat
+
+    def _check_complete(self, spec: PixelSpec) -> None:
+        """Raise ValueError if pixels of a JPEG without its end are missing; see `trainer.images.jpeg`."""
+        checksum = zlib.crc32(np.asarray(self._image))
+        for continued in jpeg.continuations(self._data):
+            other = EncodedImage(continued)
+            other._draft(spec)
+            other._image.load()
+            if zlib.crc32(np.asarray(other._image)) != checksum:
+                raise ValueError("it ends early")
 
     def _draft(self, spec: PixelSpec) -> None:
         """Let the JPEG decoder halve the image while the result is no smaller than the target size."""
@@ -188,25 +204,10 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     return orientation if orientation in UPRIGHT else 1
 
 
-def _check_png(data: bytes) -> None:
-    """Raise ValueError for a wrong checksum in a chunk that affects the pixels; Pillow ignores those of IDAT chunks.
-
-    Pillow finds out whether pixels are missing; a file without its end has all of them.
-    """
-    start = 8
-    while (end := start + 12 + int.from_bytes(data[start : start + 4], "big")) <= len(data):
-        kind = data[start + 4 : start + 8]
-        if kind == b"IEND":
-            return
-        if kind in PNG_PIXEL_CHUNKS and has_wrong_checksum(data, start):
-            raise ValueError(f"the checksum of a chunk {kind.decode()} is wrong")
-        start = end
-
-
-def _in_several_scans(jpeg: bytes, components: int) -> bool:
+def _in_several_scans(data: bytes, components: int) -> bool:
     """Whether a JPEG is progressive or stores its components one after the other."""
-    first = jpeg.find(JPEG_SCAN)
-    return first >= 0 and (jpeg[first + 4 : first + 5] != bytes((components,)) or jpeg.find(JPEG_SCAN, first + 2) >= 0)
+    first = data.find(jpeg.SCAN)
+    return first >= 0 and (data[first + 4 : first + 5] != bytes((components,)) or data.find(jpeg.SCAN, first + 2) >= 0)
 
 
 def _flatten(image: Image.Image, *, gray: bool) -> Image.Image:

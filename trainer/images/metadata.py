@@ -8,8 +8,9 @@ bytes. Pillow's limits for other code in this process do not change.
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Callable
+
+from trainer.images.png import has_wrong_checksum
 
 # An image of 25 million pixels in chunks of 8 KB, as libpng writes them, has 25,000.
 MAX_PIECES = 50_000
@@ -71,12 +72,6 @@ def _png(data: bytes) -> list[Range]:
         has_pixels = has_pixels or kind == b"IDAT"
         start = end
     raise _too_many()
-
-
-def has_wrong_checksum(png: bytes, start: int) -> bool:
-    """Whether the checksum of the PNG chunk at `start`, all of which is there, is wrong."""
-    end = start + 8 + int.from_bytes(png[start : start + 4], "big")
-    return zlib.crc32(memoryview(png)[start + 4 : end]) != int.from_bytes(png[end : end + 4], "big")
 
 
 def _jpeg(data: bytes) -> list[Range]:
