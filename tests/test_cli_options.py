@@ -112,6 +112,29 @@ def test_the_data_set_may_stand_first(words: list[str], calls: list[tuple[Extend
     assert calls == [(Extended("digits", seed=1), False)]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("photos", "folder:photos"),
+        ("folder:./photos/", "photos/../photos"),
+        ("~/photos", "folder:~/photos"),
+        ("csv:a.csv?label=x", "csv:./a.csv?label=x"),
+    ],
+)
+def test_a_data_set_may_be_named_twice(first: str, second: str, calls: list[tuple[Extended, bool]]) -> None:
+    assert run([first, "--dataset", second]) == 0
+    assert calls == [(Extended(first), False)]
+
+
+@pytest.mark.parametrize("words", [["a", "--dataset=b"], ["csv:a", "--dataset=folder:a"], ["tfds:a", "--dataset=a"]])
+def test_two_data_sets_are_refused(
+    words: list[str], calls: list[tuple[Extended, bool]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == 2
+    assert f"--dataset: both {words[0]!r}" in capsys.readouterr().err
+    assert calls == []
+
+
 def test_a_flag_that_is_neither_true_nor_false_is_refused() -> None:
     with pytest.raises(InputError, match="--save: 'maybe' is neither true nor false"):
         normalize_arguments(["--save=maybe"], {"save": "--no-save"})

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from trainer.console import fail, masked
 from trainer.errors import InputError, choose, did_you_mean
 from trainer.option_fields import flag, options
+from trainer.text import printable
 
 Command = Callable[..., None]
 
@@ -70,7 +71,8 @@ def run_command(command: Any, command_line: Sequence[str]) -> int:
         if "--debug" in command_line:
             import traceback
 
-            sys.stderr.write(masked(traceback.format_exc()))
+            lines = masked(traceback.format_exc()).splitlines()
+            sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
         return fail(explain_usage_error(error))
     return code if isinstance(code, int) else 0
 
@@ -117,16 +119,20 @@ def with_options(
         _, *own = inspect.signature(command, eval_str=True).parameters.values()
 
         @functools.wraps(command)
-        def run(**values: Any) -> None:
+        def run(context: typer.Context, **values: Any) -> None:
             asked = {name: values.pop(name) for name in options(config)}
             for name, option in options(config).items():
                 if option.positional:
-                    asked[name] = require(config, name, either(flag(name), values.pop(f"first_{name}"), asked[name]))
+                    positional, source = values.pop(f"first_{name}"), context.get_parameter_source(name)
+                    if positional is not None and source and source.name != "COMMANDLINE":
+                        asked[name] = None  # a default from `defaults_from`
+                    asked[name] = require(config, name, either(config, name, positional, asked[name]))
                 if option.parse:
                     asked[name] = option.parse(asked[name])
             command(config(**asked), **values)
 
         parameters = [
+            inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
             *_parameters(config, defaults_from or {}),
             *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own),
         ]
@@ -138,10 +144,10 @@ def with_options(
     return decorate
 
 
-def either(name: str, positional: str | None, named: str | None) -> str | None:
-    """The value given as an argument or by the option `name`. Raises InputError for two different values."""
-    if positional is not None and named is not None and positional != named:
-        raise InputError(f"{name}: both {positional!r} and {named!r} are given; one is expected")
+def either(config: type[Any], name: str, positional: str | None, named: str | None) -> str | None:
+    """The value of the field `name`, given as an argument or as an option. Raises InputError for two that differ."""
+    if positional is not None and named is not None and not options(config)[name].same(positional, named):
+        raise InputError(f"{flag(name)}: both {positional!r} and {named!r} are given; one is expected")
     return named if positional is None else positional
 
 

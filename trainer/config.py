@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,16 @@ def parse_duration(text: str | None) -> float | None:
     return seconds
 
 
+def _absolute(spec: str) -> str:
+    """A data set's spec with its path resolved."""
+    kind, colon, path = spec.partition(":")
+    if kind in ("tfds", "builtin"):
+        return spec
+    if not colon or kind not in ("csv", "folder"):  # `folder:` may be left out
+        kind, path = "folder", spec
+    return f"{kind}:{os.path.realpath(os.path.expanduser(path))}"
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Default hyper-parameters of an architecture."""
@@ -67,7 +78,10 @@ class FitConfig:
     """Options of `trainer fit`. Raises InputError for a value out of range."""
 
     dataset: str = option_field(
-        metavar="SPEC", positional=True, help="tfds:NAME, folder:PATH, a path, csv:FILE, or builtin:digits."
+        metavar="SPEC",
+        positional=True,
+        same=lambda first, second: _absolute(first) == _absolute(second),
+        help="tfds:NAME, folder:PATH, a path, csv:FILE, or builtin:digits.",
     )
     model: str = option_field(
         "auto",
@@ -87,8 +101,10 @@ class FitConfig:
     time_limit: float | None = option_field(  # seconds
         None,
         metavar="TIME",
+        low=1.0,
+        high=MAX_TIME_S,
         parse=parse_duration,
-        format=lambda seconds: f"{seconds:g}s",
+        format=lambda seconds: f"{seconds:.15g}s",  # no exponent, which `parse` refuses
         help="For all of fit, such as 90s, 10m or 1h: the training is planned to end within it.",
     )
     image_size: tuple[int, int] | None = option_field(  # (height, width)

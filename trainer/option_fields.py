@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ class Option:
     high: float | None = None
     check: Callable[[str], None] | None = None  # another check; raises InputError
     positional: bool = False  # may also stand first on the command line, without its name
+    same: Callable[[Any, Any], bool] = operator.eq  # whether two values mean the same
     parse: Callable[[str | None], Any] | None = None  # for a type that Typer does not know
     format: Callable[[Any], str] = str  # the inverse of `parse`
     affects_result: bool = True  # part of `FitConfig.hash`

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import BIN, FIT, call
+from command_line import BIN, FIT, call, make_folder
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
@@ -104,8 +104,14 @@ def test_a_run_is_not_continued_with_other_settings(capsys: pytest.CaptureFixtur
     code, results, errors = call("fit", "--resume=run", "--dropout=0.1", "--json", capsys=capsys)
     assert (code, results) == (2, [])
     assert errors.splitlines()[-1].endswith(": dropout: 0.4 there, 0.1 now")
-    code, (resumed,), _ = call("fit", "--resume=run", "--json", capsys=capsys)
-    assert (code, resumed) == (0, again)
+    # The data set may be named once more; another one is compared, too.
+    for named in ((), ("builtin:digits",), ("builtin:digits", "--dataset=builtin:digits")):
+        code, (resumed,), _ = call("fit", *named, "--resume=run", "--json", capsys=capsys)
+        assert (code, resumed) == (0, again)
+    other = make_folder(Path("other"), {"cat": 20, "dog": 20}, gray=True)
+    code, results, errors = call("fit", "other", "--resume=run", "--json", capsys=capsys)
+    assert (code, results) == (2, [])
+    assert f'dataset: "builtin:digits" there, "folder:{other.absolute()}" now' in errors.splitlines()[-1]
 
 
 def test_a_loss_that_is_not_finite_publishes_nothing(capsys: pytest.CaptureFixture[str]) -> None:

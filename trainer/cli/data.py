@@ -12,7 +12,7 @@ import typer
 from trainer.cli.common import FIRST_FIT, DataDirOption, DatasetArgument, DatasetOption, JsonOption, format_size
 from trainer.cli_options import either, require
 from trainer.config import FitConfig
-from trainer.console import print_json, print_next, print_table
+from trainer.console import print_json, print_line, print_next, print_table
 from trainer.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def inspect(
     from trainer.data_checks.summary import sentences, to_dict
     from trainer.models import default_architecture
 
-    spec = require(FitConfig, "dataset", either("--dataset", first_dataset, dataset))
+    spec = require(FitConfig, "dataset", either(FitConfig, "dataset", first_dataset, dataset))
     if (fix is None) != (choices is None):
         raise InputError("--fix and --choices go together: --page FILE writes a page that saves your choices")
     source = open_source(spec, data_dir)
@@ -67,7 +67,7 @@ def inspect(
         if as_json:
             print_json(asdict(written))
             return
-        typer.echo(
+        print_line(
             f"{written.table}: {written.images:,} images, {written.left_out:,} left out, {written.relabelled:,} with "
             "another label; no image was deleted or changed"
         )
@@ -87,9 +87,9 @@ def inspect(
         return
     _print_dataset(summary, sheet_file)
     for line in sentences(findings):
-        typer.echo(line)
+        print_line(line)
     if page:
-        typer.echo(f"the images in question, and what to do with each: open {page} in a browser")
+        print_line(f"the images in question, and what to do with each: open {page} in a browser")
     options = ("--data-dir", data_dir) if data_dir else ()
     if findings.has_images and page is None:
         print_next("trainer", "data", "inspect", spec, *options, "--page", "page.html")
@@ -102,7 +102,7 @@ def prune() -> None:
     from trainer.data.cache.entries import prune as prune_cache
 
     count, size_bytes = prune_cache()
-    typer.echo(f"{count} cached data sets deleted, {format_size(size_bytes)} freed")
+    print_line(f"{count} cached data sets deleted, {format_size(size_bytes)} freed")
     print_next(*FIRST_FIT)
 
 
@@ -127,12 +127,12 @@ def _print_dataset(summary: DatasetSummary, sheet: Path | None) -> None:
         [(name, *(f"{counts[split][i]:,}" for split in counts)) for i, name in enumerate(summary.class_names)],
     )
     for height, width, channels, images in summary.sizes[:MAX_SIZES]:
-        typer.echo(f"{images:,} images of {height}x{width}x{channels}")
+        print_line(f"{images:,} images of {height}x{width}x{channels}")
     if len(summary.sizes) > MAX_SIZES:
-        typer.echo(f"and {len(summary.sizes) - MAX_SIZES} more sizes")
+        print_line(f"and {len(summary.sizes) - MAX_SIZES} more sizes")
     pixels = summary.pixels
     drawn = f"; contact sheet in {sheet}" if sheet else ""
-    typer.echo(f"decoded to {pixels.height}x{pixels.width}x{pixels.channels}{drawn}")
-    typer.echo(f"{len(summary.rejected)} rejected, {summary.ignored} ignored (no images)")
+    print_line(f"decoded to {pixels.height}x{pixels.width}x{pixels.channels}{drawn}")
+    print_line(f"{len(summary.rejected)} rejected, {summary.ignored} ignored (no images)")
     for file in summary.rejected[:MAX_REJECTED]:
-        typer.echo(f"  {file.path}: {file.reason}")
+        print_line(f"  {file.path}: {file.reason}")

@@ -73,7 +73,7 @@ def serve(
         str, typer.Option(envvar="BENTOML_HOST", help="The address to listen on; 0.0.0.0: all of this machine's.")
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=1, max=65535, envvar="BENTOML_PORT", help="Another where this one is taken.")
+        int, typer.Option(min=1, max=65535, envvar=["BENTOML_PORT", "PORT"], help="Another where this one is taken.")
     ] = 3000,
     arguments: Annotated[
         list[str] | None,

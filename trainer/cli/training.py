@@ -12,7 +12,16 @@ import typer
 from trainer.cli.common import DataDirOption, DatasetArgument, DatasetOption, JsonOption, ModelArgument
 from trainer.cli_options import either, with_options
 from trainer.config import FitConfig
-from trainer.console import masked, print_json, print_next, print_saved, print_table, reserve_stdout, serve_command
+from trainer.console import (
+    masked,
+    print_json,
+    print_line,
+    print_next,
+    print_saved,
+    print_table,
+    reserve_stdout,
+    serve_command,
+)
 from trainer.errors import InputError
 
 log = logging.getLogger("trainer")
@@ -68,7 +77,7 @@ def evaluate(
     from trainer.evaluate import evaluate as run_evaluate
     from trainer.files import can_write
 
-    spec = either("--dataset", first_dataset, dataset)
+    spec = either(FitConfig, "dataset", first_dataset, dataset)
     if report_dir is not None and not can_write(report_dir):
         raise InputError(f"--report-dir: {report_dir} cannot be written")
     if report_dir is None and not can_write(REPORTS):
@@ -87,7 +96,7 @@ def _print_fit(result: Mapping[str, Any]) -> None:
     """Print the metrics of a fit, and the command that serves it; nothing for a worker that is not the chief."""
     if "test_accuracy" not in result:
         return
-    typer.echo(
+    print_line(
         f"validation accuracy {result['val_accuracy']:.2%}, test accuracy {result['test_accuracy']:.2%}, "
         f"{result['quantization']} model, report in {result['run_dir']}/report/report.html"
     )
@@ -108,12 +117,12 @@ def _print_evaluation(model: str, result: Mapping[str, Any]) -> None:
             for label, row in result["classes"].items()
         ],
     )
-    typer.echo(
+    print_line(
         "precision: of the answers that named the class, how many were right; recall: of its images, how many found"
     )
-    typer.echo(_describe_test_images(result))
+    print_line(_describe_test_images(result))
     validation = "" if result["val_accuracy"] is None else f"validation accuracy {result['val_accuracy']:.2%}, "
-    typer.echo(
+    print_line(
         f"{validation}test accuracy {result['test_accuracy']:.2%}, "
         f"calibration error {result['calibration_error']:.2%} (what its probabilities are off by), "
         f"report in {result['report_dir']}/report.html"
@@ -124,9 +133,10 @@ def _print_evaluation(model: str, result: Mapping[str, Any]) -> None:
 
 def _print_verdict(result: Mapping[str, Any]) -> None:
     """Print how good the model is, and what to try."""
-    typer.echo(f"{result['verdict']}: {result['reason']}")
+    print_line(f"{result['verdict']}: {result['reason']}")
     for advice in result["advice"]:
-        typer.echo(f"- {advice['text']}\n  {masked(advice['command'])}")
+        print_line(f"- {advice['text']}")
+        print_line(f"  {masked(advice['command'])}")
 
 
 def _describe_test_images(result: Mapping[str, Any]) -> str:
