@@ -107,7 +107,7 @@ def evaluate(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> E
     return Evaluation(
         accuracy=float(correct.mean()),
         # A probability of zero has underflowed float32: its loss is large, not infinite.
-        loss=float(-np.log(np.maximum(true_probability, np.finfo(np.float32).tiny)).mean()),
+        loss=float(0 - np.log(np.maximum(true_probability, np.finfo(np.float32).tiny)).mean()),  # never -0.0
         confusion=confusion,
         precision=_ratio(confusion.diagonal(), confusion.sum(0)),
         recall=_ratio(confusion.diagonal(), confusion.sum(1)),

@@ -93,6 +93,8 @@ def test_validation_still_improving() -> None:
     assert advice(MIXED, make_training(history=falling(0.9, 0.7, 0.51, 0.5))) == []  # by less than an epoch's noise
     assert advice(MIXED, make_training(history=falling(0.9, 0.7, 0.6, 0.7))) == []
     assert advice(MIXED, make_training(history=[*history[:-1], history[-1] | {"val_accuracy": 0.5}])) == []
+    # A loss of 0 cannot improve.
+    assert advice(MIXED, make_training(history=falling(0.9, 0.0, 0.0, 0.0))) == []
     # Never together with the advice against more epochs.
     run = make_training(history=history, end="no better")
     assert_only_advice(["more epochs do not help"], " --learning-rate=0.00033", MIXED, run)
@@ -103,6 +105,15 @@ def test_commands_spell_other_options_too() -> None:
     run = make_training(options, history=falling(0.9, 0.7, 0.6, 0.5), end="no time")
     assert_only_advice(["train longer"], " --time-limit=180s --image-size=32x48 --name=it", MIXED, run)
     assert run.config.time_limit == 90
+
+
+def test_commands_stay_within_the_range_of_an_option() -> None:
+    improving = falling(*(0.9 - 1e-4 * epoch for epoch in range(6000)))
+    run = make_training({"epochs": 6000, "time_limit": 3.5e6}, history=improving)
+    assert [command for _, command in advice(MIXED, run)] == [" --time-limit=3600000s --epochs=10000"]
+    guessed = make_history(0.25, training=0.25)
+    run = make_training({"learning_rate": 1e-8}, learning_rate=1e-8, history=guessed)
+    assert [command for _, command in advice([[10, 0, 0, 0]] * 4, run)] == [" --learning-rate=1e-08"]
 
 
 def test_stopped_early() -> None:

@@ -112,8 +112,8 @@ def still_improving(facts: Facts) -> Advice | None:
     if not run or run.end == "no better" or len(run.history) < 2 or cut_short(facts):
         return None
     last, earlier = run.history[-1], run.history[-1 - max(1, len(run.history) // 4)]
-    decrease = 1 - last["val_loss"] / earlier["val_loss"]
-    if run.best is not last or decrease < MIN_LOSS_DECREASE or 1 - last["val_accuracy"] < MIN_MISTAKES:
+    improved = last["val_loss"] < (1 - MIN_LOSS_DECREASE) * earlier["val_loss"]
+    if run.best is not last or not improved or 1 - last["val_accuracy"] < MIN_MISTAKES:
         return None
     limit = run.config.time_limit
     epochs = None if run.end == "no time" else 2 * len(run.epochs)
