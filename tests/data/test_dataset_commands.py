@@ -37,3 +37,13 @@ def test_flat_splits_are_no_classes(
     assert "are splits by their names" in line
     assert "train/<class>/<image>" in line
     assert "csv:FILE" in line
+
+
+@pytest.mark.parametrize("command", [FIT, INSPECT])
+def test_the_folder_of_class_folders_is_suggested(
+    tmp_path: Path, command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    image_folder(tmp_path / "data" / "photos", {"cat": 12, "dog": 12})
+    for given in ("data", "data/photos/cat"):
+        line = error_of(*command, str(tmp_path / given), capsys=capsys)
+        assert line.endswith(f"did you mean folder:{tmp_path}/data/photos?")

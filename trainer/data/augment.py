@@ -26,6 +26,7 @@ class Ranges:
 
 
 STRENGTHS = {
+    "none": Ranges(shift=0, rotation_deg=0, zoom=0, brightness=0, contrast=0),  # mirrored only
     "light": Ranges(shift=0.08, rotation_deg=10, zoom=0.08, brightness=0.1, contrast=0.1),
     "strong": Ranges(shift=0.15, rotation_deg=20, zoom=0.2, brightness=0.25, contrast=0.25),
 }

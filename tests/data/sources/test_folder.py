@@ -137,6 +137,43 @@ def test_a_class_called_like_a_split_is_logged_if_it_holds_folders(
     assert "'train' is read as a class" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("counts", "root", "suggested"),
+    [
+        ({"photos/cat": 1, "photos/dog": 1}, ".", "photos"),
+        ({"zip/photos/cat": 1, "zip/photos/dog": 1}, ".", "zip/photos"),
+        ({"photos/train/cat": 1, "photos/test/cat": 1}, ".", "photos"),
+        ({"cat": 1, "dog": 1}, "cat", "."),
+        ({"train/cat": 1, "train/dog": 1}, "train/dog", "train"),
+    ],
+)
+@pytest.mark.parametrize("for_training", [True, False])
+def test_a_folder_above_or_below_the_right_one_suggests_it(
+    tmp_path: Path,
+    counts: dict[str, int],
+    root: str,
+    suggested: str,
+    for_training: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    image_folder(tmp_path, counts)
+    (tmp_path / "README.md").write_text("about")
+    words = f"did you mean folder:{(tmp_path / suggested).resolve()}?"
+    if not for_training and suggested != "." and root == ".":  # one class is enough
+        FolderSource(tmp_path / root, for_training=False)
+        assert words in caplog.text
+    else:
+        with pytest.raises(InputError) as error:
+            FolderSource(tmp_path / root, for_training=for_training)
+        assert str(error.value).endswith(words)
+
+
+def test_a_single_class_folder_of_images_suggests_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        FolderSource(image_folder(tmp_path, {"cat": 2, "cat/small": 1}))
+    assert "did you mean" not in str(error.value)
+
+
 def test_train_may_be_a_class(tmp_path: Path) -> None:
     assert FolderSource(image_folder(tmp_path, {"car": 1, "train": 1, "bus": 1})).class_names == (
         "bus",

@@ -12,7 +12,7 @@ from pathlib import Path
 from trainer.data.sources.base import SPLITS, Example
 from trainer.data.sources.folder_layout import FolderLayout, shorten
 from trainer.data.sources.image_files import IMAGE_SUFFIXES, is_image_file, is_junk, sorted_entries, suffix
-from trainer.errors import InputError
+from trainer.errors import InputError, did_you_mean
 from trainer.names import slug
 
 log = logging.getLogger("trainer")
@@ -103,12 +103,15 @@ def _class_names(root: Path, layout: FolderLayout, for_training: bool) -> tuple[
                 f"--dataset: {root} has the class {name!r} in {split} but not in train; train has "
                 f"{shorten(class_names)}"
             )
+    suggestion = did_you_mean(f"folder:{path}" for path in layout.suggest_roots(root))
     if len(class_names) < (2 if for_training else 1):
         found = f"only one class folder, {class_names[0]!r}," if class_names else "no class folders"
         raise InputError(
             f"--dataset: {root} has {found} where at least {'two are' if for_training else 'one is'} expected "
-            "(PATH/<class>/<image>)"
+            f"(PATH/<class>/<image>){suggestion}"
         )
+    if suggestion:
+        log.warning("%s has only one class folder, %r%s", root, class_names[0], suggestion)
     return class_names
 
 

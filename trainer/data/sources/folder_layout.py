@@ -15,6 +15,7 @@ from trainer.errors import InputError
 log = logging.getLogger("trainer")
 
 MAX_LISTED = 10  # class names in a message
+MAX_WRAPPERS = 5  # folders around the class folders that a suggestion passes
 # Names such as `test1`, `train_images` and `val2017`, besides those in SPLIT_NAMES.
 _FILLER = r"(?:images?|imgs?|photos?|pictures?|data|dataset|set|split)?"
 SPLIT_LIKE = re.compile(rf"{_FILLER}[\W_]*({'|'.join(SPLIT_NAMES)})[\W_]*{_FILLER}[\W_]*\d*")
@@ -31,6 +32,21 @@ class FolderLayout:
         self.ignored = 0  # entries outside of class folders
         self.images_without_class = 0  # how many of those are images
         self.class_folders = self._read(root, for_training)  # (split, class) → its folders
+
+    def suggest_roots(self, root: Path) -> list[str]:
+        """Folders that the user may have meant, where `root` is a folder too high or too deep; mostly none."""
+        if not self.class_folders:
+            siblings = self.images_without_class and _inner_folders(str(root.parent))
+            return [str(root.parent)] if siblings and len(siblings) > 1 else []
+        [folder, *others] = [path for paths in self.class_folders.values() for path in paths]
+        if others:
+            return []
+        for _ in range(MAX_WRAPPERS):
+            inner = _inner_folders(folder)
+            if len(inner) != 1:
+                return [folder] if inner else []
+            folder = os.path.join(folder, *inner)
+        return []
 
     def _read(self, root: Path, for_training: bool) -> dict[tuple[str, str], list[str]]:
         folders = self._subfolders(str(root))
