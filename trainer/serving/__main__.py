@@ -12,16 +12,20 @@ import signal
 import socket
 import sys
 
+from trainer.serving.healthcheck import PORT_VARIABLES, server_address
 from trainer.serving.start_throttle import start_throttle, stop_throttle
 
 GRACEFUL_STOP_S = 5  # longer than a deadline: requests in flight are answered
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m trainer.serving", description="Serve a Bento in one process.")
+    default_host, default_port = server_address([])
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.serving", description="Serve a Bento in one process.", allow_abbrev=False
+    )
     parser.add_argument("bento", help="its folder")
-    parser.add_argument("--host", default="0.0.0.0")
-    parser.add_argument("--port", type=int, default=3000)
+    parser.add_argument("--host", default=default_host, help="default: BENTOML_HOST, else all addresses")
+    parser.add_argument("--port", type=port, default=default_port, help="default: BENTOML_PORT, PORT, else 3000")
     parser.add_argument(
         "--start-share",
         type=share,
@@ -58,6 +62,13 @@ def main() -> None:
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it once more when all requests are answered
     Server(config).run()
+
+
+def port(text: str) -> int:
+    if not (text.isdecimal() and int(text) < 1 << 16):
+        variables = " or ".join(PORT_VARIABLES)
+        raise argparse.ArgumentTypeError(f"{text!r} is no port, from the option or {variables}: 0 to 65535 is expected")
+    return int(text)
 
 
 def share(text: str) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.serving.schemas import Error, ErrorCode
+from trainer.text import printable_json
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -66,4 +67,4 @@ def error_response(code: ErrorCode, message: str, headers: Headers = ()) -> Resp
 
 def to_json(value: Any) -> bytes:
     """Raises ValueError for values that JSON does not have, such as NaN."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return printable_json(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))).encode()
