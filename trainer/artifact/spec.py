@@ -23,6 +23,7 @@ from typing import Any
 from trainer.errors import ArtifactError
 from trainer.files import write_text
 from trainer.images.pixels import PixelSpec
+from trainer.text import printable_json
 
 FORMAT = 2
 READ_FORMATS = (1, 2)
@@ -106,7 +107,7 @@ def write_spec(
         "git_revision": git_revision,
         "files": {name: _sha256(folder / name) for name in _files(folder)},
     }
-    text = json.dumps(spec, indent=1, ensure_ascii=False, allow_nan=False)
+    text = printable_json(json.dumps(spec, indent=1, ensure_ascii=False, allow_nan=False))
     # The draft lies beside the folder: a leftover in it would be hashed.
     write_text(folder / SPEC_FILE, text + "\n", draft=folder.parent / f".{folder.name}.{SPEC_FILE}")
 
