@@ -60,6 +60,14 @@ def png(width: int, height: int, depth: int, colour_type: int, rows: bytes, extr
     )
 
 
+def bmp(bgra: bytes, width: int, height: int, header_bytes: int = 108) -> bytes:
+    """A BMP of 32 bits, bottom row first, with a mask for alpha in its header of version 3 to 5."""
+    header = struct.pack("<IiiHHIIiiII", header_bytes, width, height, 1, 32, 3, len(bgra), 2835, 2835, 0, 0)
+    header = (header + struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)).ljust(header_bytes, b"\0")
+    offset = 14 + len(header)
+    return b"BM" + struct.pack("<IHHI", offset + len(bgra), 0, 0, offset) + header + bgra
+
+
 def error_code(data: bytes, spec: PixelSpec = COLOUR) -> str:
     """The code with which `decode` refuses the image."""
     with pytest.raises(ImageError) as caught:

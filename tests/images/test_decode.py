@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from encoded_images import COLOUR, DIGIT, GRAY, LOSSLESS, chunk, encode, error_code, gradient, png
+from encoded_images import COLOUR, DIGIT, GRAY, LOSSLESS, bmp, chunk, encode, error_code, gradient, png
 from PIL import Image
 from pillow_heif import from_bytes, from_pillow
 
@@ -112,6 +112,19 @@ def test_transparent_palettes_and_colour_keys_are_composited_over_white() -> Non
     assert (several[1:] == 255).all()
     key = decode(png(2, 1, 8, 2, b"\0\1\2\3\4\5\6", chunk(b"tRNS", struct.pack(">3H", 1, 2, 3))), PixelSpec(1, 2, 3))
     assert key.tolist() == [[[255, 255, 255], [4, 5, 6]]]
+
+
+@pytest.mark.parametrize("header_bytes", [56, 108, 124])
+def test_a_bmp_whose_alpha_is_zero_throughout_is_opaque(header_bytes: int) -> None:
+    pixels = np.zeros((4, 6, 4), np.uint8)
+    pixels[..., :3] = np.asarray(gradient())[::-1, :, ::-1]
+    data = bmp(pixels.tobytes(), 6, 4, header_bytes)
+    np.testing.assert_array_equal(decode(data, COLOUR), np.asarray(gradient()))
+    np.testing.assert_array_equal(decode(data, GRAY)[:, :, 0], np.asarray(gradient("L")))
+    pixels[-1, 0, 3] = 255  # with any alpha, all of it counts
+    decoded = decode(bmp(pixels.tobytes(), 6, 4, header_bytes), COLOUR)
+    assert decoded[0, 0].tolist() == np.asarray(gradient())[0, 0].tolist()
+    assert (decoded.reshape(-1, 3)[1:] == 255).all()
 
 
 def test_one_bit_and_sixteen_bits() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pillow_heif
 import pytest
+from encoded_images import bmp
 from PIL import Image
 
 SIDE = 1200
@@ -85,9 +86,12 @@ def write_images(folder: Path) -> int:
         file = io.BytesIO()
         image.save(file, name.rpartition(".")[2], **options)
         (folder / name).write_bytes(file.getvalue())
+    (folder / "endless.jpeg").write_bytes((folder / "colour.jpeg").read_bytes()[:-2])
+    transparent_bmp = np.zeros((SIDE, SIDE, 4), np.uint8)
+    (folder / "zero-alpha.bmp").write_bytes(bmp(transparent_bmp.tobytes(), SIDE, SIDE))
     for name, image in (("colour.heic", colour), ("transparent.heic", transparent)):
         pillow_heif.from_pillow(image).save(folder / name, quality=50)
-    return len(files) + 2
+    return len(list(folder.iterdir()))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from Linux's /proc")

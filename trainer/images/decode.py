@@ -8,7 +8,8 @@ Both follow the same rules, so that a file gives the same array in both:
 - EXIF orientation is applied. HEIC and AVIF use their own rotation and mirroring instead.
 - Colour profiles, text and thumbnails are ignored, even if they are large or damaged.
 - 16 bits become 8 by the high byte, 1 bit becomes 0 and 255, CMYK is converted without a profile.
-- Transparency (alpha, palette or colour key) is composited over white; a 16-bit colour key is ignored.
+- Transparency (alpha, palette or colour key) is composited over white; a 16-bit colour key is ignored, and so is the
+  alpha of a BMP if it is 0 throughout: many programs write no alpha there.
 - Gray is ITU-R 601 luma; a gray image in a colour model is repeated in all three channels.
 - The image is stretched to the model's size by Pillow's bilinear filter, which averages when it shrinks. A JPEG is
   first decoded at 1/2, 1/4 or 1/8 if that is no smaller than the model's size (for `mnist`, twice its working size).
@@ -40,6 +41,7 @@ MAX_PIXELS = 25_000_000
 # Peak bytes of memory for each pixel while decoding: (opaque, with transparency). Measured; tests check them.
 PIXEL_BYTES = {"PNG": (7, 14), "GIF": (7, 14), "BMP": (7, 14), "WebP": (18, 18), "AVIF": (14, 18), "HEIC": (18, 18)}
 JPEG_PIXEL_BYTES = 8  # for each pixel of the reduced size at which it is decoded
+JPEG_CHECK_BYTES = 4  # in addition, for a JPEG without its end, which is decoded again
 MNIST_PIXEL_BYTES = 2  # in addition
 RESULT_BYTES = 8  # for each pixel of the model's size
 ROW_BYTES = 32  # Pillow stores a pointer for each row of an image, and decoding makes up to four images
@@ -93,9 +95,9 @@ class EncodedImage:
             return size + pixels * PIXEL_BYTES[self.info.format][image.has_transparency_data]
         if _in_several_scans(self._data, image.layers):
             size += 2 * image.layers * pixels  # the decoder holds all coefficients
-        if self._lacks_end:
-            size += 3 * len(self._data)  # copies with an end
         self._draft(spec)
+        if self._lacks_end:
+            size += 3 * len(self._data) + JPEG_CHECK_BYTES * image.width * image.height
         return size + JPEG_PIXEL_BYTES * image.width * image.height
 
     def decode(self, spec: PixelSpec) -> NDArray[np.uint8]:
@@ -115,7 +117,7 @@ class EncodedImage:
 
     def _load(self, spec: PixelSpec) -> Image.Image:
         """The upright image of mode L or RGB, in the size of `spec` unless it is still to be normalized."""
-        image, orientation = self._image, self._orientation
+        image: Image.Image = self._image
         try:
             if self.info.format == "PNG":
                 check_checksums(self._data)
@@ -124,6 +126,8 @@ class EncodedImage:
             image.load()
             if self._lacks_end:
                 self._check_complete(spec)
+            if self.info.format == "BMP" and image.mode == "RGBA" and not image.getbbox(alpha_only=True):
+                image = image.convert("RGB")
             flat = _flatten(image, gray=spec.channels == 1)
         except Exception as error:
             raise _corrupt(self.info.format, error) from error
@@ -132,18 +136,18 @@ class EncodedImage:
             if flat.height * size[0] > MAX_PIXELS:
                 flat = flat.resize((flat.width, size[1]), Image.Resampling.BILINEAR)
             flat = flat.resize(size, Image.Resampling.BILINEAR)
-        if orientation in UPRIGHT:
-            flat = flat.transpose(UPRIGHT[orientation])
+        if self._orientation in UPRIGHT:
+            flat = flat.transpose(UPRIGHT[self._orientation])
         return flat.convert("RGB") if spec.channels == 3 and flat.mode == "L" else flat
 
     def _check_complete(self, spec: PixelSpec) -> None:
         """Raise ValueError if pixels of a JPEG without its end are missing; see `trainer.images.jpeg`."""
-        checksum = zlib.crc32(np.asarray(self._image))
+        checksum = zlib.crc32(np.asarray(self._image).data)
         for continued in jpeg.continuations(self._data):
             other = EncodedImage(continued)
             other._draft(spec)
             other._image.load()
-            if zlib.crc32(np.asarray(other._image)) != checksum:
+            if zlib.crc32(np.asarray(other._image).data) != checksum:
                 raise ValueError("it ends early")
 
     def _draft(self, spec: PixelSpec) -> None:
