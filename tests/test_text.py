@@ -18,8 +18,9 @@ def test_text_is_printable_on_one_line() -> None:
 
 
 def test_json_is_printable_and_has_the_same_value() -> None:
-    text = printable_json(json.dumps({RAW: [RAW]}, ensure_ascii=False))
-    assert printable(text) == text
+    text = printable_json(json.dumps({RAW: [RAW]}, ensure_ascii=False, indent=1))
+    assert len(text.splitlines()) == 5
+    assert all(printable(line) == line for line in text.splitlines())
     assert json.loads(text) == {RAW: [RAW]}
 
 

@@ -18,8 +18,13 @@ def printable(text: str) -> str:
 
 
 def printable_json(json_text: str) -> str:
-    """JSON with JSON's escapes for unprintable characters; its value is unchanged."""
-    return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json_text)
+    """JSON with JSON's escapes for unprintable characters; line feeds between its values stay."""
+    return UNPRINTABLE.sub(lambda found: "\n" if found[0] == "\n" else f"\\u{ord(found[0]):04x}", json_text)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 epoch`, `1,200 epochs`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def shell_command(words: Iterable[str]) -> str:
