@@ -216,8 +216,8 @@ class Classifier:
         return await self.inference.explain(image)
 
     async def __is_ready__(self) -> bool:
-        stalled = self.inference.loaded.runner.stalled
-        return not stalled and not self.draining and not (settings.drain_file and settings.drain_file.exists())
+        draining = self.draining or (settings.drain_file is not None and settings.drain_file.exists())
+        return not draining and not self.inference.stalled
 
 
 def backend() -> Backend:

@@ -137,6 +137,41 @@ def test_every_engine_is_warm_before_the_first_image() -> None:
     assert [engine.seen for engine in fixture.engines] == [[0, 0, 0], [0, 0, 0]]
 
 
+def test_hung_engines_are_a_stall_although_their_clients_have_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One request at a time, each of which is cancelled by its deadline; the queue keeps its length."""
+    monkeypatch.setattr("trainer.serving.parallel.STALLED_S", 0.1)
+
+    async def test(fixture: Fixture) -> None:
+        fixture.hold()
+        for _ in range(10):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await fixture.runner.predict(image(1))
+        assert fixture.runner.stalled
+        assert fixture.runner.waiting == 0
+        fixture.release()
+        while fixture.runner.stalled:
+            await asyncio.sleep(0.001)
+        assert (await fixture.runner.predict(image(2)))["pixel"].tolist() == [2]
+
+    fixture = run(test, queue_length=3)
+    assert sorted(fixture.whole.seen + fixture.engines[0].seen + fixture.engines[1].seen) == [1, 1, 2]
+
+
+def test_one_hung_engine_of_several_is_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.serving.parallel.STALLED_S", 0.1)
+
+    async def test(fixture: Fixture) -> None:
+        fixture.whole.may_run.clear()
+        hung = fixture.runner.predict(image(1))
+        while not fixture.runner.stalled:
+            assert (await fixture.runner.predict(image(2)))["pixel"].tolist() == [2]
+        fixture.release()
+        assert (await hung)["pixel"].tolist() == [1]
+
+    run(test)
+
+
 def test_engines_that_do_not_return_are_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.serving.parallel.STALLED_S", 0.05)
 

@@ -19,6 +19,7 @@ from trainer.serving.memory import MemoryBudget
 from trainer.serving.metrics import Metrics
 from trainer.serving.request import MAX_IMAGE_BYTES, MIB
 from trainer.serving.responses import ApiError
+from trainer.serving.runner import STALLED_S, RunningCalls
 
 # More pixels take about a millisecond to decode: not on the event loop, where all other requests would wait.
 MAX_PIXELS_ON_LOOP = 100_000
@@ -35,7 +36,9 @@ class Decoder:
         self._memory = memory
         self._metrics = metrics
         self._timeout_s = timeout_s
-        self._threads = ThreadPoolExecutor(available_cpus(), "decode")
+        self._thread_count = available_cpus()
+        self._threads = ThreadPoolExecutor(self._thread_count, "decode")
+        self._calls = RunningCalls()
 
     async def decode(self, data: bytes, spec: PixelSpec) -> NDArray[np.uint8]:
         """Encoded image → uint8 [H,W,C]. Raises ApiError `too_large`, ImageError, and TimeoutError without memory."""
@@ -50,16 +53,22 @@ class Decoder:
         self._metrics.decode_seconds.observe(time.perf_counter() - start)
         return pixels
 
+    @property
+    def stalled(self) -> bool:
+        """Whether no thread's decoder returns."""
+        return self._calls.older_than(STALLED_S) == self._thread_count
+
     async def encode(self, image: NDArray[np.uint8]) -> bytes:
         """uint8 [H,W,C] → PNG."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, encode_png, image)
 
     def _decode_in_thread(self, data: bytes, spec: PixelSpec) -> NDArray[np.uint8]:
-        image = EncodedImage(data)
+        with self._calls.track():
+            image = EncodedImage(data)
         needed = image.decoding_bytes(spec)
         if needed > self._memory.size:
             size = f"{image.info.width}x{image.info.height}"
             budget = f"{needed // MIB} MiB are needed to decode it, and this server has {self._memory.size // MIB}"
             raise ImageError("too_many_pixels", f"{size} has too many pixels for this server: {budget}")
-        with self._memory.hold(needed, self._timeout_s):
+        with self._memory.hold(needed, self._timeout_s), self._calls.track():
             return image.decode(spec)

@@ -41,6 +41,11 @@ class Inference:
         self._memory = memory
         self._decoder = Decoder(memory, metrics, self._deadline_s)
 
+    @property
+    def stalled(self) -> bool:
+        """Whether the engine, or every decoder, does not return."""
+        return self.loaded.runner.stalled or self._decoder.stalled
+
     async def predict(self, data: bytes) -> Prediction:
         """The prediction for one encoded image. Raises ApiError, ImageError, and TimeoutError after the deadline."""
         loaded = self.loaded

@@ -7,16 +7,25 @@ all, decoding photos. Engines with one thread each need not wait. An image that 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.artifact.engine import Engine, Outputs
-from trainer.serving.runner import STALLED_S, OnBatch, min_cpu_s, report_batch
+from trainer.serving.runner import STALLED_S, OnBatch, RunningCalls, min_cpu_s, report_batch
+
+
+@dataclass(frozen=True, eq=False)
+class QueuedImage:
+    image: NDArray[np.uint8]
+    future: asyncio.Future[Outputs]
 
 
 class ParallelRunner:
@@ -38,14 +47,15 @@ class ParallelRunner:
         self._parallel = len(engines)
         self._queue_length = queue_length
         self._on_batch = on_batch
-        self._in_flight = 0  # images without their outputs
-        self._last_end = 0.0
+        self._queue: deque[QueuedImage] = deque()
+        self._running_threads = 0
+        self._calls = RunningCalls()
         self._alone_cpu_s, self._image_cpu_s = 0.0, 0.0
         self._threads = ThreadPoolExecutor(self._parallel, "engine")
 
     @property
     def waiting(self) -> int:
-        return max(0, self._in_flight - self._parallel)
+        return len(self._queue)
 
     @property
     def full(self) -> bool:
@@ -53,7 +63,7 @@ class ParallelRunner:
 
     @property
     def stalled(self) -> bool:
-        return self._in_flight > 0 and time.perf_counter() - self._last_end > STALLED_S + self._image_cpu_s
+        return self._calls.older_than(STALLED_S + self._image_cpu_s) > 0
 
     @property
     def image_cpu_s(self) -> float:
@@ -80,33 +90,70 @@ class ParallelRunner:
     def predict(self, image: NDArray[np.uint8]) -> asyncio.Future[Outputs]:
         if self.full:
             raise asyncio.QueueFull
-        run = self._run_on_idle_engine
-        if self._in_flight == 0:
-            run, self._last_end = self._run_alone, time.perf_counter()
-        self._in_flight += 1
-        future = asyncio.wrap_future(self._threads.submit(run, image))
-        future.add_done_callback(self._leave)
-        return future
+        loop = asyncio.get_running_loop()
+        queued = QueuedImage(image, loop.create_future())
+        if self._running_threads < self._parallel:
+            self._start_thread(loop, queued)
+        else:
+            self._queue.append(queued)
+            queued.future.add_done_callback(lambda _: self._drop(queued))
+        return queued.future
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _leave(self, _: asyncio.Future[Outputs]) -> None:
-        self._in_flight -= 1
+    def _drop(self, queued: QueuedImage) -> None:
+        """Remove an image that was cancelled while it waited."""
+        if queued.future.cancelled() and queued in self._queue:
+            self._queue.remove(queued)
 
-    def _run_alone(self, image: NDArray[np.uint8]) -> Outputs:
-        return self._run(self._whole, image)
+    def _start_thread(self, loop: asyncio.AbstractEventLoop, queued: QueuedImage) -> None:
+        alone = self._running_threads == 0
+        self._running_threads += 1
+        self._threads.submit(self._run_queue, loop, self._whole if alone else self._idle.get(), queued)
 
-    def _run_on_idle_engine(self, image: NDArray[np.uint8]) -> Outputs:
-        engine = self._idle.get()
-        try:
-            return self._run(engine, image)
-        finally:
+    def _run_queue(self, loop: asyncio.AbstractEventLoop, engine: Engine, first: QueuedImage) -> None:
+        """In a thread: run `first`, and the images that wait by then. `whole` runs no other: it needs all CPUs."""
+        queued: QueuedImage | None = first
+        while queued:
+            outcome = self._run(engine, queued.image)
+            loop.call_soon_threadsafe(_finish, queued.future, outcome)
+            queued = self._next()
+            if queued and engine is self._whole:
+                engine = self._idle.get()
+        if engine is not self._whole:
             self._idle.put(engine)
+        loop.call_soon_threadsafe(self._end_thread, loop)
 
-    def _run(self, engine: Engine, image: NDArray[np.uint8]) -> Outputs:
-        start = time.perf_counter()
-        outputs = engine.predict(image[None])
-        self._last_end = time.perf_counter()
-        report_batch(self._on_batch, 1, self._last_end - start)
-        return {name: rows[0] for name, rows in outputs.items()}
+    def _next(self) -> QueuedImage | None:
+        """Take the first image that waits and is not cancelled. For any thread."""
+        while self._queue:
+            with contextlib.suppress(IndexError):  # another thread was faster
+                queued = self._queue.popleft()
+                if not queued.future.done():
+                    return queued
+        return None
+
+    def _end_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._running_threads -= 1
+        if queued := self._next():  # it came after the thread looked
+            self._start_thread(loop, queued)
+
+    def _run(self, engine: Engine, image: NDArray[np.uint8]) -> Outputs | Exception:
+        try:
+            start = time.perf_counter()
+            with self._calls.track():
+                outputs = engine.predict(image[None])
+            report_batch(self._on_batch, 1, time.perf_counter() - start)
+            return {name: rows[0] for name, rows in outputs.items()}
+        except Exception as error:
+            return error
+
+
+def _finish(future: asyncio.Future[Outputs], outcome: Outputs | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import resource
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -56,6 +59,27 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """End the threads."""
+
+
+class RunningCalls:
+    """Calls that run now in threads, to find those that do not return."""
+
+    def __init__(self) -> None:
+        self._starts: dict[int, float] = {}  # thread → start of its call
+
+    @contextlib.contextmanager
+    def track(self) -> Iterator[None]:
+        thread = threading.get_ident()
+        self._starts[thread] = time.perf_counter()
+        try:
+            yield
+        finally:
+            del self._starts[thread]
+
+    def older_than(self, seconds: float) -> int:
+        """Number of calls that have run for longer."""
+        now = time.perf_counter()
+        return sum(now - start > seconds for start in list(self._starts.values()))
 
 
 def report_batch(on_batch: OnBatch, size: int, seconds: float) -> None:
