@@ -12,7 +12,8 @@ from trainer.config import FitConfig
 from trainer.errors import InputError
 from trainer.runs.checkpoints import Progress
 from trainer.runs.listing import list_runs, prune
-from trainer.runs.run_folder import RunFolder, note_saved, open_run
+from trainer.runs.open_run import open_run
+from trainer.runs.run_folder import RunFolder, note_saved
 
 IDENTITY = {"dataset": "builtin:digits", "epochs": 30}
 
@@ -116,3 +117,25 @@ def test_prune_deletes_what_finished_runs_have_left(tiny_artifact: Path, capsys:
     assert printed.err.splitlines()[-1] == "next: trainer fit --resume runs/b"
     assert [path.parent.name for path in Path("runs").rglob("checkpoints")] == ["b"]
     assert prune() == (0, 0)
+
+
+def test_prune_keeps_the_checkpoints_of_a_winner_until_it_is_exported(tiny_artifact: Path) -> None:
+    for trial, accuracy in (("0", 0.8), ("1", 0.9)):
+        run = begin(f"runs/sweep-grid-1/trial-{trial}", "08:00")
+        write_checkpoint(run.path, 2)
+        run.finish({"val_accuracy": accuracy, "epochs": 2}, keep_checkpoints=True)
+        run.close()
+    assert prune() == (0, 0)
+    shutil.copytree(tiny_artifact, "runs/sweep-grid-1/trial-0/export")
+    edit_result("runs/sweep-grid-1/trial-0", test_accuracy=0.5)  # the winner before trial 1 had run
+    count, size_bytes = prune()
+    assert (count, size_bytes > 0) == (1, True)
+    assert [path.parent.name for path in Path("runs").rglob("checkpoints")] == ["trial-1"]
+    edit_result("runs/sweep-grid-1/trial-1", test_accuracy=0.5)
+    assert prune()[0] == 1
+
+
+def edit_result(folder: str, **values: object) -> None:
+    file = Path(folder, "run.json")
+    run = json.loads(file.read_text())
+    file.write_text(json.dumps(run | {"result": run["result"] | values}))

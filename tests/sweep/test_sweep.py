@@ -194,6 +194,8 @@ def test_an_export_that_was_interrupted_is_done_by_the_same_command() -> None:
     file = write(GRID.replace("EPOCHS", "1"))
     assert sweep(str(file), "--trials", "1").returncode == 0
     log = trials_of(file).folder / "trial-0000" / "fit.log"
+    prune = [sys.executable, "-m", "trainer", "runs", "--prune"]
+    assert "checkpoints of 0 finished runs" in subprocess.run(prune, capture_output=True, text=True, check=True).stdout
     process = subprocess.Popen(command(str(file), "--trials", "0", "--save-best"), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while "was not exported" not in log.read_text():
@@ -205,6 +207,7 @@ def test_an_export_that_was_interrupted_is_done_by_the_same_command() -> None:
     done = sweep(str(file), "--trials", "0", "--save-best")
     assert done.returncode == 0, done.stderr
     assert len(store.models()) == 1
+    assert log.read_text().count("epoch 1/1") == 1  # its checkpoints are still there: it is not trained again
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from trainer.runs.run_folder import (
     FINISHED,
     RUN_FILE,
     RUNS,
+    is_exported,
     is_in_use,
     read_run,
     result_of,
@@ -64,11 +65,12 @@ def list_runs(root: Path | None = None) -> list[Run]:
 def prune(root: Path | None = None) -> tuple[int, int]:
     """Delete the checkpoints of finished runs, in sweeps too → (runs, bytes) freed.
 
-    A run deletes its own when it finishes; older versions left them, and so does a run that is killed just then.
+    A run deletes its own when it finishes; older versions left them, and so does a run that is killed just then. The
+    best trials of a sweep keep theirs until its winner is exported from them.
     """
     count = size_bytes = 0
     for path in _finished(root or RUNS):
-        if (path / CHECKPOINTS).is_dir() and not is_in_use(path):
+        if (path / CHECKPOINTS).is_dir() and not is_in_use(path) and not _may_be_exported(path):
             count += 1
             size_bytes += _size(path / CHECKPOINTS)
             shutil.rmtree(path / CHECKPOINTS)
@@ -83,6 +85,28 @@ def _finished(root: Path) -> Iterator[Path]:
                     yield file.parent
             except InputError:  # damaged: its checkpoints may still be needed
                 continue
+
+
+def _may_be_exported(path: Path) -> bool:
+    """Whether a finished trial may be the winner of its sweep: none as good on the same data has been exported."""
+    own = _fingerprint_and_result(path)
+    if own is None or is_exported(own[1]):
+        return False
+    siblings = [found for trial in path.parent.glob(TRIALS) if (found := _fingerprint_and_result(trial))]
+    return not any(
+        fingerprint == own[0] and is_exported(result) and result["val_accuracy"] >= own[1]["val_accuracy"]
+        for fingerprint, result in siblings
+    )
+
+
+def _fingerprint_and_result(path: Path) -> tuple[str | None, dict[str, Any]] | None:
+    """The data set's fingerprint and the result of a finished run; None for any other folder."""
+    try:
+        run = read_run(path)
+        finished = run.get("state") == FINISHED
+        return (run["identity"].get("fingerprint"), result_of(path, run)) if finished else None
+    except (InputError, ArtifactError):
+        return None
 
 
 def _look(path: Path) -> Run | None:
