@@ -23,9 +23,10 @@ from trainer.fit_report import write_fit_report
 from trainer.models import check_model_name
 from trainer.reporting.measure import measure
 from trainer.runs.checkpoints import Progress
-from trainer.runs.publish import as_result, publish
+from trainer.runs.open_run import refuse_private_folder
+from trainer.runs.publish import as_result, publish_once
 from trainer.runs.record import record_run, training_result
-from trainer.runs.run_folder import RunFolder, is_exported, refuse_private_folder
+from trainer.runs.run_folder import RunFolder, is_exported
 from trainer.runs.tracking import Tracker
 from trainer.signals import Signals
 from trainer.training.callbacks import CallbackList, Callbacks
@@ -85,8 +86,9 @@ def fit(
                 log.info("the model is not exported: it is not among the best of its sweep so far")
             elif network.chief:
                 result |= _export(network, dataset, settings, start, trained, run, tracker, timer)
+                run.note_exported(result)
         if network.chief:
-            published = publish(run.export, settings.name, promote=config.promote) if config.save else None
+            published = publish_once(run.export, settings.name, promote=config.promote) if config.save else None
             result |= as_result(published)
             run.finish(result, keep_checkpoints=keep_checkpoints)
             tracker.summary(result)

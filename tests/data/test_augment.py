@@ -79,8 +79,13 @@ def test_colour_stays_in_its_bounds_and_gray_keeps_its_tones(images: Any) -> Non
 
 def test_what_a_dataset_gets() -> None:
     digits = load("builtin:digits")
-    assert augment_for(digits, "none", default="light", flips=False) is None
-    assert augment_for(digits, "auto", default="light", flips=False) == Augment("light", flips=False, colour=False)
-    assert augment_for(digits, "strong", default="light", flips=False) == Augment("strong", flips=False, colour=False)
+    assert augment_for(digits, "none", "auto", default="light", flips=False) is None
+    assert augment_for(digits, "none", "on", default="light", flips=True) == Augment("none", flips=True, colour=False)
+    assert augment_for(digits, "auto", "auto", default="light", flips=False) == Augment(
+        "light", flips=False, colour=False
+    )
+    assert augment_for(digits, "strong", "auto", default="light", flips=False) == Augment(
+        "strong", flips=False, colour=False
+    )
     with pytest.raises(InputError, match="--augment: 'heavy'"):
-        augment_for(digits, "heavy", default="light", flips=False)
+        augment_for(digits, "heavy", "auto", default="light", flips=False)

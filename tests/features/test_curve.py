@@ -17,17 +17,17 @@ def test_accuracy_on_growing_shares() -> None:
     assert curve
     assert curve.images == (60, 120, 180, 240)
     assert len(calls) == 12
-    assert curve.right.shape == (4, 4, 300)
+    assert curve.correct.shape == (4, 4, 300)
     # The last point is the probe itself, which has the same C as the others.
     right = probe.probabilities(val[0]).argmax(1) == val[1]
-    np.testing.assert_array_equal(curve.right[-1], np.tile(right, (4, 1)))
+    np.testing.assert_array_equal(curve.correct[-1], np.tile(right, (4, 1)))
     again = fit_with_c(probe.c, train, 3).probabilities(val[0]).argmax(1) == val[1]
     np.testing.assert_array_equal(again, right)
     assert curve.accuracy[0] < curve.accuracy[-1]
-    assert len({*map(bytes, curve.right[0])}) == 4  # draws differ
+    assert len({*map(bytes, curve.correct[0])}) == 4  # draws differ
     repeated = measure_curve(probe, train, val)
     assert repeated
-    np.testing.assert_array_equal(repeated.right, curve.right)
+    np.testing.assert_array_equal(repeated.correct, curve.correct)
 
     def stop() -> None:
         raise Interrupted("stop", 143)

@@ -5,77 +5,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
+from shape_images import SIDE, arrow, folder_of, shape
+from small_training import Recorder, StopWhen, run_training
 
 from trainer.config import FitConfig
 from trainer.data import Dataset, load
+from trainer.data.batches import predict_batches
 from trainer.errors import InputError, Interrupted
 from trainer.features.extract import Features
-from trainer.features.warm_start import may_mirror, start_from_head
+from trainer.features.flip_check import check_flips
+from trainer.features.warm_start import fit_warm_start
 from trainer.models import build
 from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
-from trainer.runs.checkpoints import Checkpoints
-from trainer.training.estimator import Estimator
-from trainer.training.timer import Clock
-
-SIDE = 64
-
-
-class Watcher:
-    """Records epochs; interrupts when it is asked for the `stop_at`th time, or first asked once there is a head."""
-
-    def __init__(self, stop_at: int | None = None, *, stop_after_head: bool = False) -> None:
-        self.epochs: list[dict[str, float]] = []
-        self.asked = 0
-        self._stop_at = stop_at
-        self._stop_after_head = stop_after_head
-
-    def on_progress(self, step: int, total_steps: int) -> None:
-        pass
-
-    def on_epoch(self, entry: dict[str, float], step: int) -> None:
-        self.epochs.append(entry)
-
-    def check_interrupted(self) -> None:
-        self.asked += 1
-        if self.asked == self._stop_at or (self._stop_after_head and self.epochs):
-            raise Interrupted("stop", 143)
-
-
-def arrow(points_left: bool, seed: int) -> Image.Image:
-    """An arrow on a noisy ground, somewhere."""
-    random = np.random.default_rng(seed)
-    image = Image.fromarray(random.integers(100, 156, (SIDE, SIDE, 3), np.uint8))
-    x, y = random.integers(14, 34, 2)
-    points = [(x, y + 10), (x + 14, y), (x + 14, y + 20)]
-    if not points_left:
-        points = [(2 * x + 14 - px, py) for px, py in points]
-    ImageDraw.Draw(image).polygon([(int(px), int(py)) for px, py in points], fill=(220, 30, 30))
-    return image
-
-
-def shape(round_: bool, seed: int) -> Image.Image:
-    """A disc or a square, somewhere: mirrored it is the same."""
-    random = np.random.default_rng(seed)
-    image = Image.fromarray(random.integers(100, 156, (SIDE, SIDE, 3), np.uint8))
-    x, y = (int(value) for value in random.integers(8, 30, 2))
-    draw = ImageDraw.Draw(image)
-    (draw.ellipse if round_ else draw.rectangle)((x, y, x + 26, y + 26), fill=(30, 200, 60))
-    return image
-
-
-def folder_of(path: Path, make: object, names: tuple[str, str], each: int) -> Path:
-    for index, name in enumerate(names):
-        (path / name).mkdir(parents=True)
-        for number in range(each):
-            make(index == 0, 2 * number + index).save(path / name / f"{number}.png")  # type: ignore[operator]
-    return path
+from trainer.reporting import metrics
+from trainer.signals import Signals
+from trainer.training.timer import Timer
 
 
 @pytest.fixture
 def shapes(tmp_path: Path) -> Dataset:
     folder = folder_of(tmp_path / "shapes", shape, ("disc", "square"), 40)
-    return load(str(folder), image_size=(SIDE, SIDE), wish=lambda _: EFFICIENTNET_LITE0.wish)
+    return load(str(folder), image_size=(SIDE, SIDE), input_preference=lambda _: EFFICIENTNET_LITE0.input_preference)
+
+
+def stop_at_second_check() -> StopWhen:
+    signals = StopWhen(lambda: signals.checks == 2)
+    return signals
 
 
 def config(**options: object) -> FitConfig:
@@ -83,52 +39,48 @@ def config(**options: object) -> FitConfig:
     return FitConfig(**(defaults | options))  # type: ignore[arg-type]
 
 
-def train(folder: Path, dataset: Dataset, settings: FitConfig, watcher: Watcher) -> Estimator:
-    estimator = Estimator(settings, dataset)
-    estimator.train_and_evaluate(Checkpoints(folder, estimator.checkpoint), watcher)
-    return estimator
-
-
-def test_the_head_alone(tmp_path: Path, shapes: Dataset) -> None:
-    watcher = Watcher()
-    estimator = train(tmp_path / "run", shapes, config(fine_tune="none"), watcher)
-    assert [entry["epoch"] for entry in watcher.epochs] == [0]
-    assert watcher.epochs[0]["val_accuracy"] >= 0.8
-    # The network with the head says what the head said of the features.
-    assert estimator.evaluate(shapes.val).accuracy == pytest.approx(watcher.epochs[0]["val_accuracy"], abs=0.13)
-    assert estimator.evaluate(shapes.val).loss == pytest.approx(watcher.epochs[0]["val_loss"], rel=0.05)
-    assert estimator.flips
-    # What more images would bring is known from the same features.
-    curve = estimator.learning_curve
+def test_the_linear_probe_alone(tmp_path: Path, shapes: Dataset) -> None:
+    recorder = Recorder()
+    trained = run_training(tmp_path / "run", shapes, config(fine_tune="none"), recorder)
+    assert [entry["epoch"] for entry in recorder.epochs] == [0]
+    assert recorder.epochs[0]["val_accuracy"] >= 0.8
+    # The network with the probe as its last layer predicts as the probe does from the features.
+    outputs = predict_batches(trained.network.predict, shapes.val, "validating")
+    evaluation = metrics.evaluate(shapes.val.labels, outputs["probabilities"])
+    assert evaluation.accuracy == pytest.approx(recorder.epochs[0]["val_accuracy"], abs=0.13)
+    assert evaluation.loss == pytest.approx(recorder.epochs[0]["val_loss"], rel=0.05)
+    assert trained.start.flips
+    # The learning curve comes from the same features.
+    curve = trained.start.curve
     assert curve
     assert curve.images[-1] == len(shapes.train)
-    assert curve.right.shape == (4, 4, len(shapes.val))
+    assert curve.correct.shape == (4, 4, len(shapes.val))
     assert curve.accuracy[-1] >= 0.8
 
 
-def test_fine_tuning_starts_from_the_head_and_goes_on_after_an_interruption(tmp_path: Path, shapes: Dataset) -> None:
+def test_fine_tuning_starts_from_the_probe_and_goes_on_after_an_interruption(tmp_path: Path, shapes: Dataset) -> None:
     settings = config(epochs=1, batch_size=16)
     with pytest.raises(Interrupted):
-        train(tmp_path / "run", shapes, settings, Watcher(stop_at=2))  # while features are computed
+        run_training(tmp_path / "run", shapes, settings, signals=stop_at_second_check())  # while features are computed
     assert not list((tmp_path / "run").glob("step-*"))
-    first = Watcher(stop_after_head=True)  # after the first step
+    first = Recorder()
     with pytest.raises(Interrupted):
-        train(tmp_path / "run", shapes, settings, first)
+        run_training(tmp_path / "run", shapes, settings, first, StopWhen(lambda: bool(first.epochs)))  # after a step
     assert [entry["epoch"] for entry in first.epochs] == [0]
-    second = Watcher()
-    train(tmp_path / "run", shapes, settings, second)
+    second = Recorder()
+    run_training(tmp_path / "run", shapes, settings, second)
     assert [entry["epoch"] for entry in second.epochs] == [1]
 
 
 def test_features_are_computed_once(tmp_path: Path, shapes: Dataset) -> None:
     model = build("efficientnet_lite0", input_shape=(SIDE, SIDE, 3), classes=2, dropout=0, kernel_size=3)
-    first = Watcher()
+    first = StopWhen()
     features = Features(EFFICIENTNET_LITE0, model, first.check_interrupted).of(shapes.val)
     assert features.shape == (len(shapes.val), 1280)
-    assert first.asked > 0
-    again = Watcher()
+    assert first.checks > 0
+    again = StopWhen()
     np.testing.assert_array_equal(Features(EFFICIENTNET_LITE0, model, again.check_interrupted).of(shapes.val), features)
-    assert again.asked == 0
+    assert again.checks == 0
     import keras
 
     exact = keras.Model(model.input, model.get_layer("features").output)(shapes.val.read(np.arange(len(shapes.val))))
@@ -140,14 +92,14 @@ def test_classes_that_mirror_into_each_other_are_not_mirrored(
 ) -> None:
     caplog.set_level(logging.INFO, "trainer")
     model = build("efficientnet_lite0", input_shape=(SIDE, SIDE, 3), classes=2, dropout=0, kernel_size=3)
-    features = Features(EFFICIENTNET_LITE0, model, Watcher().check_interrupted)
+    features = Features(EFFICIENTNET_LITE0, model, Signals().check_interrupted)
 
     def flips(dataset: Dataset, **options: object) -> bool:
-        return start_from_head(features, dataset, config(**options)).flips
+        return fit_warm_start(features, dataset, config(**options)).flips
 
     assert flips(shapes)
     folder = folder_of(tmp_path / "arrows", arrow, ("left", "right"), 40)
-    arrows = load(str(folder), image_size=(SIDE, SIDE), wish=lambda _: EFFICIENTNET_LITE0.wish)
+    arrows = load(str(folder), image_size=(SIDE, SIDE), input_preference=lambda _: EFFICIENTNET_LITE0.input_preference)
     assert not flips(arrows)
     assert "images are not mirrored in training" in caplog.text
     assert flips(arrows, flip="on")
@@ -158,31 +110,29 @@ def test_a_network_from_scratch_asks_the_pretrained_one(tmp_path: Path, caplog: 
     caplog.set_level(logging.INFO, "trainer")
     alike = load(str(folder_of(tmp_path / "alike", shape, ("first", "second"), 80)), image_size=(24, 24))
     assert alike.pixels.channels == 3
-    assert may_mirror(alike, Watcher().check_interrupted)
+    assert check_flips(alike, "auto", Signals().check_interrupted)
     assert "images are not mirrored in training" not in caplog.text
     folder = folder_of(tmp_path / "pictures", arrow, ("first", "second"), 80)
     for file in folder.rglob("*.png"):
         Image.open(file).convert("L").save(file)
     gray = load(str(folder), image_size=(24, 24))
     assert gray.pixels.channels == 1
-    estimator = train(tmp_path / "run", gray, config(model="compact_resnet", epochs=1, batch_size=32), Watcher())
-    assert not estimator.flips
-    assert estimator.learning_curve is None
+    start = run_training(tmp_path / "run", gray, config(model="compact_resnet", epochs=1, batch_size=32)).start
+    assert not start.flips
+    assert start.curve is None
     assert "images are not mirrored in training" in caplog.text
 
 
-def test_a_time_that_is_too_short_is_refused_before_training(tmp_path: Path, shapes: Dataset) -> None:
-    estimator = Estimator(config(time_limit=2.0), shapes, clock=Clock(2.0))
+def test_a_time_limit_that_is_too_short_is_refused_before_training(tmp_path: Path, shapes: Dataset) -> None:
     with pytest.raises(InputError, match=r"--time-limit: 2s are too short .*; at least \d+s are needed"):
-        estimator.train_and_evaluate(Checkpoints(tmp_path / "run", estimator.checkpoint), Watcher())
+        run_training(tmp_path / "run", shapes, config(time_limit=2.0))
 
 
-def test_training_ends_when_its_time_does(tmp_path: Path, shapes: Dataset) -> None:
-    watcher = Watcher()
-    clock = Clock(45.0)
+def test_training_ends_within_its_time_limit(tmp_path: Path, shapes: Dataset) -> None:
+    recorder, timer = Recorder(), Timer(45.0)
     # So many epochs take minutes anywhere.
-    estimator = Estimator(config(time_limit=45.0, batch_size=16, epochs=1000), shapes, clock=clock)
-    estimator.train_and_evaluate(Checkpoints(tmp_path / "run", estimator.checkpoint), watcher)
-    assert 0 < watcher.epochs[-1]["epoch"] <= estimator.plan.epochs < 1000
-    assert clock.left_s > 0  # for the export
-    assert clock.spent_s["what more images would bring"] < 3
+    settings = config(time_limit=45.0, batch_size=16, epochs=1000)
+    result = run_training(tmp_path / "run", shapes, settings, recorder, timer=timer).result
+    assert 0 < recorder.epochs[-1]["epoch"] <= result.plan.epochs < 1000
+    assert result.end == "no time"
+    assert timer.left_s > 0  # for the export

@@ -12,7 +12,7 @@ import pytest
 from trainer.artifact import store
 from trainer.data.manifest import FILE, DataManifest
 from trainer.data.splits import TEST, TRAIN
-from trainer.runs.publish import Comparison, Published, compare, publish
+from trainer.runs.publish import Comparison, Published, compare, publish, publish_once
 
 GUESSING = {"test_accuracy": 0.5, "val_accuracy": 0.5, "test_accuracy_interval": [0.38, 0.62], "guess_accuracy": 0.4}
 GOOD = {"test_accuracy": 0.9, "val_accuracy": 0.9, "test_accuracy_interval": [0.8, 0.95], "guess_accuracy": 0.4}
@@ -137,7 +137,7 @@ def test_classes_are_compared_by_name_and_the_new_truth_holds() -> None:
         class_names=("ant", "cat", "dog"),
     )
     compared = compare(new, old)
-    assert compared == Comparison(images=2, new_accuracy=0.5, old_accuracy=1.0, chance=0.5)
+    assert compared == Comparison(images=2, new_accuracy=0.5, old_accuracy=1.0, p_value=0.5)
 
 
 def test_a_damaged_version_is_replaced(export: Path) -> None:
@@ -146,3 +146,20 @@ def test_a_damaged_version_is_replaced(export: Path) -> None:
     published = publish(answered(export, right=20), "pets")
     assert store.find("pets").tag == published.tag
     assert published.worse_than is None
+
+
+def test_a_run_that_was_killed_after_it_published_publishes_nothing_twice(export: Path) -> None:
+    first = publish_once(measured(export, GOOD), "pets")
+    again = publish_once(export, "pets")
+    assert (again.tag, again.promoted, again.latest) == (first.tag, True, first.tag)
+    # Killed before the name stood for it.
+    (store.find(first.tag).path.parent / "latest").unlink()
+    newer = publish(measured(export, GOOD, test_loss=0.5), "pets")
+    (store.find(newer.tag).path.parent / "latest").write_text(first.tag.partition(":")[2])
+    assert publish_once(export, "pets") == Published(newer.tag, True, newer.tag, (), None)
+    assert store.find("pets").tag == newer.tag
+    # An older version is not promoted again by its finished run.
+    old = publish_once(measured(export, GOOD), "pets")
+    assert (old.tag, old.promoted, store.find("pets").tag) == (first.tag, False, newer.tag)
+    assert len(store.models()) == 2
+    assert publish_once(export, "others").tag.startswith("others:")

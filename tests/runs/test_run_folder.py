@@ -6,7 +6,8 @@ import pytest
 
 from trainer.config import FitConfig
 from trainer.errors import InputError
-from trainer.runs.run_folder import open_run, options_of, read_run, refuse_private_folder
+from trainer.runs.open_run import open_run, refuse_private_folder
+from trainer.runs.run_folder import options_of, read_run
 
 IDENTITY = {"dataset": "builtin:digits", "labels": ["0", "1"], "model": "branched_cnn"}
 
@@ -42,8 +43,9 @@ def test_a_finished_run_keeps_its_result_and_not_its_checkpoints(tmp_path: Path)
     assert again.result == {"test_accuracy": 0.9, "run_dir": str(tmp_path / "r")}
     assert not again.checkpoints.exists()
     again.close()
-    with pytest.raises(InputError, match="has finished with --quantize auto and is not exported again with none"):
-        open_run(config(run_dir=tmp_path / "r", quantize="none"), "digits", IDENTITY)
+    for option, value in {"quantize": "none", "confidence": 0.5, "time_limit": 60.0}.items():
+        with pytest.raises(InputError, match=f"is exported with --{option.replace('_', '-')} .* is not exported again"):
+            open_run(config(run_dir=tmp_path / "r", **{option: value}), "digits", IDENTITY)
 
 
 def test_what_only_the_export_asks_is_no_other_training(tmp_path: Path) -> None:
@@ -129,3 +131,48 @@ def test_only_the_chief_refuses_a_folder_that_it_may_have_made_itself(tmp_path: 
     chief.close()
     with pytest.raises(InputError, match="already holds a run"):
         open_run(fresh, "digits", IDENTITY)
+
+
+def test_a_trial_that_was_not_exported_takes_new_settings_for_its_export(tmp_path: Path) -> None:
+    first = open_run(config(run_dir=tmp_path / "r"), "digits", IDENTITY)
+    first.finish({"val_accuracy": 0.9}, keep_checkpoints=True)
+    first.close()
+    again = open_run(config(run_dir=tmp_path / "r", confidence=0.5), "digits", IDENTITY)
+    assert again.result == {"val_accuracy": 0.9, "run_dir": str(tmp_path / "r")}
+    again.reopen()
+    assert again.result is None
+    assert read_run(tmp_path / "r")["config"]["confidence"] == 0.5
+    again.close()
+
+
+def test_a_refused_run_leaves_what_was_there_before(tmp_path: Path) -> None:
+    new = open_run(config(run_dir=tmp_path / "new"), "digits", IDENTITY)
+    new.undo()
+    new.close()
+    assert not (tmp_path / "new").exists()
+    first = open_run(config(run_dir=tmp_path / "old"), "digits", IDENTITY)
+    first.finish({"val_accuracy": 0.9})
+    first.close()
+    before = (tmp_path / "old" / "run.json").read_bytes()
+    again = open_run(config(run_dir=tmp_path / "old", time_limit=5.0), "digits", IDENTITY)
+    again.reopen()
+    again.undo()
+    again.close()
+    assert (tmp_path / "old" / "run.json").read_bytes() == before
+
+
+def test_runs_that_start_in_the_same_second_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.strftime", lambda *_: "20260101-080000")
+    runs = [open_run(config(resume=resume), "digits", IDENTITY) for resume in ("auto", "auto", "never")]
+    assert [run.path.name for run in runs] == [f"digits-20260101-080000{suffix}" for suffix in ("", "-2", "-3")]
+    for run in runs:
+        run.close()
+
+
+def test_an_exported_run_has_its_result_before_it_is_published(tmp_path: Path) -> None:
+    first = open_run(config(run_dir=tmp_path / "r"), "digits", IDENTITY)
+    first.note_exported({"test_accuracy": 0.9})
+    first.close()
+    again = open_run(config(run_dir=tmp_path / "r"), "digits", IDENTITY)
+    assert again.result == {"test_accuracy": 0.9, "run_dir": str(tmp_path / "r")}
+    again.close()

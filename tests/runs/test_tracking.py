@@ -108,27 +108,27 @@ def test_an_offline_run_holds_config_history_summary_and_report(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tracker = start(tmp_path, "auto", config={"epochs": 3, "image_size": None}, run_id="abc", name="mnist-1")
-    tracker.log(10, {"epoch": 1, "val_accuracy": 0.75})
-    tracker.log(20, {"epoch": 2, "val_accuracy": 0.5})
+    tracker.on_epoch({"epoch": 1, "val_accuracy": 0.75}, step=10, epochs=9)
+    tracker.on_epoch({"epoch": 2, "val_accuracy": 0.5}, step=20, epochs=9)
     evaluation = metrics.evaluate(np.array([0, 1], np.int32), np.array([[0.9, 0.1], [0.8, 0.2]], np.float32))
     mistakes = [metrics.Mistake("a/1.jpg", np.full((8, 8, 1), 7, np.uint8), 1, 0, 0.8, np.eye(8, dtype=np.float32))]
-    subject = report.Subject(
+    subject = report.ReportFacts(
         "mnist",
         "tfds:mnist",
         "trainer fit",
         ["a", "ü"],
-        tested="kept apart for this figure",
+        test_images_note="kept apart for this figure",
         trained_on="tfds:mnist",
         train_images=5,
         val_images=3,
         val_accuracy=0.5,
         judgement=Judgement("bad", "no better than guessing", []),
         trust=None,
-        asked={},
-        settings={},
+        given_options={},
+        other_settings={},
         seconds={},
         model_bytes=1,
-        answer_s=0.001,
+        latency_s=0.001,
     )
     files = report.write(tmp_path / "r", subject, evaluation=evaluation, history=None, mistakes=mistakes)
     tracker.log_report(files, mistakes, ["a", "ü"], evaluation)
@@ -234,7 +234,7 @@ def test_a_server_that_does_not_answer(
             )
         monkeypatch.setattr(tracking, "INIT_TIMEOUT_S", 2)
         tracker = start(tmp_path, "auto")
-        tracker.log(1, {"loss": 1.0})
+        tracker.on_epoch({"loss": 1.0}, step=1, epochs=9)
         tracker.finish(0)
     assert "tracking offline" in messages(caplog)[0]
     (file,) = offline_runs(tmp_path)
@@ -272,7 +272,7 @@ def test_a_server_that_goes_away_does_not_hold_up_the_end(
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         tracker = start(tmp_path, "auto", run_id="abc")
         server.shutdown()
-    tracker.log(1, {"loss": 1.0})
+    tracker.on_epoch({"loss": 1.0}, step=1, epochs=9)
     tracker.finish(0)
     online, failed = messages(caplog)
     assert re.fullmatch(r"tracked at http://127\.0\.0\.1:\d+/team/trainer/runs/abc", online)
@@ -296,7 +296,7 @@ class _Broken:
 
 def test_wandbs_failures_are_said_once_and_never_raised(caplog: pytest.LogCaptureFixture) -> None:
     tracker = tracking.Tracker("x", _Broken(RuntimeError("gone\nadvice")))
-    tracker.log(1, {})
+    tracker.on_epoch({}, step=1, epochs=9)
     tracker.summary({})
     tracker.finish(1, "x")
     assert messages(caplog) == ["W&B failed and the run goes on: gone; `wandb sync d/wandb/run-1` uploads it"]
@@ -305,17 +305,17 @@ def test_wandbs_failures_are_said_once_and_never_raised(caplog: pytest.LogCaptur
 def test_a_signal_is_no_failure_of_wandbs() -> None:
     tracker = tracking.Tracker("x", _Broken(Interrupted("SIGTERM", 143)))
     with pytest.raises(Interrupted):
-        tracker.log(1, {})
+        tracker.on_epoch({}, step=1, epochs=9)
 
 
 @pytest.mark.parametrize(("mode", "variable"), [("disabled", "online"), ("auto", "disabled")])
 def test_disabled_imports_nothing(mode: str, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", variable)
     code = (
-        "import sys; from pathlib import Path; from trainer.training import tracking;"
+        "import sys; from pathlib import Path; from trainer.runs import tracking;"
         f"folder = Path({str(tmp_path)!r});"
         f"t = tracking.start({mode!r}, config={{}}, run_dir=folder, name='n', run_id='kept', resume=False);"
-        "t.log(1, {}); t.log_report({}, [], [], None); t.summary({}); t.finish(0);"
+        "t.on_epoch({}, step=1, epochs=9); t.log_report({}, [], [], None); t.summary({}); t.finish(0);"
         "assert t.id == 'kept'; assert 'wandb' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from trainer.config import FitConfig, Recipe
 from trainer.training.fused_adam import FusedAdam
-from trainer.training.optimizers import averaged, make_optimizer
+from trainer.training.optimizers import averaged_weights, make_optimizer
 from trainer.training.plan import make_plan
 
 RECIPE = Recipe(epochs=1, batch_size=1, learning_rate=0.5)
@@ -76,7 +76,7 @@ def test_a_model_is_judged_by_the_average_of_its_weights(name: str, average: flo
         momentum = average if step else 0.0  # after the first step the average is what there is
         expected = momentum * expected + (1 - momentum) * kernel.numpy()
     trained = kernel.numpy()
-    with averaged(optimizer, model):
+    with averaged_weights(optimizer, model):
         np.testing.assert_allclose(kernel.numpy(), expected, rtol=1e-6)
         assert (kernel.numpy() != trained).all() == (average > 0)
     np.testing.assert_array_equal(kernel.numpy(), trained)

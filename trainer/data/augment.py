@@ -78,13 +78,16 @@ class Augment:
         return tf.saturate_cast(tf.round(values), tf.uint8)
 
 
-def augment_for(dataset: Dataset, choice: str, *, default: str, flips: bool) -> Augment | None:
-    """Augmentation for `--augment choice`; `auto` is the `default`. Brightness and contrast of gray images stay."""
+def augment_for(dataset: Dataset, choice: str, flip: str, *, default: str, flips: bool) -> Augment | None:
+    """Augmentation for `--augment choice` and `--flip flip`; `auto` is the `default`, and mirrors images if `flips`.
+
+    `none` mirrors images if `--flip on` asks for it. Brightness and contrast of gray images stay.
+    """
     choose("--augment", choice, ("auto", "none", "light", "strong"))
-    if choice == "none":
+    if choice == "none" and flip != "on":
         return None
     return Augment(
         strength=default if choice == "auto" else choice,
         flips=flips,
-        colour=dataset.pixels.channels == 3,
+        colour=dataset.pixels.channels == 3 and choice != "none",
     )

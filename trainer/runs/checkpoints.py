@@ -10,7 +10,7 @@ import tempfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trainer.errors import RunError
 from trainer.files import rename_folder, write_text
@@ -22,6 +22,9 @@ VARIABLES = "variables"
 KEPT = 2  # besides the best: a failing disk may have damaged the newest
 
 
+End = Literal["all epochs", "no better", "no time"]  # why a training ended
+
+
 @dataclass
 class Progress:
     """State of a run that is not in the variables of its network."""
@@ -31,6 +34,7 @@ class Progress:
     best_accuracy: float = -1.0  # on validation
     best_loss: float = math.inf  # on validation, at the best accuracy
     best_step: int = 0
+    end: End | None = None  # None: the training has not ended
     # Sums over the current epoch: loss, correct predictions, images, seconds.
     running: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0, 0.0])
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from trainer import artifact
-from trainer.artifact import store
+from trainer.artifact import SPEC_FILE, store
 from trainer.data import manifest
 from trainer.data.manifest import DataManifest
 from trainer.errors import ArtifactError, InputError
@@ -86,6 +86,32 @@ def publish_run(folder: Path, name: str | None, *, promote: bool = False) -> Pub
     with suppress(OSError):  # another user's run may be read-only
         note_saved(folder, published.tag)
     return published
+
+
+def publish_once(export: Path, name: str, *, promote: bool = False) -> Published:
+    """Publish as `publish` does, unless the store has the artifact already, from a run that was killed afterwards."""
+    versions = _versions(name)
+    same = next((version for version in versions if _same_artifact(version.path, export)), None)
+    if same is None:
+        return publish(export, name, promote=promote)
+    log.info("%s is in the store already", same.tag)
+    if promote or (same == versions[0] and not same.is_latest and not same.not_promoted):
+        store.promote(same.tag)
+    latest = next((version.tag for version in _versions(name) if version.is_latest), None)
+    return Published(same.tag, latest == same.tag, latest, same.not_promoted, worse_than=None)
+
+
+def _versions(name: str) -> list[store.StoredModel]:
+    """The versions of one model, newest first."""
+    return [version for version in store.models() if version.path.parent.name == name]
+
+
+def _same_artifact(stored: Path, export: Path) -> bool:
+    """Whether both have the same spec, which has the hash of every other file."""
+    try:
+        return (stored / SPEC_FILE).read_bytes() == (export / SPEC_FILE).read_bytes()
+    except OSError:
+        return False
 
 
 def publish(export: Path, name: str, *, promote: bool = False) -> Published:

@@ -12,7 +12,8 @@ from trainer.errors import DivergedError, InputError, Interrupted, RunError
 from trainer.reporting.metrics import accuracy_interval
 from trainer.runs import tracking
 from trainer.runs.checkpoints import Progress
-from trainer.runs.run_folder import RunFolder, open_run
+from trainer.runs.open_run import open_run
+from trainer.runs.run_folder import RunFolder
 
 
 @contextmanager
@@ -61,6 +62,6 @@ def training_result(run: RunFolder, progress: Progress, val_images: int) -> dict
 
 def _leave(run: RunFolder, error: BaseException) -> None:
     if isinstance(error, InputError) and not run.checkpoints.exists():
-        run.forget()
+        run.undo()
     elif isinstance(error, RunError | Interrupted | OSError) and not isinstance(error, DivergedError):
         close_with_next(error, *run.command)

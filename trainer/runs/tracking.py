@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.errors import TrainerError
+from trainer.text import printable
 
 if TYPE_CHECKING:
     from trainer.reporting.metrics import Evaluation, Mistake
@@ -81,7 +82,8 @@ def start(
     try:
         run = _start(mode, run_dir=run_dir, name=name, run_id=run_id, resume=resume)
         # In a sweep the agent has set these keys already, to the values that the command line passed on.
-        run.config.update(dict(config), allow_val_change=True)
+        values = {key: printable(value) if isinstance(value, str) else value for key, value in config.items()}
+        run.config.update(values, allow_val_change=True)
         # Curves over epochs: steps of different batch sizes do not compare. No `summary=`: it would turn
         # `val_accuracy`, which sweeps compare, from a number into a dict.
         run.define_metric("*", step_metric="epoch")
@@ -150,6 +152,8 @@ def _report_values(
 ) -> dict[str, Any]:
     import wandb
 
+    class_names = [printable(name) for name in class_names]
+
     def media(file: Path) -> Any:
         if file.suffix == ".html":
             return wandb.Html(str(file), inject=False)  # W&B's own style sheet would be fetched from its server
@@ -176,7 +180,7 @@ def _report_values(
         data=[
             [
                 wandb.Image(mistake.image),
-                mistake.name,
+                printable(mistake.name),
                 class_names[mistake.true],
                 class_names[mistake.predicted],
                 mistake.probability,

@@ -7,7 +7,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from trainer.artifact.engine import PROBABILITIES
 from trainer.data import Dataset, augment_for, make_for_train
@@ -15,7 +15,7 @@ from trainer.data.batches import predict_batches
 from trainer.errors import DivergedError, Interrupted, RunError
 from trainer.reporting import metrics
 from trainer.reporting.learning_curve import LearningCurve
-from trainer.runs.checkpoints import Checkpoints, Progress
+from trainer.runs.checkpoints import Checkpoints, End, Progress
 from trainer.signals import Signals
 from trainer.training.callbacks import Callbacks
 from trainer.training.distribution import make_agreement
@@ -53,7 +53,7 @@ class TrainResult:
 
     progress: Progress
     plan: Plan  # as the time limit has left it
-    end: Literal["all epochs", "no better", "no time"]  # why it ended
+    end: End
 
 
 def train(
@@ -68,9 +68,9 @@ def train(
 ) -> TrainResult:
     """Train to the end of the plan, validate after each epoch, keep checkpoints, and restore the best weights.
 
-    Continues from the newest checkpoint in the folder `checkpoints` where there is one, else from `start`. Raises
-    Interrupted after a signal (with a checkpoint), DivergedError where the loss is not finite, RunError where another
-    worker is lost or a checkpoint cannot be written.
+    Continues from the newest checkpoint in the folder `checkpoints` where there is one, else from `start`. A training
+    that ended before is not continued, whatever time a limit leaves now. Raises Interrupted after a signal (with a
+    checkpoint), DivergedError where the loss is not finite, RunError where another worker is lost or the disk is full.
     """
     stored = Checkpoints(checkpoints, network.checkpoint)
     loop = _Loop(network, dataset, settings, stored, callbacks, throughput)
@@ -130,11 +130,13 @@ class _Loop:
             except Interrupted:
                 self._save(progress)
                 raise
+        progress.end = progress.end or self._reason(progress)
+        self._save(progress)
         self._mean(0)  # waits: the chief may still be writing what the others read now
         self._checkpoints.restore_best(progress)
         if progress.best_step:  # the linear probe alone has no average
             self._network.optimizer.finalize_variable_values(self._network.model.trainable_variables)
-        return TrainResult(progress, self._plan, self._reason(progress))
+        return TrainResult(progress, self._plan, progress.end)
 
     def _restore(self, start: Progress) -> Progress:
         progress = self._checkpoints.restore_latest()
@@ -143,7 +145,11 @@ class _Loop:
                 self._on_epoch(start.history[0], start)
                 self._save(start)
             return start
-        if progress.step:
+        if progress.end:
+            log.info("the training ended at step %d: it is not repeated", progress.step)
+            if progress.end == "no time":
+                self._plan = self._plan.within(progress.step)
+        elif progress.step:
             log.info("continuing at step %d of %d", progress.step, self._plan.total_steps)
         return progress
 
@@ -161,7 +167,9 @@ class _Loop:
     def _distribute(self, first_step: int, flips: bool) -> Any:
         """The training batches of this worker, one element for each of its devices in turn."""
         config, strategy, batch_size = self._settings.config, self._network.strategy, self._plan.batch_size
-        augment = augment_for(self._dataset, config.augment, default=self._settings.recipe.default_augment, flips=flips)
+        augment = augment_for(
+            self._dataset, config.augment, config.flip, default=self._settings.recipe.default_augment, flips=flips
+        )
 
         def make(context: tf.distribute.InputContext) -> tf.data.Dataset:
             batches = make_for_train(
@@ -241,7 +249,7 @@ class _Loop:
             self._network.optimizer.schedule.follow(self._plan)
 
     def _is_over(self, progress: Progress) -> bool:
-        if progress.step >= self._plan.total_steps and not progress.running[2]:
+        if progress.end or (progress.step >= self._plan.total_steps and not progress.running[2]):
             return True
         if self._is_out_of_patience(progress):
             log.info("stopped early: no better validation accuracy in %d epochs", self._plan.patience)
@@ -251,7 +259,7 @@ class _Loop:
     def _is_out_of_patience(self, progress: Progress) -> bool:
         return progress.epochs - progress.best_step // self._plan.steps_per_epoch >= self._plan.patience
 
-    def _reason(self, progress: Progress) -> Literal["all epochs", "no better", "no time"]:
+    def _reason(self, progress: Progress) -> End:
         if self._is_out_of_patience(progress):
             return "no better"
         return "all epochs" if progress.step >= self._settings.plan.total_steps else "no time"

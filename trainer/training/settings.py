@@ -13,6 +13,7 @@ from trainer.errors import InputError
 from trainer.models import AUTO, Architecture, choose_architecture, find_architecture
 from trainer.names import slug
 from trainer.training.plan import Plan, make_plan
+from trainer.training.unused_options import refuse_unused_options
 
 log = logging.getLogger("trainer")
 
@@ -68,13 +69,15 @@ def resolve_normalization(config: FitConfig) -> str:
 def resolve(config: FitConfig, dataset: Dataset, replicas: int = 1) -> Settings:
     """The settings for `dataset` on `replicas` devices.
 
-    Raises InputError for an unknown model, or a batch that the devices cannot share evenly.
+    Raises InputError for an unknown model, an option that its training would ignore, or a batch that the devices cannot
+    share evenly.
     """
     architecture = choose_architecture(config, dataset.train.cache.sizes.keys(), dataset.pixels.normalize)
     if config.model == AUTO:
         why = "not small and gray" if architecture.features else "small and gray, or normalized as MNIST's"
         log.info("--model auto is %s: the images are %s", architecture.name, why)
     recipe = config.recipe(architecture.recipe)
+    refuse_unused_options(config, architecture, recipe)
     plan = make_plan(config, recipe, len(dataset.train), replicas)
     identity = _identity(config, dataset, architecture, recipe, plan)
     if config.fine_tune == "none" and architecture.features:

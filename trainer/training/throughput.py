@@ -12,6 +12,7 @@ from trainer.console import format_duration
 from trainer.data import Dataset
 from trainer.errors import InputError
 from trainer.features.ood import REFERENCES
+from trainer.text import counted
 from trainer.training.network import Network
 from trainer.training.settings import Settings
 from trainer.training.timer import Timer, export_seconds
@@ -21,6 +22,7 @@ log = logging.getLogger("trainer")
 STEP_TO_FORWARD = 3.5  # time of a training step over that of its forward pass, until steps have been measured
 FORWARD_RUNS = 3
 LONG_S = 15 * 60
+PROPOSED_LIMIT_S = 10 * 60  # for a long training
 MIN_STEPS = 20  # the least training of a network that starts from random weights
 
 
@@ -105,13 +107,10 @@ def announce_duration(throughput: Throughput, settings: Settings, dataset: Datas
             f"{timer.elapsed_s + least_s:.0f}s are needed"
         )
     all_s = plan.seconds(throughput.step_s) + plan.epochs * throughput.image_s * throughput.val_images + least_s
-    if not plan.epochs:
-        work = "the linear probe and the export"
-    else:
-        work = f"at most {plan.epochs} epochs" if plan.epochs != 1 else "at most 1 epoch"
+    work = f"at most {counted(plan.epochs, 'epoch')}" if plan.epochs else "the linear probe and the export"
     if timer.limit_s is not None:
         log.info("time limit %s, %s left", format_duration(timer.limit_s), format_duration(timer.left_s))
-    elif all_s > LONG_S:
-        log.info("about %s for %s; --time-limit 10m makes do with less", format_duration(all_s), work)
-    else:
-        log.info("about %s for %s", format_duration(all_s), work)
+        return
+    can_be_shorter = all_s > LONG_S and timer.elapsed_s + least_s < PROPOSED_LIMIT_S
+    hint = f"; --time-limit {PROPOSED_LIMIT_S // 60}m makes do with less" if can_be_shorter else ""
+    log.info("about %s for %s%s", format_duration(all_s), work, hint)
