@@ -30,12 +30,14 @@ def shorten_spec(spec: str) -> str:
 
 
 def format_age(created: str) -> str:
-    """The time since `created` (ISO 8601) in minutes, hours or days."""
+    """The time since `created` (ISO 8601) in minutes, hours or days. Another machine's clock may be ahead."""
     age = datetime.now(UTC) - datetime.fromisoformat(created)
+    if age < timedelta(0):
+        return "just now"
     if age < timedelta(hours=1):
-        return f"{age.seconds // 60} min"
+        return f"{age // timedelta(minutes=1)} min"
     if age < timedelta(days=1):
-        return f"{age.seconds // 3600} h"
+        return f"{age // timedelta(hours=1)} h"
     return f"{age.days} d"
 
 
