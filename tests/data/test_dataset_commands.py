@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from command_line import call
 from sample_images import image_folder
 
-FIT = ("fit", "--epochs", "1", "--wandb", "disabled", "--no-save", "--model", "compact_resnet", "--augment", "none")
-FIT = (*FIT, "--image-size", "16", "--json", "--dataset")
+_QUICK = ("fit", "--epochs", "1", "--wandb", "disabled", "--no-save", "--model", "compact_resnet", "--augment", "none")
+FIT = (*_QUICK, "--image-size", "16", "--json", "--dataset")
 INSPECT = ("data", "inspect", "--json", "--dataset")
 
 
@@ -47,3 +48,21 @@ def test_the_folder_of_class_folders_is_suggested(
     for given in ("data", "data/photos/cat"):
         line = error_of(*command, str(tmp_path / given), capsys=capsys)
         assert line.endswith(f"did you mean folder:{tmp_path}/data/photos?")
+
+
+def test_files_exchanged_with_equal_sizes_and_times_are_decoded_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after tar, rsync -t, or another image layer at the same path."""
+    folder = image_folder(tmp_path / "photos", {"cat": 12, "dog": 12}, mode="L")
+    cat, dog = (folder / name / "000.png" for name in ("cat", "dog"))
+    dog.write_bytes(cat.read_bytes())
+    _, (summary,), _ = call(*INSPECT, str(folder), capsys=capsys)
+    assert "cat/000.png" in str(summary["findings"]["duplicates"])
+    other = (folder / "cat" / "001.png").read_bytes()
+    size, status = len(dog.read_bytes()), dog.stat()
+    assert len(other) == size
+    dog.write_bytes(other)
+    os.utime(dog, ns=(status.st_atime_ns, status.st_mtime_ns))
+    _, (summary,), _ = call(*INSPECT, str(folder), capsys=capsys)
+    assert "cat/001.png" in str(summary["findings"]["duplicates"])

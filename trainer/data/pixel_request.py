@@ -21,11 +21,12 @@ class PixelRequest:
     pixels: PixelSpec | None = None  # all of it, for an existing model
     input_preference: Callable[[Set[Size]], InputPreference] = lambda sizes: InputPreference()
 
-    def resolve(self, sizes: Set[Size]) -> PixelSpec:
-        """Pixel spec for a source whose images have these native sizes. More sizes can only widen it.
+    def resolve(self, sizes: Set[Size], bits: int = 0) -> PixelSpec:
+        """Pixel spec for a source whose images have these native sizes. More sizes, or more bits, can only widen it.
 
         Without `image_size` the network's preference decides. One channel if every file is gray by its mode (a colour
-        file with gray pixels is colour) and the network takes gray.
+        file with gray pixels is colour) and the network takes gray. `bits`: the most that a 16-bit gray image uses, 0
+        without any.
         """
         if self.pixels:
             return self.pixels
@@ -34,8 +35,8 @@ class PixelRequest:
                 raise InputError(
                     "--image-size: --normalize mnist makes images of 28x28; leave the size out, or --normalize none"
                 )
-            return PixelSpec(*MNIST_SIZE, channels=1, normalize="mnist")
+            return PixelSpec(*MNIST_SIZE, channels=1, normalize="mnist", bits=bits or 16)
         preference = self.input_preference(sizes)
         channels = preference.channels or (1 if sizes and all(size[2] == 1 for size in sizes) else 3)
         height, width = self.image_size or preference.choose_size({size[:2] for size in sizes})
-        return PixelSpec(height, width, channels)
+        return PixelSpec(height, width, channels, bits=bits or 16)

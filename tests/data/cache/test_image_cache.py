@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ from filelock import FileLock
 from PIL import Image
 from sample_images import image_folder, save_image
 
+from trainer.data.cache import images
 from trainer.data.cache.entries import cache_dir, prune
 from trainer.data.cache.images import ImageCache, open_or_build
 from trainer.data.pixel_request import PixelRequest
 from trainer.data.sources.folder import FolderSource
+from trainer.data.sources.spec import open_source
 from trainer.errors import InputError, RunError
 from trainer.images.decode import decode
 from trainer.images.pixels import InputPreference, PixelSpec
@@ -112,6 +115,56 @@ def test_an_entry_is_written_again_when_something_changed(tmp_path: Path) -> Non
     assert (second.read(np.array([0])) != first.read(np.array([0]))).any()
     os.utime(tmp_path / "a" / "000.png", ns=(1, 1))  # written again with the same images
     assert opened(tmp_path).fingerprint == second.fingerprint
+
+
+def overwrite(folder: Path) -> None:
+    status = (folder / "a" / "000.bmp").stat()
+    (folder / "a" / "000.bmp").write_bytes((folder / "b" / "000.bmp").read_bytes())
+    os.utime(folder / "a" / "000.bmp", ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def replace_by_copy(folder: Path) -> None:  # as rsync -t and tar do
+    shutil.copy2(folder / "b" / "000.bmp", folder / "new")
+    (folder / "new").replace(folder / "a" / "000.bmp")
+
+
+def exchange(folder: Path) -> None:
+    (folder / "a" / "000.bmp").rename(folder / "a" / "other")
+    (folder / "b" / "000.bmp").rename(folder / "a" / "000.bmp")
+    (folder / "a" / "other").rename(folder / "b" / "000.bmp")
+
+
+@pytest.mark.parametrize("change", [overwrite, replace_by_copy, exchange])
+@pytest.mark.parametrize("kind", ["folder", "csv"])
+def test_files_exchanged_with_equal_sizes_and_times_are_noticed(
+    tmp_path: Path, change: Callable[[Path], None], kind: str
+) -> None:
+    for number, name in enumerate(("a/000.bmp", "a/001.bmp", "b/000.bmp", "b/001.bmp")):
+        save_image(tmp_path / name, seed=number)
+        os.utime(tmp_path / name, ns=(10**9, 10**9))
+    (tmp_path / "table.csv").write_text("image,label\na/000.bmp,a\na/001.bmp,a\nb/000.bmp,b\nb/001.bmp,b\n")
+    spec = f"csv:{tmp_path}/table.csv" if kind == "csv" else f"folder:{tmp_path}"
+    expected = Image.open(tmp_path / "b" / "000.bmp").convert("RGB")
+    open_or_build(open_source(spec), PixelRequest())
+    change(tmp_path)
+    os.utime(tmp_path / "a" / "000.bmp", ns=(10**9, 10**9))
+    cache = open_or_build(open_source(spec), PixelRequest())
+    np.testing.assert_array_equal(cache.read(np.array([0]))[0], np.asarray(expected))
+
+
+@pytest.mark.parametrize("library", ["pillow", "libjpeg_turbo", "libheif", "pillow-heif"])
+def test_images_are_decoded_again_by_another_decoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    image_folder(tmp_path, {"a": 2, "b": 2})
+    opened(tmp_path)
+    versions = images.decoder_versions()
+    assert any(version.startswith(f"{library} ") for version in versions)
+    changed = tuple(f"{library} 99" if version.startswith(f"{library} ") else version for version in versions)
+    monkeypatch.setattr(images, "decoder_versions", lambda: changed)
+    caplog.clear()
+    opened(tmp_path)
+    assert "decoded 4 images" in caplog.text
 
 
 @pytest.mark.parametrize("damage", ["truncated", "no labels", "bad index", "other index", "names", "no images"])

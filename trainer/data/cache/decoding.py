@@ -47,6 +47,7 @@ class Decoded(NamedTuple):
     content_hashes: NDArray[np.uint64]  # [n]
     perceptual_hashes: NDArray[np.uint64]  # [n,5]
     sizes: Counter[Size]  # → images
+    bits: int  # the most that a 16-bit gray image uses; 0 without any
     rejected: dict[int, str]  # position in the chunk → reason
 
 
@@ -112,13 +113,13 @@ def _start_pool(workers: int) -> Any:
         return None
 
 
-def first_size(examples: Iterable[Example]) -> set[Size]:
-    """Native size of the first of `examples` that can be decoded; empty if none can."""
+def first_size(examples: Iterable[Example]) -> tuple[set[Size], int]:
+    """Native size and used bits of the first of `examples` that can be decoded; empty if none can."""
     for example in examples:
         decoded = _decode_chunk([(example.data, example.size_bytes)], PixelSpec(1, 1, 3))
         if decoded.sizes:
-            return set(decoded.sizes)
-    return set()
+            return set(decoded.sizes), decoded.bits
+    return set(), 0
 
 
 def _chunks(examples: Iterable[Example], most: int) -> Iterator[list[Example]]:
@@ -140,6 +141,7 @@ def _decode_chunk(chunk: list[tuple[str | bytes, int]], pixels: PixelSpec) -> De
     sizes: Counter[Size] = Counter()
     rejected: dict[int, str] = {}
     contents: list[int] = []
+    bits = 0
     for position, (source, size_bytes) in enumerate(chunk):
         try:
             data = _read(source, size_bytes)
@@ -151,9 +153,10 @@ def _decode_chunk(chunk: list[tuple[str | bytes, int]], pixels: PixelSpec) -> De
             rejected[position] = f"cannot be read: {error.strerror or error}"
         else:
             sizes[image.info.height, image.info.width, image.info.channels] += 1
+            bits = max(bits, image.used_bits)
             contents.append(content_hash(data))
     images = np.asarray(sheet).reshape(len(chunk), pixels.height, pixels.width, pixels.channels)[: len(contents)]
-    return Decoded(images, np.array(contents, np.uint64), perceptual_hashes(images), sizes, rejected)
+    return Decoded(images, np.array(contents, np.uint64), perceptual_hashes(images), sizes, bits, rejected)
 
 
 def _read(source: str | bytes, size_bytes: int) -> bytes:

@@ -6,9 +6,10 @@
 - `labels.npy`: int32 [N]; `content_hashes.npy`: see `trainer.data.splits`;
 - `perceptual_hashes.npy`, `near_duplicates.npy` (group numbers): see `trainer.data.perceptual_hash`;
 - `names.json`: path or key of each image, N strings;
-- `index.json`: class names, pixel spec, the row range of each split, native sizes, rejected files.
+- `index.json`: class names, pixel spec, the row range of each split, native sizes, used bits, rejected files.
 
-KEY is a hash of the source's state. One entry has the native sizes, from which the pixel spec of any request follows.
+KEY is a hash of the source's state and the versions of the decoders. One entry has the native sizes and used bits, from
+which the pixel spec of any request follows.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import os
 import shutil
 import weakref
 from collections.abc import Set
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 import PIL
 from numpy.typing import NDArray
+from PIL import features
 
 from trainer.data.cache.decoding import Size, first_size
 from trainer.data.cache.entries import PARTIAL, cache_dir, entry_prefix, locked, new_entry
@@ -38,8 +40,8 @@ from trainer.images.pixels import PixelSpec
 
 log = logging.getLogger("trainer")
 
-# Raise it when the same bytes decode to other pixels, or the files here change. Pillow's version is in the key, too.
-FORMAT = 4
+# Raise it when the same bytes decode to other pixels, or the files here change. See `decoder_versions`, too.
+FORMAT = 5
 
 
 def _load(folder: Path, name: str) -> NDArray[Any]:
@@ -59,6 +61,7 @@ class ImageCache:
         self.pixels = PixelSpec.from_dict(index["pixels"])
         self.splits = {name: range(*rows) for name, rows in index["splits"].items()}
         self.sizes: dict[Size, int] = {(h, w, c): count for h, w, c, count in index["sizes"]}  # native → images
+        self.bits: int = index.get("bits", 0)  # the most that a 16-bit gray image uses; 0 without any
         self.rejected = tuple(Rejected(**entry) for entry in index["rejected"])
         self.unlabelled: int = index["unlabelled"]  # examples without a class
         self.fingerprint: str = index["fingerprint"]  # of the pixels, files, labels, class names and splits
@@ -128,7 +131,19 @@ def open_or_build(source: Source, request: PixelRequest, progress: bool | None =
 
 def source_prefix(source: Source) -> Path:
     """Path with which the paths of a source's entries begin."""
-    return entry_prefix([source.fingerprint, FORMAT, PIL.__version__])
+    return entry_prefix([source.state, FORMAT, *decoder_versions()])
+
+
+@cache
+def decoder_versions() -> tuple[str, ...]:
+    """Versions of the libraries that affect the decoded pixels."""
+    versions = [f"pillow {PIL.__version__}"]
+    versions += [f"{codec} {features.version(codec)}" for codec in ("libjpeg_turbo", "webp", "avif")]
+    try:
+        import pillow_heif
+    except ModuleNotFoundError:
+        return (*versions, "no HEIC")
+    return (*versions, f"pillow-heif {pillow_heif.__version__}", f"libheif {pillow_heif.libheif_version()}")
 
 
 def _find(prefix: Path, request: PixelRequest) -> ImageCache | None:
@@ -136,7 +151,7 @@ def _find(prefix: Path, request: PixelRequest) -> ImageCache | None:
     for entry in sorted(prefix.parent.glob(f"{prefix.name}-*")):
         if entry.suffix == PARTIAL or not (sibling := _open(entry)):
             continue
-        folder = _folder(prefix, request.resolve(sibling.sizes.keys()))
+        folder = _folder(prefix, request.resolve(sibling.sizes.keys(), sibling.bits))
         cache = sibling if folder == entry else _open(folder)
         if cache:
             log.info("reusing %d decoded images from %s", len(cache), folder)
@@ -156,23 +171,29 @@ def _open(folder: Path) -> ImageCache | None:
 
 def _folder(prefix: Path, pixels: PixelSpec) -> Path:
     normalize = "" if pixels.normalize == "none" else f"-{pixels.normalize}"
-    return prefix.with_name(f"{prefix.name}-{pixels.shape_name}{normalize}")
+    depth = "" if pixels.bits == 16 else f"-{pixels.bits}bit"
+    return prefix.with_name(f"{prefix.name}-{pixels.shape_name}{normalize}{depth}")
 
 
 def _build(prefix: Path, source: Source, request: PixelRequest, progress: bool | None) -> ImageCache:
     # A guess: mostly all images are like the first, and nothing is decoded twice.
-    sizes: Set[Size] = first_size(source.examples())
+    sizes: Set[Size]
+    sizes, bits = first_size(source.examples())
     while True:
-        pixels = request.resolve(sizes)
+        pixels = request.resolve(sizes, bits)
         folder = _folder(prefix, pixels)
         _refuse_too_large(source, pixels)
         try:
             with new_entry(folder) as draft:
-                write_images(draft, source, pixels, request, sizes, progress)
+                write_images(draft, source, pixels, request, sizes, bits, progress)
+            if pixels.bits != 16:
+                log.info(
+                    "16-bit images with values of %d bits: their range is 0 to %d", pixels.bits, 2**pixels.bits - 1
+                )
             return ImageCache(folder)
         except OtherSizes as other:
-            sizes = other.sizes
-            log.info("the images differ in size or colour: decoding them again")
+            sizes, bits = other.sizes, other.bits
+            log.info("the images differ in size, colour or bits: decoding them again")
 
 
 def _refuse_too_large(source: Source, pixels: PixelSpec) -> None:

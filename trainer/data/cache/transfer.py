@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from trainer.data.cache.entries import KEY, PARTIAL, cache_dir, locked, new_entry
-from trainer.data.cache.images import source_prefix
+from trainer.data.cache.images import decoder_versions, source_prefix
 from trainer.data.sources.base import Source
 from trainer.files import tar_folder, untar
 
@@ -27,6 +27,7 @@ class PackedEntry:
 
     name: str  # for images, the part after the prefix of their source; for features, the whole name
     of_images: bool
+    decoders: tuple[str, ...]  # that have decoded the images
     files: bytes  # a tar
 
 
@@ -47,7 +48,7 @@ def pack(source: Source) -> list[PackedEntry]:
         left -= size
         of_images = folder in images
         name = folder.name.removeprefix(prefix.name) if of_images else folder.name
-        entries.append(PackedEntry(name, of_images, tar_folder(folder)))
+        entries.append(PackedEntry(name, of_images, decoder_versions(), tar_folder(folder)))
     return entries
 
 
@@ -55,6 +56,9 @@ def unpack(source: Source, entries: Iterable[PackedEntry]) -> None:
     """Add entries of the same images to this machine's cache, except those that it has."""
     prefix = source_prefix(source)
     for entry in entries:
+        if entry.of_images and entry.decoders != decoder_versions():
+            log.info("images decoded by %s are not used here", ", ".join(entry.decoders))
+            continue
         folder = prefix.with_name(prefix.name + entry.name) if entry.of_images else cache_dir() / entry.name
         with locked(prefix if entry.of_images else folder.with_name(entry.name.partition("-")[0])):
             if not folder.exists():

@@ -40,10 +40,11 @@ class Rejected:
 
 
 class OtherSizes(Exception):
-    """The native sizes seen so far require another pixel spec."""
+    """The native sizes, or used bits, seen so far require another pixel spec."""
 
-    def __init__(self, sizes: Set[Size]) -> None:
+    def __init__(self, sizes: Set[Size], bits: int) -> None:
         self.sizes = sizes
+        self.bits = bits
 
 
 def write_images(
@@ -52,6 +53,7 @@ def write_images(
     pixels: PixelSpec,
     request: PixelRequest,
     expected: Set[Size],
+    bits: int,
     progress: bool | None,
 ) -> None:
     """Decode all of `source` into `folder`. Raises OtherSizes as soon as an image does not fit `pixels`."""
@@ -67,8 +69,9 @@ def write_images(
     labelled = (example for example in source.examples() if example.label >= 0)
     with closing(decode_all(labelled, pixels, processes)) as chunks, (folder / "images.bin").open("wb") as file:
         for chunk, decoded in track(chunks, lambda done: len(done[0]), total=len(source), bar=progress):
-            if request.resolve(expected | decoded.sizes.keys()) != pixels:
-                raise OtherSizes(expected | decoded.sizes.keys())
+            bits = max(bits, decoded.bits)
+            if request.resolve(expected | decoded.sizes.keys(), bits) != pixels:
+                raise OtherSizes(expected | decoded.sizes.keys(), bits)
             file.write(decoded.images.data)
             digest.update(decoded.images.data)
             contents.append(decoded.content_hashes)
@@ -94,6 +97,7 @@ def write_images(
     }
     digest.update(all_labels.tobytes() + content_hashes.tobytes() + json.dumps(facts).encode())
     index = facts | {
+        "bits": bits,
         "sizes": [[*size, count] for size, count in sizes.items()],
         "rejected": [{"path": example.name, "reason": reason} for example, reason in rejected],
         "names_bytes": (folder / "names.json").stat().st_size,

@@ -30,7 +30,8 @@ class Source(Protocol):
     spec: str  # canonical: the same data has the same spec
     name: str  # default name of a model that is fitted on it
     class_names: tuple[str, ...]  # at least two
-    fingerprint: str  # changes when the data may have changed; cheap: no image is read for it
+    fingerprint: str  # identifies the data; changes with names, sizes and modification times of files
+    state: str  # changes whenever a file may have changed; no image is read for it
     default_normalize: str  # none | mnist
     ignored: int  # entries that are not images
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import logging
 import os
@@ -15,6 +14,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from trainer.data.sources.base import SPLIT_NAMES, SPLITS, Example
+from trainer.data.sources.file_states import FileStates
 from trainer.errors import InputError, choose
 from trainer.names import slug
 
@@ -79,12 +79,12 @@ class CsvSource:
             raise InputError(f"--dataset: {self._file} cannot be read: {error.strerror}") from error
         rows = self._unique(self._rows(data))
         self.class_names = self._labels(rows, for_training)
-        digest = hashlib.sha256(os.fsencode(self.spec) + b"\0" + data)
+        files = FileStates(os.fsencode(self.spec) + b"\0" + data)
         label_of = {name: label for label, name in enumerate(self.class_names)}
         # A stable sort: the table's order within a split.
         rows.sort(key=lambda row: SPLITS.index(row.split))
-        self._examples = [self._example(row, label_of[row.label], digest) for row in rows]
-        self.fingerprint = digest.hexdigest()
+        self._examples = [self._example(row, label_of[row.label], files) for row in rows]
+        self.fingerprint, self.state = files.fingerprint, files.state
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -179,8 +179,8 @@ class CsvSource:
                 raise self._wrong(row.number, f"the label {row.label!r} is in {row.split} but not in train")
         return labels
 
-    def _example(self, row: Row, label: int, digest: hashlib._Hash) -> Example:
-        """Example of a row; its file's state goes into `digest`."""
+    def _example(self, row: Row, label: int, files: FileStates) -> Example:
+        """Example of a row; its file is added to `files`."""
         path = os.path.join(self._file.parent, row.image)
         try:
             status = os.stat(path)
@@ -188,7 +188,7 @@ class CsvSource:
             raise self._wrong(row.number, f"{row.image!r}: no such file beside the table") from error
         if not stat.S_ISREG(status.st_mode):
             raise self._wrong(row.number, f"{row.image!r} is not a file")
-        digest.update(f"{row.image}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+        files.add(row.image, status)
         return Example(row.split, label, row.image, path, status.st_size)
 
     def _wrong(self, row: int, problem: str) -> InputError:

@@ -18,6 +18,7 @@ class DigitsSource:
     name = "digits"
     class_names = tuple("0123456789")
     fingerprint = "scikit-learn digits, 0 to 16 scaled to 0 to 255"
+    state = fingerprint
     default_normalize = "none"
     ignored = 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections import Counter
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trainer.data.sources.base import SPLITS, Example
+from trainer.data.sources.file_states import FileStates
 from trainer.data.sources.folder_layout import FolderLayout, shorten
 from trainer.data.sources.image_files import IMAGE_SUFFIXES, is_image_file, is_junk, sorted_entries, suffix
 from trainer.errors import InputError, did_you_mean
@@ -56,38 +56,37 @@ class FolderSource:
 
     def _read(self, layout: FolderLayout, for_training: bool) -> None:
         self._examples: list[Example] = []
-        digest = hashlib.sha256(os.fsencode(self._root))
+        files = FileStates(os.fsencode(self._root))
         label_of = {name: label for label, name in enumerate(self.class_names)}
         for (split, name), paths in sorted(layout.class_folders.items(), key=_by_split):
             count, other_files = len(self._examples), self._other_files.copy()
             for path in paths:
-                self._read_class(path, split, label_of[name], digest)
+                self._read_class(path, split, label_of[name], files)
             if for_training and split == "train" and count == len(self._examples):
-                files = self._other_files - other_files
-                raise _no_images(f"the class folder {paths[0]}", files, "add some or remove the folder")
+                files_of_class = self._other_files - other_files
+                raise _no_images(f"the class folder {paths[0]}", files_of_class, "add some or remove the folder")
         if not self._examples:
             raise _no_images(self._root, self._other_files, "add some")
-        self.fingerprint = digest.hexdigest()
+        self.fingerprint, self.state = files.fingerprint, files.state
 
-    def _read_class(self, folder: str, split: str, label: int, digest: hashlib._Hash) -> None:
-        """Append the images under `folder`, and update `digest` with the state of their files."""
+    def _read_class(self, folder: str, split: str, label: int, files: FileStates) -> None:
+        """Append the images under `folder`, and add their files to `files`."""
         start = len(self._root) + 1
         for entry in sorted_entries(folder):
             if is_junk(entry.name):
                 self.ignored += 1
             elif entry.is_dir():
                 if not (entry.is_symlink() and _is_loop(entry.path)):
-                    self._read_class(entry.path, split, label, digest)
+                    self._read_class(entry.path, split, label, files)
             elif is_image_file(entry):
                 try:
-                    stat = entry.stat()
-                    size, changed = stat.st_size, stat.st_mtime_ns
+                    status = entry.stat()
                 except OSError:  # a broken link: the decoder will report it
-                    size, changed = 0, 0
+                    status = None
                 name = entry.path[start:]
-                digest.update(os.fsencode(f"{name}\0{size}\0{changed}\0"))
+                files.add(name, status)
                 shown = os.fsencode(name).decode("utf-8", "backslashreplace")  # not every name is UTF-8
-                self._examples.append(Example(split, label, shown, entry.path, size))
+                self._examples.append(Example(split, label, shown, entry.path, status.st_size if status else 0))
             else:
                 self.ignored += 1
                 if entry.is_file():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import logging
 import os
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.data.sources.base import SPLIT_NAMES, SPLITS, Example
+from trainer.data.sources.file_states import FileStates
 from trainer.errors import InputError, did_you_mean
 from trainer.machine import start_tensorflow
 
@@ -54,11 +54,10 @@ class TfdsSource:
         self._splits = [name for split in SPLITS for name in info.splits if SPLIT_NAMES.get(name) == split]
         if "train" not in self._splits and (for_training or not self._splits):
             raise InputError(f"--dataset: {self.spec} has no train split, only {', '.join(info.splits)}")
-        digest = hashlib.sha256(self.spec.encode())
+        files = FileStates(self.spec.encode())
         for file in sorted(Path(self._builder.data_dir).iterdir()):
-            stat = file.stat()
-            digest.update(f"{file.name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-        self.fingerprint = digest.hexdigest()
+            files.add(file.name, file.stat())
+        self.fingerprint, self.state = files.fingerprint, files.state
 
     def __len__(self) -> int:
         return sum(self._builder.info.splits[name].num_examples for name in self._splits)
