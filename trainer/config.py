@@ -47,6 +47,10 @@ def parse_duration(text: str | None) -> float | None:
     return seconds
 
 
+def _is_same_path(first: str | Path, second: str | Path) -> bool:
+    return os.path.realpath(first) == os.path.realpath(second)
+
+
 def _absolute(spec: str) -> str:
     """A data set's spec with its path resolved."""
     kind, colon, path = spec.partition(":")
@@ -204,6 +208,8 @@ class FitConfig:
         check_options(self)
         if self.promote and not self.save:
             raise InputError("--promote: with --no-save there is no version to promote; leave one out")
+        if self.run_dir and self.resume not in ("auto", "never") and not _is_same_path(self.run_dir, self.resume):
+            raise InputError(f"--run-dir: --resume {self.resume} is another run folder; leave one out")
 
     def recipe(self, default: Recipe) -> Recipe:
         """The architecture's recipe, overridden by the options that are given."""

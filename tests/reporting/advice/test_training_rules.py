@@ -55,7 +55,7 @@ def test_too_few_steps_from_scratch() -> None:
 
 
 def test_from_scratch_where_auto_is_pretrained() -> None:
-    options = {"model": "compact_resnet", "epochs": 30, "image_size": (64, 64), "seed": 3}
+    options = {"model": "branched_cnn", "epochs": 30, "image_size": (64, 64), "kernel_size": 5, "seed": 3}
     assert_only_advice(["use --model auto"], " --seed=3", MIXED, make_training(options, pretrained=False))
     assert advice(MIXED, make_training(options, **FROM_SCRATCH)) == []
 

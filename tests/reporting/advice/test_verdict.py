@@ -26,8 +26,8 @@ from trainer.reporting.metrics import evaluate
         ([[16, 4], [4, 16]], {"val": Proportion(19, 20)}, "doubtful", ["40 test images", "65 to 90 times"]),
         # 1.4 times as many mistakes, beyond chance in 10,000 images; but few.
         ([[4950, 50], [60, 4940]], {"val": Proportion(9920, 10_000)}, "good", ["right 99 times in 100"]),
-        ([[90, 0, 0], [0, 90, 0], [12, 6, 2]], {}, "doubtful", ["shirt", "(2 of 20)"]),
-        ([[40, 0, 0, 0], [0, 40, 0, 0], [10, 10, 0, 0], [9, 10, 0, 1]], {}, "doubtful", ["shirt", "(0 of 20)",
+        ([[90, 0, 0], [0, 90, 0], [12, 6, 2]], {}, "doubtful", ["shirt", "2 of 20"]),
+        ([[40, 0, 0, 0], [0, 40, 0, 0], [10, 10, 0, 0], [9, 10, 0, 1]], {}, "doubtful", ["shirt", "0 of 20",
          "1 more"]),
         ([[90, 0, 0], [9, 1, 0], [8, 1, 1]], {}, "bad", ["be right 82 times"]),
         ([[60, 0, 0], [18, 1, 1], [19, 0, 1]], {}, "bad", ["be right 60 times"]),

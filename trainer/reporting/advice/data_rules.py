@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from trainer.reporting.advice.facts import MIN_MISTAKES, Advice, Facts, Proportion
 from trainer.reporting.advice.verdict import class_recall, grade, in_100, is_imprecise, validation_above_test
 from trainer.reporting.metrics import FEW_TEST_IMAGES, SIGNIFICANCE
+from trainer.text import counted
 
 ENOUGH_IMAGES = 50  # of a class: from 25 to 50, 5 points are gained on CIFAR-10 by a pretrained network, from 10 10
 IMBALANCE_RATIO = 3  # times the images of another class
@@ -173,7 +174,7 @@ def unreadable_files(facts: Facts) -> Advice | None:
     if not run or run.unreadable < max(1, MIN_UNREADABLE_SHARE * run.images):
         return None
     return Advice(
-        f"repair or delete {run.unreadable} files: they cannot be read as images, and were left out",
+        f"repair or delete {counted(run.unreadable, 'file')}, unreadable as images and left out",
         facts.inspect_command,
     )
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
-from trainer.config import MIN_STEPS_TO_LEARN
+from trainer.config import MIN_STEPS_TO_LEARN, FitConfig
 from trainer.reporting.advice.facts import MIN_MISTAKES, Advice, Facts, Proportion, TrainingFacts
 from trainer.reporting.advice.verdict import in_100
 from trainer.reporting.metrics import accuracy_interval
+from trainer.text import counted
 
 MIN_LOSS_DECREASE = 0.05  # of the validation loss, over the last quarter of the epochs; less is the noise of an epoch
-# Options that suit one network and not another.
-NETWORK_OPTIONS = ("image_size", "epochs", "batch_size", "learning_rate", "optimizer", "weight_decay", "dropout")
+# Options that suit one network and not another: back to their defaults.
+NETWORK_OPTIONS = (
+    *("model", "weights", "image_size", "epochs", "batch_size", "learning_rate", "optimizer", "weight_decay"),
+    *("dropout", "kernel_size"),
+)
+NETWORK_DEFAULTS = {
+    field.name: field.default for field in dataclasses.fields(FitConfig) if field.name in NETWORK_OPTIONS
+}
 
 
 def learned_nothing(facts: Facts) -> Advice | None:
@@ -26,8 +34,8 @@ def learned_nothing(facts: Facts) -> Advice | None:
     if accuracy_interval(run.epochs[-1]["accuracy"], run.images)[0] > guess:
         return None
     return Advice(
-        f"use a smaller learning rate than {run.learning_rate:g}: after {len(run.epochs)} epochs it is no better than "
-        "guessing, even on the images that it learned from",
+        f"use a smaller learning rate than {run.learning_rate:g}: after {counted(len(run.epochs), 'epoch')} it is no "
+        "better than guessing, even on the images that it learned from",
         run.command(learning_rate=_smaller_rate(run)),
     )
 
@@ -71,7 +79,7 @@ def not_pretrained(facts: Facts) -> Advice | None:
         return None
     return Advice(
         "use --model auto: its network has learned from a million photos before, and this one started from nothing",
-        run.command(model="auto", weights="auto", **dict.fromkeys(NETWORK_OPTIONS)),
+        run.command(**NETWORK_DEFAULTS),
     )
 
 
@@ -91,7 +99,8 @@ def limited(facts: Facts) -> Advice | None:
     run = facts.training
     if not run or not run.limited or not facts.can_improve:
         return None
-    return Advice(f"use all images: --limit left {run.limited:,} training images out", run.command(limit=None))
+    images = counted(run.limited, "training image")
+    return Advice(f"use all images: --limit left {images} out", run.command(limit=None))
 
 
 def cut_short(facts: Facts) -> Advice | None:
@@ -131,7 +140,8 @@ def stopped_early(facts: Facts) -> Advice | None:
         return None
     best = f"in epoch {run.best['epoch']:.0f}" if run.best["epoch"] else "before the first"
     return Advice(
-        f"more epochs do not help: validation was best {best} of {len(run.epochs)} epochs; another learning rate may",
+        f"more epochs do not help: validation was best {best} of {counted(len(run.epochs), 'epoch')}; another learning "
+        "rate may",
         run.command(learning_rate=_rounded(run.learning_rate / 3)),
     )
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from trainer.reporting.advice.facts import Facts, Proportion
 from trainer.reporting.metrics import SIGNIFICANCE, WELL_CALIBRATED, Evaluation
+from trainer.text import counted
 
 MAX_ACCURACY_ERROR = 0.1  # half of the accuracy's 95 % interval, 0..1; 100 test images are enough for less
 MAX_MISTAKE_RATIO = 1.5  # test to validation: the best epoch is chosen by validation, which flatters it, but by less
@@ -24,8 +25,8 @@ def grade(facts: Facts) -> tuple[Grade, str]:
     guess = in_100(test.guess_accuracy)
     if low <= test.guess_accuracy:
         return "bad", (
-            f"{correct}; naming the most frequent class each time would be right {guess} times, and {test.images} test "
-            "images do not show that the model does better"
+            f"{correct}; naming the most frequent class each time would be right {guess} times, and the "
+            f"model is not shown to do better by {counted(test.images, 'test image')}"
         )
     if doubt := _doubt(facts):
         return "doubtful", f"{correct}, but {doubt}"
@@ -69,12 +70,11 @@ def _doubt(facts: Facts) -> str | None:
         return f"{in_100(val.share)} times on validation images: chance does not explain that"
     if missed := _hardly_found(test):
         found = class_recall(test, missed[0])
-        others = f", nor are {len(missed) - 1} more classes" if len(missed) > 1 else ""
-        return f"{facts.class_names[missed[0]]} is hardly found ({found.count} of {found.total}){others}"
+        others = f"; {len(missed) - 1} more like it" if len(missed) > 1 else ""
+        return f"{facts.class_names[missed[0]]} is hardly found ({found.count} of {found.total}{others})"
     if is_imprecise(test):
-        return (
-            f"{test.images} test images tell little: on others it may be right {_range_in_100(*test.accuracy_interval)}"
-        )
+        images, interval = counted(test.images, "test image"), _range_in_100(*test.accuracy_interval)
+        return f"little is known from {images}: on others it may be right {interval}"
     if 1 - test.accuracy > (1 - test.guess_accuracy) / 2:
         return f"guessing is right {in_100(test.guess_accuracy)} times, and it still makes over half of its mistakes"
     return None
