@@ -7,7 +7,8 @@ Both follow the same rules, so that a file gives the same array in both:
 - At most 25 million pixels, read from the header before anything is decoded.
 - EXIF orientation is applied. HEIC and AVIF use their own rotation and mirroring instead.
 - Colour profiles, text and thumbnails are ignored, even if they are large or damaged.
-- 16 bits become 8 by the high byte, 1 bit becomes 0 and 255, CMYK is converted without a profile.
+- 16 bits become 8 by the high byte; in gray files, by the upper 8 of the bits that the data set uses (PixelSpec.bits).
+  1 bit becomes 0 and 255, CMYK is converted without a profile.
 - Transparency (alpha, palette or colour key) is composited over white; a 16-bit colour key is ignored, and so is the
   alpha of a BMP if it is 0 throughout: many programs write no alpha there.
 - Gray is ITU-R 601 luma; a gray image in a colour model is repeated in all three channels.
@@ -33,7 +34,7 @@ from trainer.images import jpeg
 from trainer.images.formats import format_class, format_of
 from trainer.images.metadata import without_metadata
 from trainer.images.mnist import MNIST_WORKING_SIDE, normalize_mnist
-from trainer.images.pixels import PixelSpec
+from trainer.images.pixels import DEPTHS, PixelSpec
 from trainer.images.png import check_checksums
 
 MAX_PIXELS = 25_000_000
@@ -83,6 +84,7 @@ class EncodedImage:
         # pillow-heif turns the image itself.
         self._orientation = 1 if name == "HEIC" else _orientation(self._image)
         self.info = _info(name, self._image, self._orientation)
+        self.used_bits = 0  # of a 16-bit gray image, once it is decoded: the fewest of DEPTHS that hold its values
 
     def decoding_bytes(self, spec: PixelSpec) -> int:
         """Upper bound of the memory that `decode` takes in addition to the encoded bytes."""
@@ -128,6 +130,8 @@ class EncodedImage:
                 self._check_complete(spec)
             if self.info.format == "BMP" and image.mode == "RGBA" and not image.getbbox(alpha_only=True):
                 image = image.convert("RGB")
+            if image.mode == "I;16":
+                image = self._to_8_bits(image, spec.bits)
             flat = _flatten(image, gray=spec.channels == 1)
         except Exception as error:
             raise _corrupt(self.info.format, error) from error
@@ -139,6 +143,15 @@ class EncodedImage:
         if self._orientation in UPRIGHT:
             flat = flat.transpose(UPRIGHT[self._orientation])
         return flat.convert("RGB") if spec.channels == 3 and flat.mode == "L" else flat
+
+    def _to_8_bits(self, image: Image.Image, bits: int) -> Image.Image:
+        """A 16-bit gray image → `L`, by the upper 8 of its lower `bits`; larger values become 255."""
+        values = np.array(image, np.uint16)
+        largest = int(values.max())
+        self.used_bits = next(depth for depth in DEPTHS if largest < 1 << depth)
+        np.minimum(values, (1 << bits) - 1, out=values)
+        values >>= bits - 8
+        return Image.fromarray(values.astype(np.uint8))
 
     def _check_complete(self, spec: PixelSpec) -> None:
         """Raise ValueError if pixels of a JPEG without its end are missing; see `trainer.images.jpeg`."""
@@ -216,8 +229,6 @@ def _in_several_scans(data: bytes, components: int) -> bool:
 
 def _flatten(image: Image.Image, *, gray: bool) -> Image.Image:
     """An image of any mode → `L`, or `RGB` if the image has colour and `gray` is False."""
-    if image.mode == "I;16":
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         layer = image if image.mode == "RGBA" else image.convert("RGBA")
         image = Image.new("RGB", layer.size, "white")

@@ -10,6 +10,7 @@ from typing import Any
 from trainer.images.mnist import MNIST_SIDE
 
 MIN_SIDE = 8
+DEPTHS = (8, 10, 12, 14, 16)  # bits that the values in a 16-bit file may have: detectors deliver them
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class PixelSpec:
     channels: int  # 1: gray, 3: RGB
     resize: str = "bilinear"
     normalize: str = "none"  # none | mnist
+    bits: int = 16  # of the values in 16-bit gray files, one of DEPTHS
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1 or self.channels not in (1, 3):
@@ -29,6 +31,8 @@ class PixelSpec:
             raise ValueError(f"pixels: resize {self.resize!r} is not bilinear")
         if self.normalize not in ("none", "mnist"):
             raise ValueError(f"pixels: normalize {self.normalize!r} is neither none nor mnist")
+        if self.bits not in DEPTHS:
+            raise ValueError(f"pixels: {self.bits} bits are none of {', '.join(map(str, DEPTHS))}")
         if self.normalize == "mnist" and (self.height, self.width, self.channels) != (MNIST_SIDE, MNIST_SIDE, 1):
             raise ValueError(f"pixels: normalize mnist gives 28x28x1, not {self.height}x{self.width}x{self.channels}")
 
@@ -38,7 +42,9 @@ class PixelSpec:
         return f"{self.height}x{self.width}x{self.channels}"
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """JSON values; `bits` only if they are not 16, so that earlier versions read all other models."""
+        values = dataclasses.asdict(self)
+        return values if self.bits != 16 else {key: value for key, value in values.items() if key != "bits"}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PixelSpec:
