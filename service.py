@@ -34,6 +34,7 @@ from trainer import artifact
 from trainer.artifact import store
 from trainer.artifact.engine import check_engine
 from trainer.errors import ArtifactError, InputError
+from trainer.machine import raise_open_file_limit
 from trainer.serving.endpoints import Endpoints
 from trainer.serving.http_protocol import HttpProtocol
 from trainer.serving.inference import Inference
@@ -160,6 +161,7 @@ class Classifier:
             report_missing_model()
         metrics = Metrics(stored.tag, os.environ.get(METRICS_DIR))
         loaded = prepare_model(stored.tag, packed, settings, metrics.on_batch)
+        raise_open_file_limit()  # each connection is an open file
         memory = MemoryBudget(request_memory(settings.workers))
         log.info("requests may take %d MiB of memory", memory.size >> 20)
         self.inference = Inference(loaded, settings, metrics, memory)

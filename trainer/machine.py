@@ -1,4 +1,4 @@
-"""Limits of this machine and of this process on it (CPUs, memory, processes), precision, and the start of libraries."""
+"""Limits of this process on this machine (CPUs, memory, processes, files), precision, and the start of libraries."""
 
 from __future__ import annotations
 
@@ -43,6 +43,15 @@ def memory_limit() -> int:
 def memory_budget() -> int:
     """Bytes of images that this process may hold in memory."""
     return int(memory_limit() * IMAGES_SHARE) // shared_by()
+
+
+def raise_open_file_limit() -> None:
+    """Let this process open as many files as its hard limit allows; the soft limit is 256 or 1,024 on many systems."""
+    import resource  # not on Windows
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS refuses its own hard limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def require_home() -> None:
