@@ -100,7 +100,8 @@ def prepare(network: Network, dataset: Dataset, settings: Settings, throughput: 
     config, timer = settings.config, throughput.timer
     if not settings.pretrained:
         with timer.section("features"):
-            return Start(Progress(), flips=check_flips(dataset, config.flip, signals.check_interrupted))
+            flips = check_flips(dataset, config.flip, throughput.training_s, signals.check_interrupted)
+        return Start(Progress(), flips)
     features = Features(settings.architecture, network.float32_model(), signals.check_interrupted)
     with timer.section("features"):
         warm = fit_warm_start(features, dataset, config)
@@ -109,8 +110,7 @@ def prepare(network: Network, dataset: Dataset, settings: Settings, throughput: 
     if not network.chief:
         return Start(progress, warm.flips)
     with timer.section("learning curve"):
-        left_s = timer.left_s - throughput.export_s
-        curve = measure_learning_curve(warm.plain_probe, features, dataset, config, left_s)
+        curve = measure_learning_curve(warm.plain_probe, features, dataset, config, throughput.training_s)
     label_issues = None
     if pre_fit.can_afford(dataset, timer.left_s):
         with timer.section("features"):

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from shape_images import SIDE, arrow, folder_of, shape
 from small_training import Recorder, StopWhen, run_training
 
 from trainer.config import FitConfig
-from trainer.data import Dataset, load
+from trainer.data import Dataset, Split, load
 from trainer.data.batches import predict_batches
 from trainer.errors import InputError, Interrupted
+from trainer.features import flip_check
 from trainer.features.extract import Features
 from trainer.features.flip_check import check_flips
 from trainer.features.warm_start import fit_warm_start
@@ -110,7 +112,7 @@ def test_a_network_from_scratch_asks_the_pretrained_one(tmp_path: Path, caplog: 
     caplog.set_level(logging.INFO, "trainer")
     alike = load(str(folder_of(tmp_path / "alike", shape, ("first", "second"), 80)), image_size=(24, 24))
     assert alike.pixels.channels == 3
-    assert check_flips(alike, "auto", Signals().check_interrupted)
+    assert check_flips(alike, "auto", float("inf"), Signals().check_interrupted)
     assert "images are not mirrored in training" not in caplog.text
     folder = folder_of(tmp_path / "pictures", arrow, ("first", "second"), 80)
     for file in folder.rglob("*.png"):
@@ -121,6 +123,27 @@ def test_a_network_from_scratch_asks_the_pretrained_one(tmp_path: Path, caplog: 
     assert not start.flips
     assert start.curve is None
     assert "images are not mirrored in training" in caplog.text
+
+
+def test_the_flip_check_takes_a_small_share_of_a_time_limit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "trainer")
+    alike = load(str(folder_of(tmp_path / "alike", shape, ("first", "second"), 40)), image_size=(24, 24))
+    check = Signals().check_interrupted
+    assert not check_flips(alike, "auto", 30.0, check)
+    assert "--time-limit leaves no time to check" in caplog.text
+    assert check_flips(alike, "on", 30.0, check)
+    checked: list[int] = []
+
+    class Counted(Features):
+        def of(self, split: Split, *, mirrored: bool = False) -> NDArray[np.float32]:
+            checked.append(len(split))
+            return super().of(split, mirrored=mirrored)
+
+    monkeypatch.setattr(flip_check, "Features", Counted)
+    check_flips(alike, "auto", 3600.0, check)
+    assert sum(checked[2:]) >= 2 * len(alike.val) + len(alike.train)
 
 
 def test_a_time_limit_that_is_too_short_is_refused_before_training(tmp_path: Path, shapes: Dataset) -> None:

@@ -149,7 +149,8 @@ def test_a_damaged_version_is_replaced(export: Path) -> None:
 
 
 def test_a_run_that_was_killed_after_it_published_publishes_nothing_twice(export: Path) -> None:
-    first = publish_once(measured(export, GOOD), "pets")
+    first_export = shutil.copytree(measured(export, GOOD), export.parent / "first")
+    first = publish_once(export, "pets")
     again = publish_once(export, "pets")
     assert (again.tag, again.promoted, again.latest) == (first.tag, True, first.tag)
     # Killed before the name stood for it.
@@ -159,7 +160,7 @@ def test_a_run_that_was_killed_after_it_published_publishes_nothing_twice(export
     assert publish_once(export, "pets") == Published(newer.tag, True, newer.tag, (), None)
     assert store.find("pets").tag == newer.tag
     # An older version is not promoted again by its finished run.
-    old = publish_once(measured(export, GOOD), "pets")
+    old = publish_once(first_export, "pets")
     assert (old.tag, old.promoted, store.find("pets").tag) == (first.tag, False, newer.tag)
     assert len(store.models()) == 2
     assert publish_once(export, "others").tag.startswith("others:")

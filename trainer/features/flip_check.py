@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -24,6 +25,13 @@ MIN_CLASS_IMAGES = 4  # for a class to count by itself
 # For a network that starts from random weights, a pretrained one is asked, which takes seconds.
 PROBE_SIDE = 128
 MAX_PROBE_IMAGES = 1000  # of train and of validation each
+MIN_PROBE_IMAGES = 100
+# With a time limit: the share of the time left that the check may take, and what building the network takes of it on
+# two slow cores. Each of the images of a split goes through the network 3.4 times: a part of them mirrored, too.
+TIME_SHARE = 0.15
+START_S = 6.0
+PASSES = 3.4
+TIMED_IMAGES = 32
 
 
 def is_flip_invariant(
@@ -48,24 +56,42 @@ def is_flip_invariant(
     return invariant
 
 
-def check_flips(dataset: Dataset, flip: str, check_interrupted: Callable[[], None]) -> bool:
+def check_flips(dataset: Dataset, flip: str, left_s: float, check_interrupted: Callable[[], None]) -> bool:
     """Whether training may mirror images, for a network without pretrained features: `--flip`.
 
-    `auto` fits a linear probe on a pretrained network, unless the classes are characters.
+    `auto` fits a linear probe on a pretrained network, unless the classes are characters. The number of images is what
+    a small share of `left_s` allows, the time that a limit leaves for the training; without it nothing is mirrored.
     """
     if flip != "auto" or dataset.has_character_classes:
         return flip == "on"
+    start_s = time.monotonic()
+    if TIME_SHARE * left_s < START_S:
+        return _no_time()
     classes = len(dataset.class_names)
     shape = (PROBE_SIDE, PROBE_SIDE, 3)
     model = build(EFFICIENTNET_LITE0.name, input_shape=shape, classes=classes, dropout=0, kernel_size=3)
     features = Features(EFFICIENTNET_LITE0, model, check_interrupted, adapted=True)
+    train, val = (np.random.default_rng(0).permutation(split.indices) for split in (dataset.train, dataset.val))
+    count = MAX_PROBE_IMAGES
+    if left_s < float("inf"):
+        first, timed = (Split(dataset.train.cache, part) for part in np.array_split(train[: 2 * TIMED_IMAGES], 2))
+        features.of(first)  # builds the extractor
+        timed_s = time.monotonic()
+        features.of(timed)
+        image_s = (time.monotonic() - timed_s) / len(timed)
+        count = min(count, int((TIME_SHARE * left_s - (time.monotonic() - start_s)) / max(PASSES * image_s, 1e-9)))
+        if count < min(MIN_PROBE_IMAGES, len(train)):
+            return _no_time()
+    train, val = train[:count], val[:count]
     # A third of the training images is held out, too: there may be few validation images.
-    train, val = (
-        np.random.default_rng(0).permutation(split.indices)[:MAX_PROBE_IMAGES] for split in (dataset.train, dataset.val)
-    )
     third = len(train) // 3
     fitted = Split(dataset.train.cache, train[third:])
     held_out = Split(dataset.train.cache, np.concatenate([train[:third], val]))
     plain = features.of(held_out)
     probe = fit_linear_probe((features.of(fitted), fitted.labels), (plain, held_out.labels), classes)
     return is_flip_invariant(probe, plain, features.of(held_out, mirrored=True), held_out.labels)
+
+
+def _no_time() -> bool:
+    log.info("images are not mirrored in training: --time-limit leaves no time to check; --flip on mirrors them")
+    return False

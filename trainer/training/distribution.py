@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from trainer.errors import InputError, RunError
-from trainer.machine import quiet_stderr
+from trainer.machine import limit_tensorflow_threads, quiet_stderr
 from trainer.signals import Signals
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def start_strategy(signals: Signals) -> tf.distribute.Strategy:
     with several workers its messages are of use.
     """
     log.info("starting TensorFlow")
+    limit_tensorflow_threads()
     with quiet_stderr() if count_workers() == 1 else signals.deferred():
         return make_strategy(signals.check_interrupted)
 

@@ -53,9 +53,14 @@ class Throughput:
         """Expected seconds of export, test and report."""
         return export_seconds(self.parameters, self.image_s, self.val_images, self.test_images)
 
+    @property
+    def training_s(self) -> float:
+        """Seconds left for the training; infinite without a limit."""
+        return self.timer.left_s - self.export_s
+
     def affordable_steps(self, steps_per_epoch: int) -> int:
         """Training steps, with a validation after each epoch, for which time is left; without a limit, very many."""
-        left = self.timer.left_s - self.export_s - self.image_s * self.val_images  # the last validation
+        left = self.training_s - self.image_s * self.val_images  # the last validation
         if left == float("inf"):
             return 2**62
         step_s = self.step_s + self.image_s * self.val_images / steps_per_epoch
