@@ -54,6 +54,8 @@ def inspect(
     spec = require(FitConfig, "dataset", either(FitConfig, "dataset", first_dataset, dataset))
     if (fix is None) != (choices is None):
         raise InputError("--fix and --choices go together: --page FILE writes a page that saves your choices")
+    if fix and (sheet or page):
+        raise InputError(f"{'--sheet' if sheet else '--page'}: --fix writes the table only; leave one out")
     source = open_source(spec, data_dir)
     if fix and choices:
         root = fixing.check(fix, source.spec)

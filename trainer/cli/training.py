@@ -51,10 +51,12 @@ def fit(
     from trainer.signals import Signals
     from trainer.training_display import TrainingDisplay
 
+    if events and not as_json:
+        raise InputError("--events: goes with --json")
     if as_json:
         reserve_stdout()
     with Signals() as signals:
-        result = run_fit(config, TrainingDisplay(json_events=as_json and events), signals)
+        result = run_fit(config, TrainingDisplay(json_events=events), signals)
     if as_json:
         print_json(result)
     else:

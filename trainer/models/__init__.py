@@ -68,7 +68,8 @@ def find_architecture(name: str, weights: str = "auto") -> Architecture:
     Only `build` checks whether NAME exists in Keras: that needs the import of TensorFlow.
     """
     if name.startswith(PREFIX):
-        return Architecture(name, partial(build_application, name.removeprefix(PREFIX), weights=weights), FROM_SCRATCH)
+        make = partial(build_application, name.removeprefix(PREFIX), weights=weights)
+        return Architecture(name, make, FROM_SCRATCH, has_kernel_size=False)
     if name == EFFICIENTNET_LITE0.name and weights == "none":
         raise InputError(f"--weights none: {name} is always pretrained; --model compact_resnet trains from scratch")
     choose("--model", name, [AUTO, *ARCHITECTURES, f"{PREFIX}NAME"])

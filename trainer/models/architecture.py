@@ -22,6 +22,7 @@ class Architecture:
     build: Callable[..., Any]
     recipe: Recipe
     input_preference: InputPreference = InputPreference()
+    has_kernel_size: bool = True  # whether `--kernel-size` applies
     # Whether bfloat16 is faster on a CPU that has it. Depthwise convolutions are slower: efficientnet_lite0 at 160
     # pixels trains on 36 images/s in bfloat16 and 61 in float32 (two cores with AVX512-BF16).
     bfloat16_on_cpu: bool = True

@@ -166,6 +166,7 @@ EFFICIENTNET_LITE0 = Architecture(
         weight_average=0.97,
     ),
     input_preference=InputPreference(size=(160, 160), native=False, channels=3),
+    has_kernel_size=False,
     bfloat16_on_cpu=False,
     features=FEATURES,
     weights_id=SHA256,
