@@ -16,8 +16,8 @@ def _only_bundled_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_only_bundled_fonts")
 def test_names_without_a_font_stay_distinct() -> None:
-    fonts, names = drawable_names(["日本", "中国", "Grün", "été", "a$b$", "x" * 40])
-    assert names == ["0: ??", "1: ??", "Grün", "été", r"a\$b\$", "x" * 23 + "…"]
+    fonts, names = drawable_names(["日本", "中国", "Grün", "été", "a$b$", "x" * 40, "b\x1b[2J\n"])
+    assert names == ["0: ??", "1: ??", "Grün", "été", r"a\$b\$", "x" * 23 + "…", r"b\x1b[2J\n"]
     assert fonts == ["DejaVu Sans"]
 
 

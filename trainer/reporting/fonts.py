@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trainer.text import printable
+
 MAX_NAME_LENGTH = 24  # characters
 
 
@@ -15,6 +17,7 @@ def drawable_names(class_names: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     from matplotlib.font_manager import fontManager, get_font
 
+    class_names = [printable(name) for name in class_names]
     fonts = ["DejaVu Sans"]  # comes with matplotlib; has Latin, Greek, Cyrillic and Arabic
     missing = set("".join(class_names))
     regular = [font for font in fontManager.ttflist if font.style == "normal" and font.weight == 400]
