@@ -33,7 +33,7 @@ from trainer.training.callbacks import CallbackList, Callbacks
 from trainer.training.distribution import count_workers, start_strategy
 from trainer.training.loop import Start, TrainResult, train
 from trainer.training.network import Network
-from trainer.training.settings import Settings, load_dataset, resolve
+from trainer.training.settings import FitSettings, load_dataset, resolve
 from trainer.training.throughput import Throughput, announce_duration, measure_throughput
 from trainer.training.timer import Timer
 
@@ -95,7 +95,9 @@ def fit(
     return result
 
 
-def prepare(network: Network, dataset: Dataset, settings: Settings, throughput: Throughput, signals: Signals) -> Start:
+def prepare(
+    network: Network, dataset: Dataset, settings: FitSettings, throughput: Throughput, signals: Signals
+) -> Start:
     """Fit the linear probe of a pretrained network; check flips and labels, and measure the learning curve."""
     config, timer = settings.config, throughput.timer
     if not settings.pretrained:
@@ -121,7 +123,7 @@ def prepare(network: Network, dataset: Dataset, settings: Settings, throughput: 
 def _export(
     network: Network,
     dataset: Dataset,
-    settings: Settings,
+    settings: FitSettings,
     start: Start,
     trained: TrainResult,
     run: RunFolder,

@@ -17,14 +17,14 @@ from trainer.reporting.model_report import inspect_command, write_model_report
 from trainer.runs.run_folder import RunFolder
 from trainer.training.loop import Start, TrainResult
 from trainer.training.network import Network
-from trainer.training.settings import Settings
+from trainer.training.settings import FitSettings
 
 
 def write_fit_report(
     run: RunFolder,
     network: Network,
     dataset: Dataset,
-    settings: Settings,
+    settings: FitSettings,
     start: Start,
     trained: TrainResult,
     exported: Exported,
@@ -55,7 +55,7 @@ def write_fit_report(
     )
 
 
-def training_facts(dataset: Dataset, settings: Settings, start: Start, trained: TrainResult) -> TrainingFacts:
+def training_facts(dataset: Dataset, settings: FitSettings, start: Start, trained: TrainResult) -> TrainingFacts:
     """Facts from which the advice is derived."""
     cache = dataset.train.cache
     return TrainingFacts(
@@ -77,7 +77,7 @@ def training_facts(dataset: Dataset, settings: Settings, start: Start, trained: 
 
 
 def resolved_options(
-    network: Network, dataset: Dataset, settings: Settings, start: Start, trained: TrainResult
+    network: Network, dataset: Dataset, settings: FitSettings, start: Start, trained: TrainResult
 ) -> dict[str, str]:
     """Resolved values of the options that were left at their default."""
     config, pixels = settings.config, dataset.pixels

@@ -23,7 +23,7 @@ from trainer.export.calibration import fit_temperature, fit_threshold
 from trainer.export.freeze import convert, freeze, save_activation, save_frozen, with_features
 from trainer.export.quantization import QuantizationCheck, compare, measure_speedup
 from trainer.features.ood import choose_references, fit_ood_score
-from trainer.training.settings import Settings
+from trainer.training.settings import FitSettings
 from trainer.training.timer import REPORT_S, SAFETY, Timer
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Exported:
     threshold: float
 
 
-def export(model: Any, dataset: Dataset, folder: Path, settings: Settings, timer: Timer) -> Exported:
+def export(model: Any, dataset: Dataset, folder: Path, settings: FitSettings, timer: Timer) -> Exported:
     """Write `saved_model/`, `model.tflite` and, where the network pools its features, `explain.tflite` of a float32
     `model` into `folder`, which is replaced.
 

@@ -15,11 +15,11 @@ from trainer.export.export import Exported
 from trainer.export.provenance import git_revision, library_versions
 from trainer.reporting.measure import Measurement
 from trainer.reporting.metrics import accuracy_interval
-from trainer.training.settings import Settings
+from trainer.training.settings import FitSettings
 
 
 def package(
-    folder: Path, report: Path, dataset: Dataset, settings: Settings, exported: Exported, measured: Measurement
+    folder: Path, report: Path, dataset: Dataset, settings: FitSettings, exported: Exported, measured: Measurement
 ) -> dict[str, Any]:
     """Complete the artifact in `folder` → its metrics, plain JSON values, which its spec has, too."""
     shutil.copytree(report, folder / "report", dirs_exist_ok=True)

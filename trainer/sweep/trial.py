@@ -26,7 +26,7 @@ from trainer.runs.record import record_run, training_result
 from trainer.signals import Signals, terminate_with_stdin
 from trainer.training.callbacks import CallbackList, Callbacks
 from trainer.training.distribution import count_workers
-from trainer.training.settings import Settings, load_dataset, resolve
+from trainer.training.settings import FitSettings, load_dataset, resolve
 from trainer.training_display import TrainingDisplay
 
 
@@ -67,7 +67,7 @@ def run_trial(
 
 
 def _record_probe(
-    config: FitConfig, settings: Settings, warm: WarmStart, val_images: int, callbacks: Callbacks
+    config: FitConfig, settings: FitSettings, warm: WarmStart, val_images: int, callbacks: Callbacks
 ) -> dict[str, Any]:
     """Record a run that is a linear probe alone → its result."""
     with record_run(config, settings.name, settings.identity) as (run, tracker):

@@ -7,13 +7,15 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from trainer.data import Dataset, augment_for, make_for_train
 from trainer.errors import InputError, RunError
 from trainer.machine import limit_tensorflow_threads, quiet_stderr
 from trainer.signals import Signals
+from trainer.training.settings import FitSettings
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -94,6 +96,28 @@ def _answers(address: str) -> bool:
 def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def distribute_batches(
+    strategy: tf.distribute.Strategy, dataset: Dataset, settings: FitSettings, *, first_step: int, flips: bool
+) -> Iterator[Any]:
+    """Endless training batches of this worker from `first_step` on, one element for each of its devices in turn."""
+    config, batch_size = settings.config, settings.plan.batch_size
+    default = settings.recipe.default_augment
+    augment = augment_for(dataset, config.augment, config.flip, default=default, flips=flips)
+
+    def make(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        batches = make_for_train(
+            dataset.train,
+            batch_size=batch_size,
+            seed=config.seed,
+            augment=augment,
+            first_step=first_step,
+            shard=(context.input_pipeline_id, context.num_input_pipelines),
+        )
+        return batches.rebatch(batch_size // strategy.num_replicas_in_sync)
+
+    return iter(strategy.distribute_datasets_from_function(make))
 
 
 def count_workers() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.artifact.engine import PROBABILITIES
-from trainer.data import Dataset, augment_for, make_for_train
+from trainer.data import Dataset
 from trainer.data.batches import predict_batches
 from trainer.errors import DivergedError, Interrupted, RunError
 from trainer.reporting import metrics
@@ -18,16 +18,16 @@ from trainer.reporting.learning_curve import LearningCurve
 from trainer.runs.checkpoints import Checkpoints, End, Progress
 from trainer.signals import Signals
 from trainer.training.callbacks import Callbacks
-from trainer.training.distribution import make_agreement
+from trainer.training.distribution import distribute_batches, make_agreement
 from trainer.training.network import Network
 from trainer.training.optimizers import averaged_weights
 from trainer.training.plan import Plan
-from trainer.training.settings import Settings
+from trainer.training.settings import FitSettings
 from trainer.training.throughput import Throughput
 from trainer.training.train_step import balanced_weights, make_train_steps
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    pass
 
 log = logging.getLogger("trainer")
 
@@ -59,7 +59,7 @@ class TrainResult:
 def train(
     network: Network,
     dataset: Dataset,
-    settings: Settings,
+    settings: FitSettings,
     start: Start,
     checkpoints: Path,
     callbacks: Callbacks,
@@ -87,7 +87,7 @@ class _Loop:
         self,
         network: Network,
         dataset: Dataset,
-        settings: Settings,
+        settings: FitSettings,
         checkpoints: Checkpoints,
         callbacks: Callbacks,
         throughput: Throughput,
@@ -100,10 +100,19 @@ class _Loop:
         self._saved_s = time.perf_counter()
 
     def run(self, start: Start, signals: Signals) -> TrainResult:
-        """See `train`."""
         progress = self._restore(start.progress)
-        train_steps = self._make_train_steps()
-        batches = iter(self._distribute(progress.step, start.flips))
+        network, config = self._network, self._settings.config
+        train_steps = make_train_steps(
+            network.strategy,
+            network.model,
+            network.optimizer,
+            batch_size=self._plan.batch_size,
+            clip_norm=config.clip_norm,
+            class_weights=balanced_weights(self._dataset.train) if config.class_weights == "balanced" else None,
+        )
+        batches = distribute_batches(
+            network.strategy, self._dataset, self._settings, first_step=progress.step, flips=start.flips
+        )
         steps = 1  # the first call is short: it shows how long a step takes
         traced = False
         while not self._is_over(progress):
@@ -153,37 +162,6 @@ class _Loop:
             log.info("continuing at step %d of %d", progress.step, self._plan.total_steps)
         return progress
 
-    def _make_train_steps(self) -> Any:
-        balanced = self._settings.config.class_weights == "balanced"
-        return make_train_steps(
-            self._network.strategy,
-            self._network.model,
-            self._network.optimizer,
-            batch_size=self._plan.batch_size,
-            clip_norm=self._settings.config.clip_norm,
-            class_weights=balanced_weights(self._dataset.train) if balanced else None,
-        )
-
-    def _distribute(self, first_step: int, flips: bool) -> Any:
-        """The training batches of this worker, one element for each of its devices in turn."""
-        config, strategy, batch_size = self._settings.config, self._network.strategy, self._plan.batch_size
-        augment = augment_for(
-            self._dataset, config.augment, config.flip, default=self._settings.recipe.default_augment, flips=flips
-        )
-
-        def make(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            batches = make_for_train(
-                self._dataset.train,
-                batch_size=batch_size,
-                seed=config.seed,
-                augment=augment,
-                first_step=first_step,
-                shard=(context.input_pipeline_id, context.num_input_pipelines),
-            )
-            return batches.rebatch(batch_size // strategy.num_replicas_in_sync)
-
-        return strategy.distribute_datasets_from_function(make)
-
     def _run_steps(self, train_steps: Any, batches: Any, steps: int, progress: Progress) -> float:
         """Run `steps` training steps and add them to `progress`; the seconds they took."""
         import tensorflow as tf
@@ -211,7 +189,9 @@ class _Loop:
         loss, correct, images, seconds = progress.running
         start = time.perf_counter()
         with self._timer.section("validation"), averaged_weights(self._network.optimizer, self._network.model):
-            evaluation = self._validate()
+            # Without a bar: a terminal has that of the training.
+            outputs = predict_batches(self._network.predict, self._dataset.val, "validating", bar=False)
+            evaluation = metrics.evaluate(self._dataset.val.labels, outputs[PROBABILITIES])
         self._throughput.note_validation(time.perf_counter() - start)
         if not math.isfinite(evaluation.loss):
             raise DivergedError(
@@ -230,16 +210,9 @@ class _Loop:
         progress.end_epoch(entry)
         return entry
 
-    def _validate(self) -> metrics.Evaluation:
-        val = self._dataset.val
-        # Without a bar: a terminal has that of the training.
-        outputs = predict_batches(self._network.predict, val, "validating", bar=False)
-        return metrics.evaluate(val.labels, outputs[PROBABILITIES])
-
     def _on_epoch(self, entry: dict[str, float], progress: Progress) -> None:
         # One more than planned, where time was left after the last.
-        epochs = max(self._plan.epochs, progress.epochs)
-        self._callbacks.on_epoch(entry, step=progress.step, epochs=epochs)
+        self._callbacks.on_epoch(entry, step=progress.step, epochs=max(self._plan.epochs, progress.epochs))
 
     def _plan_again(self, progress: Progress) -> None:
         """Plan the remaining steps by the measured throughput, if there is a time limit."""

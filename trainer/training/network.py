@@ -12,7 +12,7 @@ from trainer.machine import resolve_precision
 from trainer.models import build
 from trainer.training.distribution import is_chief
 from trainer.training.optimizers import make_optimizer
-from trainer.training.settings import Settings
+from trainer.training.settings import FitSettings
 
 if TYPE_CHECKING:
     import keras
@@ -27,7 +27,7 @@ class Network:
     Raises InputError for a model that does not take the images' size, or is too large.
     """
 
-    def __init__(self, settings: Settings, dataset: Dataset, strategy: tf.distribute.Strategy) -> None:
+    def __init__(self, settings: FitSettings, dataset: Dataset, strategy: tf.distribute.Strategy) -> None:
         import keras
         import tensorflow as tf
 

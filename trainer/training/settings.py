@@ -17,12 +17,12 @@ from trainer.training.unused_options import refuse_unused_options
 
 log = logging.getLogger("trainer")
 
-# Settings that other entries of the identity stand for, then those that do not change how the network learns.
+# FitSettings that other entries of the identity stand for, then those that do not change how the network learns.
 NOT_IN_IDENTITY = ("image_size", "normalize", "timed_epochs", "time_limit", "quantize", "confidence")
 
 
 @dataclass(frozen=True)
-class Settings:
+class FitSettings:
     """Everything that is decided before the training."""
 
     config: FitConfig
@@ -66,7 +66,7 @@ def resolve_normalization(config: FitConfig) -> str:
     return "none" if config.normalize == "auto" and colour_only else config.normalize
 
 
-def resolve(config: FitConfig, dataset: Dataset, replicas: int = 1) -> Settings:
+def resolve(config: FitConfig, dataset: Dataset, replicas: int = 1) -> FitSettings:
     """The settings for `dataset` on `replicas` devices.
 
     Raises InputError for an unknown model, an option that its training would ignore, or a batch that the devices cannot
@@ -82,7 +82,7 @@ def resolve(config: FitConfig, dataset: Dataset, replicas: int = 1) -> Settings:
     identity = _identity(config, dataset, architecture, recipe, plan)
     if config.fine_tune == "none" and architecture.features:
         plan = plan.within(0)
-    return Settings(config, config.name or slug(dataset.name), architecture, recipe, plan, identity)
+    return FitSettings(config, config.name or slug(dataset.name), architecture, recipe, plan, identity)
 
 
 def _identity(

@@ -14,7 +14,7 @@ from trainer.errors import InputError
 from trainer.features.ood import REFERENCES
 from trainer.text import counted
 from trainer.training.network import Network
-from trainer.training.settings import Settings
+from trainer.training.settings import FitSettings
 from trainer.training.timer import Timer, export_seconds
 
 log = logging.getLogger("trainer")
@@ -67,7 +67,7 @@ class Throughput:
         return max(0, int(left / step_s))
 
 
-def measure_throughput(network: Network, dataset: Dataset, settings: Settings, timer: Timer) -> Throughput:
+def measure_throughput(network: Network, dataset: Dataset, settings: FitSettings, timer: Timer) -> Throughput:
     """Time the network's forward pass on a training batch; the first run, which traces the graph, does not count.
 
     The fastest run counts, so that no time limit is refused for what else the machine did meanwhile; a lower
@@ -94,7 +94,7 @@ def measure_throughput(network: Network, dataset: Dataset, settings: Settings, t
     )
 
 
-def announce_duration(throughput: Throughput, settings: Settings, dataset: Dataset) -> None:
+def announce_duration(throughput: Throughput, settings: FitSettings, dataset: Dataset) -> None:
     """Log how long the training will take, before its first step.
 
     Raises InputError for a time limit that is too short for even the least training.
