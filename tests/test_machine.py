@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cgroup_tree import make_cgroups
 
-from trainer.machine import available_cpus, memory_budget, memory_limit
+from trainer.machine import available_cpus, limit_tensorflow_threads, memory_budget, memory_limit
 
 
 def test_available_cpus_is_at_most_the_affinity() -> None:
@@ -41,3 +41,11 @@ def test_memory_is_at_most_what_the_machine_has(tmp_path: Path, monkeypatch: pyt
     assert memory_budget() == 1 << 26
     monkeypatch.setenv("TRAINER_SHARED_BY", "2")
     assert memory_budget() == 1 << 25
+
+
+def test_tensorflow_gets_a_thread_for_each_cpu_of_the_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    make_cgroups(tmp_path, monkeypatch, "0::/\n", {"cgroup/cpu.max": "200000 100000"})
+    monkeypatch.setattr(os, "environ", {"TF_NUM_INTEROP_THREADS": "5"})
+    limit_tensorflow_threads()
+    assert os.environ == {"TF_NUM_INTRAOP_THREADS": "2", "TF_NUM_INTEROP_THREADS": "5"}  # a user's own stays
