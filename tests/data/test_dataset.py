@@ -170,7 +170,7 @@ def test_load_undivided_has_all_images_from_the_same_cache(tmp_path: Path) -> No
     image_folder(tmp_path, {"train/a": 5, "train/b": 5, "val/a": 3, "test/b": 2}, size=(8, 8))
     divided = load(str(tmp_path))
     everything = load_undivided(open_source(str(tmp_path), for_training=False), divided.pixels)
-    assert everything.cache.file == divided.train.cache.file
+    assert everything.cache.fingerprint == divided.train.cache.fingerprint
     assert everything.counts.tolist() == [8, 7]
     assert (
         everything.content_hashes[8:10].tolist()

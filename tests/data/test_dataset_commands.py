@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import call
 from sample_images import image_folder
+
+from trainer.data import dataset
+from trainer.data.cache.entries import prune
+from trainer.data.cache.images import ImageCache, open_or_build
 
 _QUICK = ("fit", "--epochs", "1", "--wandb", "disabled", "--no-save", "--model", "compact_resnet", "--augment", "none")
 FIT = (*_QUICK, "--image-size", "16", "--json", "--dataset")
@@ -66,3 +72,49 @@ def test_files_exchanged_with_equal_sizes_and_times_are_decoded_again(
     os.utime(dog, ns=(status.st_atime_ns, status.st_mtime_ns))
     _, (summary,), _ = call(*INSPECT, str(folder), capsys=capsys)
     assert "cat/001.png" in str(summary["findings"]["duplicates"])
+
+
+def test_files_that_cannot_be_read_for_a_moment_are_named_and_read_the_next_time(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = image_folder(tmp_path / "photos", {"cat": 120, "dog": 120}, size=(8, 8), mode="L")
+    open_file = os.open
+
+    def failing(path: Any, *arguments: Any, **named: Any) -> int:
+        if str(path).endswith("007.png"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return open_file(path, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", failing)
+        for _ in range(2):
+            caplog.clear()
+            _, (summary,), _ = call(*INSPECT, str(folder), capsys=capsys)
+            assert [file["path"] for file in summary["rejected"]] == ["cat/007.png", "dog/007.png"]
+            assert "skipped dog/007.png: cannot be read: Input/output error" in caplog.text
+    _, (summary,), _ = call(*INSPECT, str(folder), capsys=capsys)
+    assert summary["rejected"] == []
+    (folder / "cat" / "007.png").write_bytes(b"no image")
+    for _ in range(2):
+        caplog.clear()
+        call(*INSPECT, str(folder), capsys=capsys)
+        assert "skipped cat/007.png: " in caplog.text
+
+
+def test_a_fit_trains_on_images_whose_cache_entry_was_pruned(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruned = []
+
+    def open_and_prune(*arguments: Any) -> ImageCache:
+        cache = open_or_build(*arguments)
+        pruned.append(prune())
+        return cache
+
+    monkeypatch.setattr(dataset, "open_or_build", open_and_prune)
+    code, _, err = call(*FIT, "builtin:digits", "--limit", "200", "--quantize", "none", capsys=capsys)
+    assert code == 0, err
+    assert pruned[0][0] == 1

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from trainer.data import Augment, Dataset, load, make_for_train
+from trainer.data.cache.entries import prune
 from trainer.machine import memory_budget
 
 Batches = list[tuple[Any, Any]]
@@ -103,6 +104,15 @@ def test_batches_depend_on_the_seed(digits: Dataset) -> None:
     np.testing.assert_array_equal(plain[1], augmented[1])
     assert augmented[0].dtype == np.uint8
     assert (plain[0] != augmented[0]).any(axis=(1, 2, 3)).all()
+
+
+def test_images_are_read_after_their_cache_entry_was_deleted() -> None:
+    dataset = load("builtin:digits")
+    budgets = (0, 1 << 30)
+    before = [taken(dataset, 3, memory_budget_bytes=budget) for budget in budgets]
+    assert prune()[0] == 1
+    for batches, budget in zip(before, budgets, strict=True):
+        assert_same(batches, taken(dataset, 3, memory_budget_bytes=budget))
 
 
 def test_shapes_are_static(digits: Dataset) -> None:

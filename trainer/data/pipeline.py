@@ -92,7 +92,7 @@ def _gather_from_memory(split: Split) -> Gather:
 
     with tf.device("CPU:0"):  # on a GPU they would take the network's memory, and tf.data would copy them back
         # Read by TensorFlow: tf.constant would hold a NumPy array three times for a moment.
-        images = tf.io.decode_raw(tf.io.read_file(str(split.cache.file)), tf.uint8)
+        images = tf.io.decode_raw(tf.io.read_file(split.cache.file), tf.uint8)
         images = tf.reshape(images, [len(split.cache), *split.shape])
         rows, labels = tf.constant(split.indices), tf.constant(split.labels)
     return lambda positions: (tf.gather(images, tf.gather(rows, positions)), tf.gather(labels, positions))

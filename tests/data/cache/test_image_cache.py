@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -7,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -277,6 +279,44 @@ def test_up_to_one_percent_of_bad_files_is_skipped_by_name(tmp_path: Path, caplo
     assert cache.pixels == PixelSpec(8, 8, 3)  # the sizes of rejected files do not count
     assert len(cache) == 602 - 6
     assert opened(tmp_path).rejected == cache.rejected
+
+
+@pytest.mark.parametrize("reason", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_images_are_not_kept_while_a_file_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, reason: int
+) -> None:
+    image_folder(tmp_path, {"a": 120, "b": 120}, size=(8, 8))
+    open_file = os.open
+
+    def failing(path: Any, *arguments: Any, **named: Any) -> int:
+        if str(path).endswith("007.png"):
+            raise OSError(reason, os.strerror(reason))
+        return open_file(path, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", failing)
+        cache = opened(tmp_path)
+    assert [(file.path, file.reason) for file in cache.rejected] == [
+        (f"{name}/007.png", f"cannot be read: {os.strerror(reason)}") for name in "ab"
+    ]
+    assert len(cache.read(np.arange(238))) == 238  # also from an entry that is not kept
+    assert len(cache.names) == 238
+    assert "the decoded images are not kept" in caplog.text
+    assert entries() == []
+    assert len(opened(tmp_path)) == 240
+    assert entries() == ["8x8x3"]
+
+
+def test_rejected_files_are_logged_at_every_use(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image_folder(tmp_path, {"a": 120, "b": 120}, size=(8, 8))
+    (tmp_path / "a" / "007.png").write_bytes(b"")
+    (tmp_path / "b" / "gone.png").symlink_to("nowhere")
+    for done in ("decoded 239 images", "reusing 239 decoded images"):
+        caplog.clear()
+        opened(tmp_path)
+        assert done in caplog.text
+        assert "skipped a/007.png: the image is empty" in caplog.text
+        assert "skipped b/gone.png: cannot be read: No such file" in caplog.text
 
 
 def test_more_bad_files_are_refused(tmp_path: Path) -> None:

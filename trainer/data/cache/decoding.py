@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import multiprocessing
@@ -49,6 +50,7 @@ class Decoded(NamedTuple):
     sizes: Counter[Size]  # → images
     bits: int  # the most that a 16-bit gray image uses; 0 without any
     rejected: dict[int, str]  # position in the chunk → reason
+    has_unreadable: bool  # a file could not be read, which may pass
 
 
 def decode_all(
@@ -141,7 +143,7 @@ def _decode_chunk(chunk: list[tuple[str | bytes, int]], pixels: PixelSpec) -> De
     sizes: Counter[Size] = Counter()
     rejected: dict[int, str] = {}
     contents: list[int] = []
-    bits = 0
+    bits, has_unreadable = 0, False
     for position, (source, size_bytes) in enumerate(chunk):
         try:
             data = _read(source, size_bytes)
@@ -151,12 +153,16 @@ def _decode_chunk(chunk: list[tuple[str | bytes, int]], pixels: PixelSpec) -> De
             rejected[position] = str(error)
         except OSError as error:
             rejected[position] = f"cannot be read: {error.strerror or error}"
+            # A link that was broken when the files were listed is part of the source's state.
+            has_unreadable |= bool(size_bytes) or error.errno not in (errno.ENOENT, errno.ELOOP)
         else:
             sizes[image.info.height, image.info.width, image.info.channels] += 1
             bits = max(bits, image.used_bits)
             contents.append(content_hash(data))
     images = np.asarray(sheet).reshape(len(chunk), pixels.height, pixels.width, pixels.channels)[: len(contents)]
-    return Decoded(images, np.array(contents, np.uint64), perceptual_hashes(images), sizes, bits, rejected)
+    return Decoded(
+        images, np.array(contents, np.uint64), perceptual_hashes(images), sizes, bits, rejected, has_unreadable
+    )
 
 
 def _read(source: str | bytes, size_bytes: int) -> bytes:

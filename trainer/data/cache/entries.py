@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -44,8 +45,8 @@ def entry_prefix(key: Any) -> Path:
 
 
 @contextmanager
-def new_entry(folder: Path) -> Iterator[Path]:
-    """Write an entry atomically: a temporary folder to fill, renamed to `folder` at the end, or deleted on failure.
+def draft_of(folder: Path) -> Iterator[Path]:
+    """Temporary folder for the files of an entry. It is deleted at the end, unless `keep` was called.
 
     Raises InputError where the cache cannot be written.
     """
@@ -55,10 +56,14 @@ def new_entry(folder: Path) -> Iterator[Path]:
         draft.mkdir()
     try:
         yield draft
-        with _in_cache(folder.parent):
-            rename_folder(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def keep(draft: Path, folder: Path) -> None:
+    """Make a complete draft the entry `folder`, atomically. Raises InputError where the cache cannot be written."""
+    with _in_cache(folder.parent):
+        rename_folder(draft, folder)
 
 
 def load_array(key: Mapping[str, Any], make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
@@ -75,9 +80,10 @@ def load_array(key: Mapping[str, Any], make: Callable[[], NDArray[Any]]) -> NDAr
         if (found := _open_array(folder)) is not None:
             return found
         array = make()
-        with new_entry(folder) as draft:
+        with draft_of(folder) as draft:
             np.save(draft / ARRAY, array, allow_pickle=False)
             (draft / KEY).write_text(json.dumps(key))
+            keep(draft, folder)
         return array
 
 
@@ -113,18 +119,28 @@ def _in_cache(folder: Path) -> Iterator[None]:
 
 
 def prune() -> tuple[int, int]:
-    """Delete every entry that no process is writing; returns (entries, bytes) deleted. Open readers keep their data."""
+    """Delete every entry that no process is writing; returns (entries, bytes) deleted. Open readers keep their data.
+
+    Raises InputError where the cache cannot be written.
+    """
     count = size_bytes = 0
     for lock in cache_dir().glob("*.lock"):
         try:
-            with FileLock(lock, timeout=0):
+            with _in_cache(cache_dir()), FileLock(lock, timeout=0):
                 for folder in lock.parent.glob(f"{lock.stem}-*"):
                     count += 1
                     size_bytes += sum(file.stat().st_size for file in folder.iterdir())
-                    shutil.rmtree(folder)
+                    _delete(folder)
         except Timeout:
             log.info("%s is being written and stays", lock.with_suffix(""))
     return count, size_bytes
+
+
+def _delete(folder: Path) -> None:
+    """Delete an entry: out of sight first, as nobody shall see a part of it, and NFS keeps files that are open."""
+    hidden = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}{PARTIAL}")
+    folder.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _open_array(folder: Path) -> NDArray[Any] | None:

@@ -14,13 +14,13 @@ which the pixel spec of any request follows.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
 import shutil
 import weakref
 from collections.abc import Set
-from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from PIL import features
 
 from trainer.data.cache.decoding import Size, first_size
-from trainer.data.cache.entries import PARTIAL, cache_dir, entry_prefix, locked, new_entry
-from trainer.data.cache.writer import OtherSizes, Rejected, write_images
+from trainer.data.cache.entries import PARTIAL, cache_dir, draft_of, entry_prefix, keep, locked
+from trainer.data.cache.writer import OtherSizes, Rejected, log_rejected, write_images
 from trainer.data.pixel_request import PixelRequest
 from trainer.data.sources.base import Source
 from trainer.errors import InputError, RunError
@@ -72,10 +72,10 @@ class ImageCache:
         self._shape = (self.pixels.height, self.pixels.width, self.pixels.channels)
         self._row_bytes = int(np.prod(self._shape))
         rows = sum(map(len, self.splits.values()))
-        self.file = path / "images.bin"
         self.size_bytes = rows * self._row_bytes  # of all images
         # Read with pread, not mapped: mapped pages would count as this process's memory.
-        self._descriptor = os.open(self.file, os.O_RDONLY)
+        self._path = path / "images.bin"
+        self._descriptor = os.open(self._path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
         self._names_descriptor = os.open(path / "names.json", os.O_RDONLY)
         weakref.finalize(self, os.close, self._names_descriptor)
@@ -89,7 +89,12 @@ class ImageCache:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @cached_property
+    @property
+    def file(self) -> str:
+        """Path of all images, uint8 [N,H,W,C], for this process; valid also after the entry was deleted."""
+        return path if os.path.exists(path := f"/dev/fd/{self._descriptor}") else str(self._path)
+
+    @functools.cached_property
     def names(self) -> list[str]:
         """Path of each image within its folder, or its key in a TFDS data set."""
         names: list[str] = json.loads(os.pread(self._names_descriptor, self._names_bytes, 0))
@@ -122,11 +127,13 @@ def open_or_build(source: Source, request: PixelRequest, progress: bool | None =
     """
     request.resolve(set())  # refuses contradictory options before the work
     prefix = source_prefix(source)
-    if cache := _find(prefix, request):
-        return cache
-    with locked(prefix):
-        # Another process may have written it in the meantime.
-        return _find(prefix, request) or _build(prefix, source, request, progress)
+    cache = _find(prefix, request)
+    if cache is None:
+        with locked(prefix):
+            # Another process may have written it in the meantime.
+            cache = _find(prefix, request) or _build(prefix, source, request, progress)
+    log_rejected(cache.rejected)
+    return cache
 
 
 def source_prefix(source: Source) -> Path:
@@ -134,7 +141,7 @@ def source_prefix(source: Source) -> Path:
     return entry_prefix([source.state, FORMAT, *decoder_versions()])
 
 
-@cache
+@functools.cache
 def decoder_versions() -> tuple[str, ...]:
     """Versions of the libraries that affect the decoded pixels."""
     versions = [f"pillow {PIL.__version__}"]
@@ -184,13 +191,18 @@ def _build(prefix: Path, source: Source, request: PixelRequest, progress: bool |
         folder = _folder(prefix, pixels)
         _refuse_too_large(source, pixels)
         try:
-            with new_entry(folder) as draft:
-                write_images(draft, source, pixels, request, sizes, bits, progress)
+            with draft_of(folder) as draft:
+                if write_images(draft, source, pixels, request, sizes, bits, progress):
+                    keep(draft, folder)
+                    cache = ImageCache(folder)
+                else:
+                    cache = ImageCache(draft)
+                    log.warning("files that cannot be read now may be later: the decoded images are not kept")
             if pixels.bits != 16:
                 log.info(
                     "16-bit images with values of %d bits: their range is 0 to %d", pixels.bits, 2**pixels.bits - 1
                 )
-            return ImageCache(folder)
+            return cache
         except OtherSizes as other:
             sizes, bits = other.sizes, other.bits
             log.info("the images differ in size, colour or bits: decoding them again")

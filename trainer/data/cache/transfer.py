@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from trainer.data.cache.entries import KEY, PARTIAL, cache_dir, locked, new_entry
+from trainer.data.cache.entries import KEY, PARTIAL, cache_dir, draft_of, keep, locked
 from trainer.data.cache.images import decoder_versions, source_prefix
 from trainer.data.sources.base import Source
 from trainer.files import tar_folder, untar
@@ -62,5 +62,6 @@ def unpack(source: Source, entries: Iterable[PackedEntry]) -> None:
         folder = prefix.with_name(prefix.name + entry.name) if entry.of_images else cache_dir() / entry.name
         with locked(prefix if entry.of_images else folder.with_name(entry.name.partition("-")[0])):
             if not folder.exists():
-                with new_entry(folder) as draft:
+                with draft_of(folder) as draft:
                     untar(entry.files, draft)
+                    keep(draft, folder)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -39,6 +39,14 @@ class Rejected:
     reason: str
 
 
+def log_rejected(rejected: Sequence[Rejected]) -> None:
+    """Log the first MAX_LOGGED rejected files, and how many more there are."""
+    for file in rejected[:MAX_LOGGED]:
+        log.warning("skipped %s: %s", file.path, file.reason)
+    if len(rejected) > MAX_LOGGED:
+        log.warning("skipped %d more", len(rejected) - MAX_LOGGED)
+
+
 class OtherSizes(Exception):
     """The native sizes, or used bits, seen so far require another pixel spec."""
 
@@ -55,8 +63,11 @@ def write_images(
     expected: Set[Size],
     bits: int,
     progress: bool | None,
-) -> None:
-    """Decode all of `source` into `folder`. Raises OtherSizes as soon as an image does not fit `pixels`."""
+) -> bool:
+    """Decode all of `source` into `folder`; returns whether every file could be read.
+
+    Raises OtherSizes as soon as an image does not fit `pixels`.
+    """
     labels: list[int] = []
     contents: list[NDArray[np.uint64]] = [np.empty(0, np.uint64)]
     hashes: list[NDArray[np.uint64]] = [np.empty((0, HASH_WORDS), np.uint64)]
@@ -64,7 +75,7 @@ def write_images(
     splits: Counter[str] = Counter()
     sizes: Counter[Size] = Counter()
     rejected: list[tuple[Example, str]] = []
-    digest = hashlib.sha256()
+    digest, has_unreadable = hashlib.sha256(), False
     processes = available_cpus() if _is_large(source) else 1
     labelled = (example for example in source.examples() if example.label >= 0)
     with closing(decode_all(labelled, pixels, processes)) as chunks, (folder / "images.bin").open("wb") as file:
@@ -77,6 +88,7 @@ def write_images(
             contents.append(decoded.content_hashes)
             hashes.append(decoded.perceptual_hashes)
             sizes.update(decoded.sizes)
+            has_unreadable |= decoded.has_unreadable
             for position, example in enumerate(chunk):
                 if position in decoded.rejected:
                     rejected.append((example, decoded.rejected[position]))
@@ -106,6 +118,7 @@ def write_images(
     }
     (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
     log.info("decoded %d images to %s", len(labels), pixels.shape_name)
+    return not has_unreadable
 
 
 def _save_arrays(
@@ -131,11 +144,7 @@ def _is_large(source: Source) -> bool:
 
 
 def _check_rejected(source: Source, rejected: list[tuple[Example, str]], train_labels: NDArray[np.int32]) -> None:
-    """Log every rejected file; raise InputError where they are too many, or a class has no other images."""
-    for example, reason in rejected[:MAX_LOGGED]:
-        log.warning("skipped %s: %s", example.name, reason)
-    if len(rejected) > MAX_LOGGED:
-        log.warning("skipped %d more", len(rejected) - MAX_LOGGED)
+    """Raise InputError where the rejected files are too many, or a class has no other images."""
     total = len(source)
     if len(rejected) > MAX_REJECTED * total:
         first = "; ".join(f"{example.name} ({reason})" for example, reason in rejected[:3])
