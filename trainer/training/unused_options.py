@@ -12,6 +12,7 @@ from trainer.option_fields import flag
 UNUSED_BY_LAST_LAYER = (
     *("epochs", "batch_size", "learning_rate", "optimizer", "weight_decay", "dropout", "augment", "precision"),
 )
+TRUE_OF_LAST_LAYER = {"augment": "none", "precision": "float32"}
 
 
 def refuse_unused_options(config: FitConfig, architecture: Architecture, recipe: Recipe) -> None:
@@ -26,7 +27,7 @@ def refuse_unused_options(config: FitConfig, architecture: Architecture, recipe:
         raise InputError(f"--kernel-size: {model} has its own; leave one out")
     if config.fine_tune == "none":
         for name in UNUSED_BY_LAST_LAYER:
-            if name in given and given[name] != "float32":
+            if name in given and given[name] != TRUE_OF_LAST_LAYER.get(name):
                 raise InputError(f"{flag(name)}: --fine-tune none does not use it; leave one out")
     if config.weight_decay and recipe.optimizer == "adam":
         raise InputError("--weight-decay: --optimizer adam has none; adamw or sgd is expected")
