@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test lint bench lock deploy rollout rollback
+.PHONY: help setup demo test lint bench audit lock deploy rollout rollback
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench: $(DEVELOP)  ## measure serving of the newest model, a sweep, training (tw
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/train.py
+
+audit: $(DEVELOP)  ## fetch security advisories and check all locks; needs network (tests check the stored ones)
+	$(BIN)/python scripts/audit.py --update
 
 deploy:  ## start IMAGE behind HAProxy on this machine's Docker Swarm, at port PORT (3000)
 	@deploy/swarm deploy $(IMAGE)
