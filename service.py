@@ -163,6 +163,7 @@ class Classifier:
         loaded = prepare_model(stored.tag, packed, settings, metrics.on_batch)
         raise_open_file_limit()  # each connection is an open file
         memory = MemoryBudget(request_memory(settings.workers))
+        HttpProtocol.memory = memory
         log.info("requests may take %d MiB of memory", memory.size >> 20)
         self.inference = Inference(loaded, settings, metrics, memory)
         self.endpoints = Endpoints(self.inference, metrics, memory, with_token=settings.token_file is not None)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
+import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import uvicorn
@@ -19,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from trainer.serving import http_protocol
 from trainer.serving.http_protocol import HttpProtocol
+from trainer.serving.memory import MemoryBudget
 
 TIMEOUT_S = 10
 
@@ -159,6 +162,90 @@ def test_a_half_closed_connection_gets_its_responses(port: int) -> None:
 def test_invalid_requests_are_refused(port: int, request_: bytes) -> None:
     ((status, _),) = exchange(port, request_, expected=1)
     assert status == 400
+
+
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "repeated"),
+    [
+        pytest.param(HEAD, b"a: b\r\n", id="short headers"),
+        pytest.param(HEAD, b"name: " + b"v" * 1000 + b"\r\n", id="long headers"),
+        pytest.param(HEAD + b"a: ", b"v" * 1000, id="a header's value"),
+        pytest.param(HEAD, b"n" * 1000, id="a header's name"),
+        pytest.param(b"GET /", b"u" * 1000, id="a URL"),
+        pytest.param(b"", b"\r\n", id="empty lines"),
+        pytest.param(HEAD + OFFER, b"a: b\r\n", id="headers with an offer to upgrade"),
+        pytest.param(CHUNKED + b"0\r\n", b"a: b\r\n", id="trailers"),
+        pytest.param(CHUNKED + b"0\r\na: ", b"v" * 1000, id="a trailer's value"),
+        pytest.param(CHUNKED + b"5;", b"e" * 1000, id="a chunk's extension"),
+    ],
+)
+def test_a_head_without_an_end_is_refused_after_some_kilobytes(port: int, start: bytes, repeated: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S) as connection:
+        connection.sendall(start)
+        sent, received = 0, b""
+        with contextlib.suppress(ConnectionError):
+            while sent < 64 << 20 and not select.select([connection], [], [], 0)[0]:
+                connection.sendall(repeated * (4000 // len(repeated)))
+                sent += 4000
+            while data := connection.recv(65536):
+                received += data
+    assert sent < 8 << 20
+    if start.startswith(CHUNKED):  # a response may have begun: another one must not follow
+        assert received == b""
+        return
+    assert received.startswith(b"HTTP/1.1 431 ")
+    assert json.loads(received.split(b"\r\n\r\n")[1])["error"]["code"] == "too_large"
+
+
+def test_a_head_below_the_limit_is_read(port: int) -> None:
+    headers = b"".join(b"x-%d: %s\r\n" % (number, b"v" * 900) for number in range(15))
+    ((status, _),) = exchange(port, HEAD + headers + b"Content-Length: 2\r\n\r\nhi", expected=1)
+    assert status == 200
+
+
+def test_many_pipelined_requests_end_the_connection(port: int) -> None:
+    """Each costs kilobytes while it waits for its turn."""
+    requests = [b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(1000)]
+    assert len(exchange(port, b"".join(requests[:30]), expected=30)) == 30
+    assert len(exchange(port, b"".join(requests), expected=1000)) < 40
+
+
+def test_heads_are_charged_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = MemoryBudget(50_000)
+    monkeypatch.setattr(HttpProtocol, "memory", budget)
+    partial = HEAD + b"a: " + b"v" * 9000
+    whole = HEAD + b"Content-Length: 2\r\n\r\nhi"
+    with listening() as port:
+        for _ in range(3):
+            with ExitStack() as stack:
+                for _ in range(5):
+                    connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S))
+                    connection.sendall(partial)
+                wait_until(lambda: is_spent(budget, 9000))
+                ((status, value),) = exchange(port, partial, expected=1)
+                assert (status, "overloaded" in str(value)) == (503, True)
+            wait_until(lambda: budget.take(50_000))
+            budget.give_back(50_000)
+        assert [status for status, _ in exchange(port, whole * 5, expected=5)] == [200] * 5
+        wait_until(lambda: budget.take(50_000))
+
+
+def is_spent(budget: MemoryBudget, size: int) -> bool:
+    if budget.take(size):
+        budget.give_back(size)
+        return False
+    return True
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_head_that_does_not_arrive_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
