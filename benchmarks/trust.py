@@ -27,13 +27,12 @@ from trainer.artifact import store
 from trainer.artifact.engine import OOD_SCORE, PROBABILITIES, LiteRTEngine, Outputs, load_engine
 from trainer.artifact.prediction import DECIMALS, is_known
 from trainer.data import load, load_undivided
-from trainer.data.batches import predict_batches
+from trainer.data.batches import inference_batch_size, predict_batches
 from trainer.data.sources.spec import open_source
 from trainer.export.freeze import convert, freeze, save_frozen
 from trainer.features.ood import REFERENCES, fit_ood_score
 from trainer.images.decode import decode
 from trainer.images.pixels import PixelSpec
-from trainer.machine import evaluation_batch
 from trainer.models import build
 from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
 from trainer.reporting.metrics import evaluate, measure_trust
@@ -75,7 +74,7 @@ def _decoded(image: NDArray[np.uint8], pixels: PixelSpec) -> NDArray[np.uint8]:
 
 
 def predict(engine: LiteRTEngine, images: NDArray[np.uint8]) -> Outputs:
-    batch = evaluation_batch(*images.shape[1:3])
+    batch = inference_batch_size(*images.shape[1:3])
     parts = [engine.predict(images[start : start + batch]) for start in range(0, len(images), batch)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

@@ -97,11 +97,6 @@ def start_tensorflow() -> None:
         tf.config.list_physical_devices()
 
 
-def evaluation_batch(height: int, width: int) -> int:
-    """Batch size for inference, 8..256; activations grow with the number of pixels."""
-    return max(8, min(256, 256 * 64 * 64 // (height * width)))
-
-
 def resolve_precision(precision: str, *, cpu_gains: bool = True) -> str:
     """Resolve `auto`: bfloat16 where every GPU supports it, or the CPU does and the network gains; else float32."""
     if precision != "auto":

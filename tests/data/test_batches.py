@@ -10,7 +10,7 @@ from trainer.errors import Interrupted
 
 
 def test_outputs_come_in_order_and_the_last_batch_is_not_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "evaluation_batch", lambda height, width: 50)
+    monkeypatch.setattr(batches, "inference_batch_size", lambda height, width: 50)
     split = load("builtin:digits").val
     sizes = []
 
@@ -27,7 +27,7 @@ def test_outputs_come_in_order_and_the_last_batch_is_not_dropped(monkeypatch: py
 
 
 def test_a_signal_ends_it_before_the_next_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "evaluation_batch", lambda height, width: 50)
+    monkeypatch.setattr(batches, "inference_batch_size", lambda height, width: 50)
     seen: list[int] = []
 
     def interrupted() -> None:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from trainer.data.dataset import Split
 from trainer.data.progress import track
-from trainer.machine import evaluation_batch
 
 # Images uint8 [n,H,W,C] → named outputs, float32 [n,…] each.
 Predict = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[Any]]]
@@ -31,8 +30,13 @@ def predict_batches(
     """
     height, width, _ = split.shape
     parts: list[Mapping[str, NDArray[Any]]] = []
-    for images in track(split.batches(evaluation_batch(height, width)), len, total=len(split), what=what, bar=bar):
+    for images in track(split.batches(inference_batch_size(height, width)), len, total=len(split), what=what, bar=bar):
         if check_interrupted:
             check_interrupted()
         parts.append(predict(images))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def inference_batch_size(height: int, width: int) -> int:
+    """Batch size for inference, 8..256; activations grow with the number of pixels."""
+    return max(8, min(256, 256 * 64 * 64 // (height * width)))
