@@ -64,12 +64,12 @@ LAST_LAYER = (
     *("--flip=off", "--no-save", "--wandb=disabled"),
 )
 REFUSED_BY_SCRATCH = ("weights", "fine_tune", "time_limit")
-# A pretrained network has the weights of ImageNet anyway, and refuses to go without.
-PRETRAINED_VALUES = VALUES | {"weights": "none"}
-REFUSED_BY_PRETRAINED = ("weights", "time_limit", "kernel_size", "normalize")
+# A pretrained network has the weights of ImageNet anyway, refuses to go without, and is augmented strongly by default.
+PRETRAINED_VALUES = VALUES | {"weights": "none", "augment": "light"}
+REFUSED_BY_PRETRAINED = ("weights", "time_limit", "kernel_size", "normalize", "fine_tune")  # with --epochs
 REFUSED_BY_LAST_LAYER = (
-    *("weights", "time_limit", "kernel_size", "normalize", "epochs", "batch_size", "learning_rate", "optimizer"),
-    *("weight_decay", "dropout", "augment", "precision"),
+    *("model", "weights", "time_limit", "kernel_size", "normalize", "epochs", "batch_size", "learning_rate"),
+    *("optimizer", "weight_decay", "dropout", "augment", "precision"),
 )
 
 
@@ -154,7 +154,7 @@ def test_weight_decay_is_refused_by_adam() -> None:
     [
         pytest.param(SCRATCH, REFUSED_BY_SCRATCH, id="scratch"),
         pytest.param(PRETRAINED, REFUSED_BY_PRETRAINED, id="pretrained"),
-        # Its solution is exact: nothing is random.
+        # The solution is exact, and the seed only draws what --limit leaves.
         pytest.param(LAST_LAYER, (*REFUSED_BY_LAST_LAYER, "fine_tune"), id="last-layer"),
     ],
 )
