@@ -16,6 +16,7 @@ from trainer.images.saliency import OCCLUSIONS
 from trainer.models import build
 from trainer.serving.explanation import Explainer
 from trainer.serving.memory import MemoryBudget
+from trainer.serving.responses import ApiError
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 ANSWER = {PROBABILITIES: np.array([0.1, 0.7, 0.2], np.float32)}
@@ -34,25 +35,45 @@ def pooled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_activation_engine_is_loaded_once_and_charged(pooled_folder: Path) -> None:
-    memory = MemoryBudget(1 << 30)
+def test_the_activation_engine_is_charged_only_while_it_explains(pooled_folder: Path) -> None:
+    needed = 8 * (pooled_folder / EXPLAIN_FILE).stat().st_size
+    memory = MemoryBudget(needed)
     explainer = Explainer(pooled_folder)
     assert explainer.images == 1
-    assert memory.take(1 << 30)  # nothing is charged before it is asked for
-    memory.give_back(1 << 30)
-    first, second = (asyncio.run(explainer.explain(IMAGE, ANSWER, not_called, 8, memory)) for _ in range(2))
+
+    async def test() -> list[NDArray[np.float32]]:
+        explanations = [explainer.explain(IMAGE, ANSWER, not_called, 8, memory) for _ in range(4)]
+        return await asyncio.wait_for(asyncio.gather(*explanations), 30)
+
+    maps = asyncio.run(test())
     engine = load_activation_engine(pooled_folder)
     assert engine
-    np.testing.assert_array_equal(first, explain(IMAGE, 1, engine, engine))
-    np.testing.assert_array_equal(first, second)
-    charged = 8 * (pooled_folder / EXPLAIN_FILE).stat().st_size
-    assert memory.take((1 << 30) - charged)
-    assert not memory.take(1)
+    for saliency in maps:
+        np.testing.assert_array_equal(saliency, explain(IMAGE, 1, engine, engine))
+    assert memory.take(needed)
 
 
-def test_without_memory_for_the_engine_nothing_is_loaded(pooled_folder: Path) -> None:
-    with pytest.raises(MemoryError):
-        asyncio.run(Explainer(pooled_folder).explain(IMAGE, ANSWER, not_called, 8, MemoryBudget(1 << 10)))
+def test_an_engine_that_fails_to_load_leaves_the_budget_as_it_was(
+    pooled_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("damaged")
+
+    monkeypatch.setattr("trainer.serving.explanation.load_activation_engine", fail)
+    memory = MemoryBudget(1 << 30)
+    for _ in range(2):
+        with pytest.raises(OSError, match="damaged"):
+            asyncio.run(Explainer(pooled_folder).explain(IMAGE, ANSWER, not_called, 8, memory))
+    assert memory.take(1 << 30)
+
+
+def test_an_engine_that_never_fits_is_refused_at_once_with_its_size(pooled_folder: Path) -> None:
+    needed = 8 * (pooled_folder / EXPLAIN_FILE).stat().st_size
+    memory = MemoryBudget(needed + 100)
+    with pytest.raises(ApiError, match=rf"{needed >> 20} MiB are needed .* has {needed >> 20} for all") as caught:
+        asyncio.run(Explainer(pooled_folder).explain(IMAGE, ANSWER, not_called, 8, memory, charged=101))
+    assert caught.value.code == "not_found"
+    assert memory.take(needed + 100)
 
 
 def test_occlusions_run_in_chunks(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
@@ -17,28 +18,52 @@ def test_no_more_than_the_budget_is_taken() -> None:
     assert memory.take(60)
 
 
-def test_a_thread_waits_for_free_memory() -> None:
+def test_waiting_requests_are_served_in_turn() -> None:
     memory = MemoryBudget(100)
-    assert memory.take(60)
-    threading.Timer(0.05, memory.give_back, [60]).start()
-    with memory.hold(90, timeout_s=10):
-        assert not memory.take(20)
-    assert memory.take(100)
+
+    async def test() -> None:
+        assert memory.take(60)
+        order: list[int] = []
+
+        async def acquire(size: int) -> None:
+            await memory.acquire(size)
+            order.append(size)
+
+        tasks = [asyncio.create_task(acquire(size)) for size in (90, 10, 50)]
+        await asyncio.sleep(0.01)
+        assert order == []  # a small request does not pass a large one for ever
+        assert not memory.take_in_turn(10)
+        threading.Thread(target=memory.give_back, args=[60]).start()  # decoders' threads do
+        await asyncio.wait_for(asyncio.gather(*tasks[:2]), 5)
+        assert order == [90, 10]
+        memory.give_back(90)
+        await asyncio.wait_for(tasks[2], 5)
+        memory.give_back(60)
+        assert memory.take_in_turn(100)
+
+    asyncio.run(test())
 
 
-def test_a_thread_waits_until_its_timeout() -> None:
+@pytest.mark.parametrize("turns", [0, 1, 2])
+def test_a_cancelled_request_keeps_nothing(turns: int) -> None:
+    """Whether it waits, has been granted its memory, or is about to go on."""
     memory = MemoryBudget(100)
-    assert memory.take(60)
-    with pytest.raises(TimeoutError), memory.hold(90, timeout_s=0.01):
-        pass
-    assert memory.take(40)
 
+    async def test() -> None:
+        assert memory.take(100)
+        waiting = asyncio.create_task(memory.acquire(70))
+        behind = asyncio.create_task(memory.acquire(30))
+        await asyncio.sleep(0.01)
+        memory.give_back(80)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if not waiting.cancel():  # it is done, and has its memory
+            memory.give_back(70)
+        await asyncio.wait_for(behind, 5)
+        memory.give_back(30 + 20)
+        assert memory.take(100)
 
-def test_memory_is_given_back_after_a_failure() -> None:
-    memory = MemoryBudget(100)
-    with pytest.raises(ValueError, match="corrupt"), memory.hold(90, timeout_s=1):
-        raise ValueError("corrupt")
-    assert memory.take(100)
+    asyncio.run(test())
 
 
 def test_workers_share_the_memory_of_the_container(monkeypatch: pytest.MonkeyPatch) -> None:

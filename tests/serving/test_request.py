@@ -96,6 +96,17 @@ def test_bodies_are_charged_to_the_memory_budget() -> None:
     asyncio.run(test())
 
 
+def test_a_body_that_exceeds_the_whole_budget_is_refused_for_good() -> None:
+    memory = MemoryBudget(1000)
+
+    async def receive() -> Message:
+        raise AssertionError("nothing of it is read")
+
+    announced = Request({"type": "http", "headers": [(b"content-length", b"1001")]}, receive, memory)
+    assert asyncio.run(error_code(announced.body(MIB))) == "too_large"
+    assert asyncio.run(error_code(make_request(bytes(600), bytes(600), memory=memory).body(MIB))) == "too_large"
+
+
 @pytest.mark.parametrize("size", [1, 7, 10_000])
 def test_files_are_read_as_they_arrive(size: int) -> None:
     body, content_type = form(("images", b"one"), ("images", b""), ("images", bytes(5000)))

@@ -27,21 +27,29 @@ MAX_PIXELS_ON_LOOP = 100_000
 MAX_BYTES_ON_LOOP = 16 << 10
 FORMATS_ON_LOOP = ("JPEG", "PNG", "WebP", "BMP", "GIF")
 
+Pixels = NDArray[np.uint8]  # [H,W,C]
+
 
 class Decoder:
     """Decodes images within the memory budget. Its threads are those of one worker."""
 
-    def __init__(self, memory: MemoryBudget, metrics: Metrics, timeout_s: float) -> None:
-        """`timeout_s`: longest wait for memory."""
+    def __init__(self, memory: MemoryBudget, metrics: Metrics) -> None:
         self._memory = memory
         self._metrics = metrics
-        self._timeout_s = timeout_s
         self._thread_count = available_cpus()
         self._threads = ThreadPoolExecutor(self._thread_count, "decode")
         self._calls = RunningCalls()
 
-    async def decode(self, data: bytes, spec: PixelSpec) -> NDArray[np.uint8]:
-        """Encoded image → uint8 [H,W,C]. Raises ApiError `too_large`, ImageError, and TimeoutError without memory."""
+    @property
+    def stalled(self) -> bool:
+        """Whether no thread's decoder returns."""
+        return self._calls.older_than(STALLED_S) == self._thread_count
+
+    async def decode(self, data: bytes, spec: PixelSpec, charged: int = 0) -> Pixels:
+        """Encoded image → uint8 [H,W,C]. It waits for memory as long as the caller does.
+
+        `charged` is what the request holds of the memory budget. Raises ApiError `too_large`, and ImageError.
+        """
         if len(data) > MAX_IMAGE_BYTES:
             raise ApiError("too_large", f"the image is too large: at most {MAX_IMAGE_BYTES // MIB} MiB are read")
         start = time.perf_counter()
@@ -49,26 +57,41 @@ class Decoder:
         if image and image.info.width * image.info.height <= MAX_PIXELS_ON_LOOP:
             pixels = image.decode(spec)
         else:
-            pixels = await asyncio.get_running_loop().run_in_executor(self._threads, self._decode_in_thread, data, spec)
+            pixels = await self._decode_in_thread(data, spec, charged)
         self._metrics.decode_seconds.observe(time.perf_counter() - start)
         return pixels
 
-    @property
-    def stalled(self) -> bool:
-        """Whether no thread's decoder returns."""
-        return self._calls.older_than(STALLED_S) == self._thread_count
-
-    async def encode(self, image: NDArray[np.uint8]) -> bytes:
+    async def encode(self, image: Pixels) -> bytes:
         """uint8 [H,W,C] → PNG."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, encode_png, image)
 
-    def _decode_in_thread(self, data: bytes, spec: PixelSpec) -> NDArray[np.uint8]:
-        with self._calls.track():
-            image = EncodedImage(data)
-        needed = image.decoding_bytes(spec)
-        if needed > self._memory.size:
+    async def _decode_in_thread(self, data: bytes, spec: PixelSpec, charged: int) -> Pixels:
+        loop = asyncio.get_running_loop()
+        image, needed, pixels = await loop.run_in_executor(self._threads, self._try_decode, data, spec)
+        if pixels is not None:
+            return pixels
+        if needed > self._memory.size - charged:
             size = f"{image.info.width}x{image.info.height}"
             budget = f"{needed // MIB} MiB are needed to decode it, and this server has {self._memory.size // MIB}"
             raise ImageError("too_many_pixels", f"{size} has too many pixels for this server: {budget}")
-        with self._memory.hold(needed, self._timeout_s), self._calls.track():
+        await self._memory.acquire(needed)  # no thread waits: they are for images that have their memory
+        decoding = self._threads.submit(self._decode, image, spec)
+        # Given back by the thread, which goes on if the request is cancelled.
+        decoding.add_done_callback(lambda _: self._memory.give_back(needed))
+        return await asyncio.wrap_future(decoding)
+
+    def _try_decode(self, data: bytes, spec: PixelSpec) -> tuple[EncodedImage, int, Pixels | None]:
+        """In a thread: the image, the bytes that decoding it takes, and its pixels if they are free now."""
+        with self._calls.track():
+            image = EncodedImage(data)
+            needed = image.decoding_bytes(spec)
+        if not self._memory.take_in_turn(needed):
+            return image, needed, None
+        try:
+            return image, needed, self._decode(image, spec)
+        finally:
+            self._memory.give_back(needed)
+
+    def _decode(self, image: EncodedImage, spec: PixelSpec) -> Pixels:
+        with self._calls.track():
             return image.decode(spec)

@@ -37,6 +37,7 @@ PAGE = Path(__file__).with_name("ui.html")
 PAGE_POLICY = b"default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 T = TypeVar("T")
+Infer = Callable[[bytes, int], Coroutine[Any, Any, T]]  # an image, and the bytes that its request holds
 
 
 class Endpoints:
@@ -84,7 +85,7 @@ class Endpoints:
     async def _post_predict_batch(self, request: Request) -> Response:
         body = request.chunks(MAX_BATCH_BYTES + MAX_FRAMING_BYTES)
         images = await request.files(body, "images", MAX_BATCH_IMAGES)
-        return json_response(await _while_connected(request, self._inference.predict_batch(images)))
+        return json_response(await _while_connected(request, self._inference.predict_batch(images, request.charged)))
 
     async def _post_preview(self, request: Request) -> Response:
         return await self._png(request, self._inference.preview)
@@ -92,13 +93,13 @@ class Endpoints:
     async def _post_explain(self, request: Request) -> Response:
         return await self._png(request, self._inference.explain)
 
-    async def _png(self, request: Request, draw: Callable[[bytes], Coroutine[Any, Any, bytes]]) -> Response:
+    async def _png(self, request: Request, draw: Infer[bytes]) -> Response:
         return Response(200, await self._answer(request, await self._image(request), draw), "image/png")
 
-    async def _answer(self, request: Request, image: bytes, infer: Callable[[bytes], Coroutine[Any, Any, T]]) -> T:
+    async def _answer(self, request: Request, image: bytes, infer: Infer[T]) -> T:
         """Await `infer` while the client is connected. Raises ImageError with a hint."""
         try:
-            return await _while_connected(request, infer(image))
+            return await _while_connected(request, infer(image, request.charged))
         except ImageError as error:
             raise with_hint(error, image, request) from error
 

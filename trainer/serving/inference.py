@@ -39,21 +39,24 @@ class Inference:
         self._deadline_s = settings.deadline_ms / 1000
         self._metrics = metrics
         self._memory = memory
-        self._decoder = Decoder(memory, metrics, self._deadline_s)
+        self._decoder = Decoder(memory, metrics)
 
     @property
     def stalled(self) -> bool:
         """Whether the engine, or every decoder, does not return."""
         return self.loaded.runner.stalled or self._decoder.stalled
 
-    async def predict(self, data: bytes) -> Prediction:
-        """The prediction for one encoded image. Raises ApiError, ImageError, and TimeoutError after the deadline."""
+    async def predict(self, data: bytes, charged: int = 0) -> Prediction:
+        """The prediction for one encoded image. Raises ApiError, ImageError, and TimeoutError after the deadline.
+
+        `charged`, here and below: what the request holds of the memory budget.
+        """
         loaded = self.loaded
         async with asyncio.timeout(self._deadline_s):
-            answer = await self._classify(loaded, data)
+            answer = await self._classify(loaded, data, charged)
         return {**answer, "model": loaded.tag}
 
-    async def predict_batch(self, images: Sequence[bytes]) -> Predictions:
+    async def predict_batch(self, images: Sequence[bytes], charged: int = 0) -> Predictions:
         """The predictions, in order, of up to 256 encoded images; a faulty image has an error in its place."""
         loaded = self.loaded
         chunk = loaded.runner.largest_batch
@@ -62,10 +65,10 @@ class Inference:
             # One chunk after the other: a large batch leaves slots in the queue for other requests.
             for start in range(0, len(images), chunk):
                 items = images[start : start + chunk]
-                predictions += await _gather(lambda data: self._classify_item(loaded, data), items)
+                predictions += await _gather(lambda data: self._classify_item(loaded, data, charged), items)
         return {"model": loaded.tag, "predictions": predictions}
 
-    async def explain(self, data: bytes) -> bytes:
+    async def explain(self, data: bytes, charged: int = 0) -> bytes:
         """PNG of the image as the model sees it, in gray under the saliency map of the most probable class.
 
         Raises ApiError, ImageError, and TimeoutError after the deadlines of all batches that it takes.
@@ -73,7 +76,7 @@ class Inference:
         loaded = self.loaded
         chunk = loaded.runner.largest_batch
         async with asyncio.timeout(self._deadline_s * (1 + math.ceil(loaded.explainer.images / chunk))):
-            pixels = await self._decoder.decode(data, loaded.pixels)
+            pixels = await self._decoder.decode(data, loaded.pixels, charged)
 
             async def run(image: NDArray[np.uint8]) -> Outputs:
                 return await self._run(loaded, lambda: _completed(image))
@@ -83,16 +86,13 @@ class Inference:
             async def run_many(images: NDArray[np.uint8]) -> list[Outputs]:
                 return await _gather(run, images)
 
-            try:
-                saliency = await loaded.explainer.explain(pixels, outputs, run_many, chunk, self._memory)
-            except MemoryError:
-                raise _overloaded() from None
+            saliency = await loaded.explainer.explain(pixels, outputs, run_many, chunk, self._memory, charged)
             return await self._decoder.encode(await asyncio.to_thread(overlay, pixels, saliency))
 
-    async def preview(self, data: bytes) -> bytes:
+    async def preview(self, data: bytes, charged: int = 0) -> bytes:
         """PNG of the image as the model sees it. Raises ApiError, ImageError, and TimeoutError after the deadline."""
         async with asyncio.timeout(self._deadline_s):
-            return await self._decoder.encode(await self._decoder.decode(data, self.loaded.pixels))
+            return await self._decoder.encode(await self._decoder.decode(data, self.loaded.pixels, charged))
 
     def describe_model(self) -> Model:
         """Body of GET /model."""
@@ -111,10 +111,10 @@ class Inference:
             "metrics": dict(loaded.metrics),
         }
 
-    async def _classify_item(self, loaded: LoadedModel, data: bytes) -> BatchPrediction | Error:
+    async def _classify_item(self, loaded: LoadedModel, data: bytes, charged: int) -> BatchPrediction | Error:
         """A prediction, or the error of a faulty image. Raises ApiError `overloaded`."""
         try:
-            return await self._classify(loaded, data)
+            return await self._classify(loaded, data, charged)
         except ImageError as error:
             return error_body(cast(ErrorCode, error.code), str(with_hint(error, data)))
         except ApiError as error:
@@ -122,9 +122,9 @@ class Inference:
                 raise
             return error_body(error.code, str(error))
 
-    async def _classify(self, loaded: LoadedModel, data: bytes) -> BatchPrediction:
+    async def _classify(self, loaded: LoadedModel, data: bytes, charged: int) -> BatchPrediction:
         """A prediction without `model`. Raises ApiError (`too_large`, `overloaded`) and ImageError."""
-        outputs = await self._run(loaded, lambda: self._decoder.decode(data, loaded.pixels))
+        outputs = await self._run(loaded, lambda: self._decoder.decode(data, loaded.pixels, charged))
         answer = cast(BatchPrediction, prediction(outputs, loaded.class_names, loaded.threshold))
         if self.warm and not answer["known"]:
             self._metrics.on_unknown()

@@ -1,14 +1,15 @@
-"""Memory budget of a server: bodies that are being read, and images that are being decoded.
+"""Memory budget of a server: bodies that are being read, images that are being decoded, engines of explanations.
 
 Memory is charged before it is allocated. A request that would exceed the budget waits, or is refused, so that no
-request can get the process killed, and all others with it.
+request can get the process killed, and all others with it. What exceeds the whole budget is refused at once.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from typing import NamedTuple
 
 import psutil
 
@@ -18,38 +19,72 @@ RESERVED_SHARE = 0.1  # of the machine's memory: for what is not charged, such a
 MIN_BUDGET = 32 << 20  # one image of the largest size, and its form
 
 
+class _Waiter(NamedTuple):
+    size: int
+    future: asyncio.Future[None]
+
+
 class MemoryBudget:
     """A budget of `size` bytes, for any thread."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self._free = size
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._waiters: deque[_Waiter] = deque()
 
     def take(self, size: int) -> bool:
-        """Charge `size` bytes, at once or not at all."""
-        with self._changed:
+        """Charge `size` bytes, at once or not at all; those who wait in `acquire` are passed."""
+        with self._lock:
             if size > self._free:
                 return False
             self._free -= size
             return True
 
-    def give_back(self, size: int) -> None:
-        with self._changed:
-            self._free += size
-            self._changed.notify_all()
+    def take_in_turn(self, size: int) -> bool:
+        """Charge `size` bytes, at once or not at all, unless others wait in `acquire`."""
+        return not self._waiters and self.take(size)
 
-    @contextmanager
-    def hold(self, size: int, timeout_s: float) -> Iterator[None]:
-        """Wait for `size` bytes, in a thread that may wait. Raises TimeoutError."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: size <= self._free, timeout_s):
-                raise TimeoutError
-            self._free -= size
+    async def acquire(self, size: int) -> None:
+        """Wait for `size` bytes, first come, first served. The caller limits the time."""
+        if self.take_in_turn(size):
+            return
+        waiter = _Waiter(size, asyncio.get_running_loop().create_future())
+        with self._lock:
+            self._waiters.append(waiter)
+            self._grant()  # some may have been given back meanwhile
         try:
-            yield
-        finally:
-            self.give_back(size)
+            await waiter.future
+        except asyncio.CancelledError:
+            self._leave(waiter)
+            raise
+
+    def give_back(self, size: int) -> None:
+        with self._lock:
+            self._free += size
+            self._grant()
+
+    def _grant(self) -> None:
+        while self._waiters and self._waiters[0].size <= self._free:
+            waiter = self._waiters.popleft()
+            self._free -= waiter.size
+            waiter.future.get_loop().call_soon_threadsafe(self._wake, waiter)
+
+    def _wake(self, waiter: _Waiter) -> None:
+        if waiter.future.done():  # cancelled after its memory was granted
+            self.give_back(waiter.size)
+        else:
+            waiter.future.set_result(None)
+
+    def _leave(self, waiter: _Waiter) -> None:
+        """A cancelled waiter: drop it, or give back what it has been granted and could not use."""
+        if waiter.future.done() and not waiter.future.cancelled():
+            self.give_back(waiter.size)
+            return
+        with self._lock:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+                self._grant()  # the next one may need less
 
 
 def request_memory(workers: int) -> int:

@@ -22,6 +22,7 @@ BYTES = {"type": "string", "format": "binary"}
 TEXT = {"type": "string"}
 
 IMAGE_ERRORS = (400, 405, 413, 415, 422, 500, 503, 504)
+EXPLAIN_ERRORS = (*IMAGE_ERRORS, 404)  # 404: the server never has the memory for it
 BATCH_ERRORS = (400, 405, 413, 500, 503, 504)
 VIEW_ERRORS = (405, 500)
 
@@ -43,7 +44,7 @@ def describe(model: str, *, with_token: bool) -> dict[str, Any]:
             f"Classify 1 to {MAX_BATCH_IMAGES} images", _json("Predictions"), BATCH_ERRORS, batch_form
         ),
         "/preview": _operation("The image as the model sees it", png, IMAGE_ERRORS, image_body),
-        "/explain": _operation("The same in gray under the saliency map", png, IMAGE_ERRORS, image_body),
+        "/explain": _operation("The same in gray under the saliency map", png, EXPLAIN_ERRORS, image_body),
         "/model": _operation("The model that is served", _json("Model"), VIEW_ERRORS),
         PAGE_PATH: _operation("The page", {"text/html": {"schema": TEXT}}, VIEW_ERRORS),
         "/metrics": _operation("Prometheus metrics", {"text/plain": {"schema": TEXT}}, VIEW_ERRORS),

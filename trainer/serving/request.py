@@ -36,7 +36,7 @@ class Request:
         self.headers = Headers(scope=scope)
         self._receive = receive
         self._memory = memory
-        self._charged = 0
+        self.charged = 0  # bytes of the memory budget
 
     @classmethod
     def stop_reading(cls) -> None:
@@ -66,8 +66,10 @@ class Request:
     async def chunks(self, limit: int) -> AsyncIterator[bytes]:
         """The body as it arrives. Raises as `body` does."""
         length = self.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > limit:
-            raise _too_large(limit)
+        if length.isdecimal():
+            if int(length) > limit:
+                raise _too_large(limit)
+            self._check_budget(int(length))
         deadline = asyncio.get_running_loop().time() + READ_TIMEOUT_S
         size, more = 0, True
         while more:
@@ -113,8 +115,8 @@ class Request:
 
     def release(self) -> None:
         """Give back the memory that was charged for the body."""
-        self._memory.give_back(self._charged)
-        self._charged = 0
+        self._memory.give_back(self.charged)
+        self.charged = 0
 
     async def _receive_until(self, deadline: float) -> Message:
         try:
@@ -127,10 +129,17 @@ class Request:
         except TimeoutError:
             raise ApiError("bad_request", "the body did not arrive in time") from None
 
+    def _check_budget(self, size: int) -> None:
+        """Raise ApiError `too_large` for what can never be charged."""
+        if size > self._memory.size:
+            budget = f"this server has {self._memory.size // MIB} MiB for all requests"
+            raise ApiError("too_large", f"the body is too large: {budget}")
+
     def _charge(self, size: int) -> None:
+        self._check_budget(self.charged + size)
         if not self._memory.take(size):
             raise ApiError("overloaded", "the server holds as many bodies as it has memory for; try again later")
-        self._charged += size
+        self.charged += size
 
 
 class _InMemoryParser(MultiPartParser):
