@@ -52,6 +52,24 @@ def test_truncated_files_are_corrupt(format: str) -> None:
         assert error_code(data[:end]) == "corrupt_image"
 
 
+@pytest.mark.parametrize("width", [40, 41, 42, 43])
+@pytest.mark.parametrize("options", [{"quality": 80}, {"lossless": True}])
+def test_a_webp_with_all_pixels_needs_no_intact_end(options: dict[str, Any], width: int) -> None:
+    spec = PixelSpec(30, width, 3)
+    data = encode(gradient(width=width, height=30), "WebP", **options)
+    expected = decode(data, spec)
+    intact = [data[:4] + struct.pack("<I", len(data) + 100) + data[8:]]
+    pixels_bytes = struct.unpack("<I", data[16:20])[0]
+    if pixels_bytes % 2:
+        intact.append(data[:-1])  # the padding byte
+    with_metadata = encode(gradient(width=width, height=30), "WebP", xmp=b"x" * 501, **options)
+    intact += [with_metadata[:-missing] for missing in (1, 2, 30, 500)]
+    for file in intact:
+        np.testing.assert_array_equal(decode(file, spec), expected)
+    for missing in (1 + pixels_bytes % 2, 8, len(data) // 2):
+        assert error_code(data[:-missing], spec) == "corrupt_image"
+
+
 def noisy_gradient(mode: str) -> Image.Image:
     noise = np.random.default_rng(0).normal(0, 12, (96, 128, 3))
     pixels = np.asarray(gradient(width=128, height=96)) + noise

@@ -30,7 +30,7 @@ from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from trainer.errors import ImageError
-from trainer.images import jpeg
+from trainer.images import jpeg, webp
 from trainer.images.formats import format_class, format_of
 from trainer.images.metadata import without_metadata
 from trainer.images.mnist import MNIST_WORKING_SIDE, normalize_mnist
@@ -80,6 +80,8 @@ class EncodedImage:
         self._data = data
         name = format_of(data)
         self._lacks_end = name == "JPEG" and not jpeg.has_end(data)
+        if name == "WebP":
+            data = webp.with_end(data)
         self._image = _open(jpeg.with_end(data) if self._lacks_end else data, name)
         # pillow-heif turns the image itself.
         self._orientation = 1 if name == "HEIC" else _orientation(self._image)
