@@ -108,11 +108,11 @@ def measure_thousand() -> None:
     from trainer.sweep.sweep import read_sweep
 
     class Counted(Search):
-        finished = 0
+        ended = 0
 
         def finish(self, *arguments: Any, **options: Any) -> None:
             super().finish(*arguments, **options)
-            self.finished += 1
+            self.ended += 1
 
     log = Path("log")
     log.mkdir()
@@ -132,7 +132,7 @@ def measure_thousand() -> None:
             to_kill = list(KILLED_AT)
 
             def refresh() -> None:
-                finished = search.finished
+                finished = search.ended
                 marks[finished] = (time.thread_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
                 if to_kill and finished >= to_kill[0]:
                     del to_kill[0]
@@ -143,7 +143,7 @@ def measure_thousand() -> None:
             start = time.perf_counter()
             driver.run(refresh)
             seconds = time.perf_counter() - start
-        params = {json.dumps(trial.user_attrs[PARAMS]) for trial in search.leaders()}
+        params = {json.dumps(trial.user_attrs[PARAMS]) for trial in search.finished()}
         events = [json.loads(line) for one in log.iterdir() for line in one.read_text().splitlines()]
         started = sum(event["what"] == "started" for event in events)
         print(
@@ -154,7 +154,7 @@ def measure_thousand() -> None:
         (count_a, cpu_a, _), (count_b, cpu_b, memory) = inside[0], inside[-1]
         each = 1000 * (cpu_b - cpu_a) / (count_b - count_a)
         print(f"trials {count_a} to {count_b}: {each:.1f} ms of the driver each, {memory / 1024:.0f} MB at most")
-    print(f"median time of a trial {statistics.median(map(seconds_of, search.leaders())):.2f} s")
+    print(f"median time of a trial {statistics.median(map(seconds_of, search.finished())):.2f} s")
 
 
 def seconds_of(trial: Any) -> float:

@@ -135,6 +135,14 @@ def test_prune_keeps_the_checkpoints_of_a_winner_until_it_is_exported(tiny_artif
     assert prune()[0] == 1
 
 
+def test_a_sweep_over_two_data_sets_has_no_best_accuracy(tiny_artifact: Path) -> None:
+    for number, dataset in enumerate(("builtin:digits", "folder:/images")):
+        config = FitConfig(dataset=dataset, run_dir=Path(f"runs/sweep-two-1/trial-{number}"))
+        finish(open_run(config, "digits", IDENTITY | {"dataset": dataset}), tiny_artifact)
+    (sweep,) = list_runs()
+    assert (sweep.dataset, sweep.val_accuracy, sweep.finished_trials) == ("builtin:digits, folder:/images", None, 2)
+
+
 def edit_result(folder: str, **values: object) -> None:
     file = Path(folder, "run.json")
     run = json.loads(file.read_text())

@@ -135,7 +135,7 @@ def test_a_grid_has_the_same_trials_as_on_one_machine_each_once(cluster: TestClu
     assert "nodes: 2, trials at once: 2, CPUs of each: 1" in done.stderr
     assert [line["what"] for line in cluster.events()].count("finished") == COUNT
     with search_of(GRID) as search:
-        assert len(search.leaders()) == COUNT
+        assert len(search.finished()) == COUNT
         assert all((search.folder / f"trial-{number:04d}" / "export" / "model").exists() for number in range(COUNT))
         on_cluster = params_of(search)
     assert not list(Path(os.environ["TRAINER_CACHE_DIR"]).glob("sweeps/*/*"))  # the nodes keep nothing
@@ -166,7 +166,7 @@ def test_the_trial_of_a_lost_node_is_run_again(cluster: TestCluster) -> None:
         f"trial-{number:04d}" for number in range(COUNT)
     ]
     with search_of(GRID) as search:
-        assert len(set(params_of(search))) == len(search.leaders()) == COUNT
+        assert len(set(params_of(search))) == len(search.finished()) == COUNT
 
 
 def test_the_sweep_of_a_killed_driver_goes_on(cluster: TestCluster) -> None:
@@ -184,7 +184,7 @@ def test_the_sweep_of_a_killed_driver_goes_on(cluster: TestCluster) -> None:
     assert set(finished) == {f"trial-{number:04d}" for number in range(COUNT)}
     assert len(finished) <= COUNT + 2  # those that had ended when it was killed, and it did not know yet
     with search_of(GRID) as search:
-        assert len(set(params_of(search))) == len(search.leaders()) == COUNT
+        assert len(set(params_of(search))) == len(search.finished()) == COUNT
 
 
 def test_a_signal_stops_all_trials_and_a_local_sweep_continues_them(cluster: TestCluster) -> None:
@@ -198,7 +198,7 @@ def test_a_signal_stops_all_trials_and_a_local_sweep_continues_them(cluster: Tes
     locally = [word for word in cluster.command(GRID) if word not in ("--cluster", cluster.address)]
     subprocess.run(locally, check=True, capture_output=True, timeout=100)
     with search_of(GRID) as search:
-        assert len(set(params_of(search))) == len(search.leaders()) == COUNT
+        assert len(set(params_of(search))) == len(search.finished()) == COUNT
 
 
 def test_a_failing_node_and_one_with_other_code_are_named_and_get_no_more(cluster: TestCluster, tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_failing_node_and_one_with_other_code_are_named_and_get_no_more(cluste
     assert [line["what"] for line in cluster.events()].count("failed") == 3
     assert "trials that failed and are left out: 3; --retry-failed runs them once more" in done.stderr
     with search_of(GRID) as search:
-        assert len(search.leaders()) == COUNT - 3
+        assert len(search.finished()) == COUNT - 3
 
 
 def test_too_many_cpus_and_a_wrong_address_are_refused_before_the_first_trial(cluster: TestCluster) -> None:
@@ -247,7 +247,7 @@ def test_the_run_folder_of_a_real_trial_is_collected_and_published(cluster: Test
     assert done.returncode == 0, done.stderr
     assert store.find("digits").tag in done.stdout
     with search_of(file) as search:
-        for trial in search.leaders():
+        for trial in search.finished():
             folder = search.folder / f"trial-{trial.number:04d}"
             assert set(trial.intermediate_values) == {1, 2}
             assert (folder / "report" / "report.html").exists()

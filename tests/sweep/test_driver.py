@@ -62,13 +62,13 @@ class ScriptedExecutor:
 
 
 def search(folder: Path, params: int = 12, **values: Any) -> Search:
-    parameters = {"seed": Parameter(choices=tuple(range(params)))}
     defaults: dict[str, Any] = {
+        "parameters": {"seed": Parameter(choices=tuple(range(params)))},
         "hyperband": None,
         "run_cap": None,
         "command": ("--dataset=images", "--no-save", "${args}"),
     }
-    return Search(SweepSpec(Path("sweep.yaml"), "grid", parameters=parameters, **(defaults | values)), folder)
+    return Search(SweepSpec(Path("sweep.yaml"), "grid", **(defaults | values)), folder)
 
 
 def run(one: Search, executor: ScriptedExecutor) -> None:
@@ -83,7 +83,7 @@ def test_every_trial_is_run_once(tmp_path: Path) -> None:
     one, executor = search(tmp_path), ScriptedExecutor(lambda number, _: done(number), ("a", "b", "c"))
     run(one, executor)
     assert sorted(executor.starts) == list(range(12))
-    assert [trial.number for trial in one.leaders(2)] == [11, 10]
+    assert [trial.number for trial in one.leaders("", 2)] == [11, 10]
 
 
 def test_a_lost_trial_is_run_again_and_fails_after_three_losses(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_lost_trial_is_run_again_and_fails_after_three_losses(tmp_path: Path) 
     (failure,) = one.open_failures()
     assert failure.number == 5
     assert failure.user_attrs[REASON] == "lost 3 times, the last time as node x was lost"
-    assert len(one.leaders()) == 11
+    assert len(one.leaders("")) == 11
 
 
 def test_three_failures_in_a_row_exclude_a_worker_and_without_workers_the_sweep_ends(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_wrong_params_do_not_exclude_the_worker(tmp_path: Path) -> None:
     one, executor = search(tmp_path), ScriptedExecutor(lambda number, _: wrong if number < 5 else done(number))
     run(one, executor)
     assert executor.workers == ["a"]
-    assert len(one.leaders()) == 12 - 5
+    assert len(one.leaders("")) == 12 - 5
 
 
 def test_nine_failures_in_a_row_end_the_sweep(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_trial_that_falls_behind_is_stopped_for_good(tmp_path: Path) -> None:
     run(one, executor)
     states = [trial.state for trial in one.trials()]
     assert TrialState.PRUNED in states
-    assert one.leaders(1)[0].intermediate_values[9] == 0.9
+    assert one.leaders("", 1)[0].intermediate_values[9] == 0.9
 
 
 def test_an_error_of_the_display_stops_the_trials_and_they_stay_open(tmp_path: Path) -> None:
@@ -147,3 +147,21 @@ def test_an_error_of_the_display_stops_the_trials_and_they_stay_open(tmp_path: P
         Driver(one, executor, max_trials=None, retry_failed=False).run(refuse)
     assert endless.is_stopped
     assert [trial.state for trial in one.trials()] == [TrialState.RUNNING]
+
+
+def test_the_best_trials_of_each_data_set_keep_their_checkpoints(tmp_path: Path) -> None:
+    parameters = {"dataset": Parameter(choices=("easy", "hard")), "seed": Parameter(choices=tuple(range(5)))}
+    one = search(tmp_path, parameters=parameters, datasets=("easy", "hard"), command=("--no-save", "${args}"))
+    accuracies: dict[int, float] = {}
+
+    class Keeping(ScriptedExecutor):
+        def start(self, trial: Trial, options: Sequence[str]) -> ScriptedTrial:
+            assert options[-1] == "--keep-checkpoints"
+            (trial.folder / "checkpoints").mkdir()
+            accuracies[trial.number] = (trial.params["dataset"] == "easy") / 2 + int(trial.params["seed"]) / 10
+            self._ends = lambda number, _: Outcome({"val_accuracy": accuracies[number]})
+            return super().start(trial, options)
+
+    run(one, Keeping(lambda number, _: done(number)))
+    kept = [number for number in accuracies if (tmp_path / f"trial-{number:04d}" / "checkpoints").exists()]
+    assert sorted(accuracies[number] for number in kept) == pytest.approx([0.2, 0.3, 0.4, 0.7, 0.8, 0.9])

@@ -38,12 +38,12 @@ def test_a_journal_that_ends_at_any_byte_loses_no_params_and_runs_none_twice(tmp
         folder.mkdir()
         (folder / "journal.log").write_bytes(journal[:end])
         with Search(spec(method), folder) as search:
-            finished = len(search.leaders())
+            finished = len(search.leaders(""))
             whole_records = journal[: journal.rfind(b"\n", 0, end) + 1]
             assert finished == whole_records.count(b'"state":1,"values":[0.5]')
             params = run_all(search)
             assert len(params) == 6 - finished
-            assert len({str(trial.user_attrs[PARAMS]) for trial in search.leaders()}) == 6
+            assert len({str(trial.user_attrs[PARAMS]) for trial in search.leaders("")}) == 6
 
 
 @pytest.mark.parametrize("torn", [b'{"op_code":6,"trial_id":1,"sta', b"\0" * 300, b'{"op_code":\n'])
@@ -54,13 +54,13 @@ def test_a_torn_record_is_cut_and_the_study_goes_on(
     with (tmp_path / "journal.log").open("ab") as journal:
         journal.write(torn)
     search = Search(spec(), tmp_path)
-    assert [trial.user_attrs[PARAMS] for trial in search.leaders()] == first
+    assert [trial.user_attrs[PARAMS] for trial in search.leaders("")] == first
     assert caplog.messages == [
         f"{tmp_path / 'journal.log'}: {len(torn)} bytes at its end are no whole record and are cut off"
     ]
     assert len(run_all(search)) == 4
     search.close()
-    assert len(Search(spec(), tmp_path).leaders()) == 6
+    assert len(Search(spec(), tmp_path).leaders("")) == 6
 
 
 def test_a_folder_that_cannot_be_used_is_wrong_input(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from trainer.sweep.optuna_space import distributions
-from trainer.sweep.search import PARAMS, RUN, Search
+from trainer.sweep.search import PARAMS, RUN, Search, Trial
 from trainer.sweep.space import Hyperband, Parameter, SweepSpec
 
 GRID = {"dropout": Parameter(choices=(0.1, 0.2, 0.3)), "optimizer": Parameter(choices=("sgd", "adam"))}
@@ -103,7 +103,7 @@ def test_a_failure_is_run_again_only_when_asked_for(tmp_path: Path) -> None:
     assert last
     search.finish(last, 0.7)
     assert search.open_failures() == []
-    assert [trial.number for trial in search.leaders()] == [last.number]
+    assert [trial.number for trial in search.leaders("")] == [last.number]
 
 
 def test_leaders_are_the_best_first(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_leaders_are_the_best_first(tmp_path: Path) -> None:
         trial = search.next_trial(None)
         assert trial
         search.finish(trial, value)
-    assert [trial.value for trial in search.leaders()] == [0.9, 0.6, 0.3]
+    assert [trial.value for trial in search.leaders("")] == [0.9, 0.6, 0.3]
 
 
 def test_hyperband_stops_what_falls_behind(tmp_path: Path) -> None:
@@ -129,7 +129,43 @@ def test_hyperband_stops_what_falls_behind(tmp_path: Path) -> None:
         else:
             search.finish(trial, accuracy)
     assert 1 <= stopped <= 8
-    assert max(trial.value or 0 for trial in search.leaders()) == 0.9
+    assert max(trial.value or 0 for trial in search.leaders("")) == 0.9
+
+
+TWO = {"dataset": Parameter(choices=("easy", "hard")), "dropout": Parameter()}
+
+
+def accuracy_of(trial: Trial) -> float:
+    """The best dropout of the easy data set is the worst of the hard one, where every accuracy is lower."""
+    dropout = float(trial.params["dropout"])
+    return 1 - dropout / 10 if trial.params["dataset"] == "easy" else dropout / 2
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_data_sets_are_searched_apart_and_get_as_many_trials(tmp_path: Path, method: str) -> None:
+    one = spec(method, TWO, datasets=("easy", "hard"))
+    for count in (17, 34):  # another process goes on with it
+        with Search(one, tmp_path) as search:
+            while trial := search.next_trial(count):
+                search.finish(trial, accuracy_of(trial))
+    assert search.datasets() == ["easy", "hard"]
+    easy, hard = (search.leaders(dataset) for dataset in search.datasets())
+    assert len(easy) == len(hard) == 17
+    if method == "bayes":
+        assert easy[0].params["dropout"] < 0.1
+        assert hard[0].params["dropout"] > 0.9
+
+
+def test_hyperband_compares_trials_on_the_same_data_set_only(tmp_path: Path) -> None:
+    parameters = {"dataset": Parameter(choices=("easy", "hard")), "seed": Parameter(choices=tuple(range(6)))}
+    search = Search(spec(parameters=parameters, datasets=("easy", "hard"), hyperband=Hyperband(1, 2)), tmp_path)
+    trials = [trial for _ in range(12) if (trial := search.next_trial(None))]
+    trials.sort(key=lambda trial: (trial.params["dataset"], -int(trial.params["seed"])))
+    # The hard data set comes last, and on both each trial is worse than the one before.
+    base = {"easy": 0.9, "hard": 0.2}
+    accuracies = [base[str(trial.params["dataset"])] + int(trial.params["seed"]) / 100 for trial in trials]
+    stopped = [search.report(trial, 1, accuracy) for trial, accuracy in zip(trials, accuracies, strict=True)]
+    assert stopped == [False, *[True] * 5] * 2
 
 
 def test_bayes_beats_random(tmp_path: Path) -> None:
@@ -145,7 +181,7 @@ def test_bayes_beats_random(tmp_path: Path) -> None:
             assert trial
             dropout, rate = float(trial.params["dropout"]), float(trial.params["learning_rate"])
             search.finish(trial, 1 - (dropout - 0.3) ** 2 - (rate - 0.01) ** 2 * 100)
-        return search.leaders(1)[0].value or 0
+        return search.leaders("", 1)[0].value or 0
 
     assert statistics.median(best(start) for start in range(0, 500, 100)) > statistics.median(_random_bests(40))
 

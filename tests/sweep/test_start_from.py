@@ -55,7 +55,7 @@ def test_a_new_sweep_learns_from_an_earlier_one_on_the_same_data(
         warm, without = (min(abs(rate - 0.003) for rate in run(one, 6)) for one in (new, cold))
         assert warm < without
         assert len(new.trials()) == 6  # those of the old one are no trials of this one
-        assert new.leaders(1)[0].number < 6
+        assert new.leaders("", 1)[0].number < 6
 
 
 def test_trials_on_other_data_or_with_another_command_are_left_out(tmp_path: Path) -> None:

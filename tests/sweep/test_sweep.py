@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -74,7 +75,7 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
     assert {(one["learning_rate"], one["flip"]) for one in params} == {
         (rate, flip) for rate in (0.001, 0.002) for flip in ("on", "off")
     }
-    best = search.leaders()[0]
+    best = search.leaders("builtin:digits")[0]
     assert f"{best.value:.2%}" in done.stdout
     assert f"trial {best.number}: validation accuracy {best.value:.2%}, test accuracy" in done.stdout
     assert store.find("digits").tag in done.stdout
@@ -83,9 +84,9 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
     titles = ("Trial by trial", "Which settings went together")
     assert [title for title in titles if f'alt="{title}"' in page] == list(titles)
     assert len(page) < 1_000_000
-    assert f"trial {best.number}, reached" in page
+    assert f"The best, trial {best.number}, reached {best.value:.2%}" in page
     assert "<code>trainer sweep grid.yaml --trials=0 --save-best</code>" in page
-    kept = {trial.user_attrs[RUN] for trial in search.leaders()[:3]}  # the others have no checkpoints
+    kept = {trial.user_attrs[RUN] for trial in search.leaders("builtin:digits")[:3]}  # the others have no checkpoints
     assert {str(folder.parent) for folder in search.folder.glob("trial-*/checkpoints")} == kept - {best.user_attrs[RUN]}
     assert [str(folder.parent) for folder in search.folder.glob("trial-*/export")] == [best.user_attrs[RUN]]
     assert re.search(r"most likely be right for [\d.]+% to [\d.]+%, and rather", done.stdout)
@@ -109,6 +110,63 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store() -> None:
     assert len(store.models()) == 3
     shown = sweep(str(file), "--trials", "0")
     assert shown.stderr.splitlines()[-1] == "next: trainer sweep grid.yaml --trials 0 --save-best"
+
+
+TWO = """\
+method: grid
+metric: {name: val_accuracy, goal: maximize}
+parameters:
+  dataset: {values: ["builtin:digits", images/colours]}
+  epochs: {value: 1}
+  limit: {value: 320}
+  seed: {values: [0, 1]}
+"""
+
+
+def draw_images(folder: str) -> None:
+    """Forty images of noise in each of two classes, which nothing tells apart."""
+    random = np.random.default_rng(0)
+    for name in ("blue", "red"):
+        Path(folder, name).mkdir(parents=True)
+        for number in range(40):
+            pixels = random.integers(0, 256, (12, 12), dtype=np.uint8)
+            Image.fromarray(pixels).save(Path(folder, name, f"{number}.png"))
+
+
+def test_each_of_two_data_sets_has_its_own_best_and_its_own_model() -> None:
+    draw_images("images/colours")
+    file = write(TWO)
+    done = sweep(str(file), "--workers", "2", "--save-best")
+    assert done.returncode == 0, done.stderr
+    search = trials_of(file)
+    assert search.datasets() == ["builtin:digits", "images/colours"]
+    page = (search.folder / "sweep.html").read_text()
+    for dataset, name in (("builtin:digits", "digits"), ("images/colours", "colours")):
+        best, other = search.leaders(dataset)
+        assert f"{search.spec.name}: the best trials on {dataset}" in done.stdout
+        assert f"trial {best.number}: validation accuracy " in done.stdout
+        assert f"trial {other.number}: validation accuracy " not in done.stdout
+        assert f"saved as {name}:" in done.stdout
+        assert f"<h1>{dataset}</h1>" in page
+        assert f"The best, trial {best.number}, " in page
+    assert len(store.models()) == 2
+
+
+@pytest.mark.parametrize(
+    ("datasets", "problem"),
+    [
+        ('["a/images", "b/images"]', "--save-best: the models of a/images and b/images would both be named images; "),
+        ('["a/images", "folder:a/images"]', "parameters.dataset: a/images and folder:a/images are the same data"),
+    ],
+)
+def test_two_data_sets_that_cannot_be_told_apart_are_refused(datasets: str, problem: str) -> None:
+    draw_images("a/images")
+    draw_images("b/images")
+    done = sweep(str(write(TWO.replace('["builtin:digits", images/colours]', datasets))), "--save-best")
+    assert done.returncode == 2
+    assert problem in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not Path("runs").exists()
 
 
 def test_a_sweep_without_trials_ends_with_its_own_command() -> None:

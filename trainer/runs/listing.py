@@ -147,13 +147,15 @@ def _look_at_run(path: Path, run: dict[str, Any]) -> Run:
 def _look_at_sweep(path: Path) -> Run:
     runs = [one for trial in path.glob(TRIALS) if (one := _look(trial))]
     finished = [one for one in runs if one.state == "finished"]
+    datasets = sorted({one.dataset for one in runs if one.dataset})
+    accuracies = [one.val_accuracy for one in finished if one.val_accuracy is not None]
     return Run(
         str(path),
         "sweep",
         max([one.created for one in runs], default=_changed(path)),
         _size(path),
-        dataset=next((one.dataset for one in runs if one.dataset), None),
-        val_accuracy=max((one.val_accuracy for one in finished if one.val_accuracy is not None), default=None),
+        dataset=", ".join(datasets) or None,
+        val_accuracy=max(accuracies, default=None) if len(datasets) == 1 else None,  # else there is no best one
         trials=len(list(path.glob(TRIALS))),
         finished_trials=len(finished),
     )

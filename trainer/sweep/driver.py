@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import FrozenTrial
+
 from trainer.errors import InputError, RunError, TrainerError
 from trainer.runs.run_folder import CHECKPOINTS
 from trainer.sweep.executor import Executor, Outcome, TrialProcess
@@ -29,7 +31,7 @@ log = logging.getLogger("trainer")
 REFRESH_S = 0.5
 MAX_WORKER_FAILURES = 3  # in a row on one worker, which then gets no more trials
 MAX_FAILURES = 9  # in a row on any worker: the trials are at fault then
-BEST = 3  # so many of the best trials are exported, or keep the checkpoints to be exported from
+BEST = 3  # so many of the best trials of a data set are exported, or keep the checkpoints to be exported from
 MAX_LOSSES = 3  # of one trial, which then counts as failed: most likely it takes its node down
 
 
@@ -59,7 +61,7 @@ class Driver:
             queue.SimpleQueue()
         )
         # Run folders of finished trials that may have checkpoints.
-        self._kept = {trial.number: Path(trial.user_attrs[RUN]) for trial in search.leaders(BEST)}
+        self._kept = {trial.number: Path(trial.user_attrs[RUN]) for trial in self._best()}
         self._losses: Counter[int] = Counter()  # by trial
         self._worker_failures: Counter[str] = Counter()  # in a row, by worker
         self._failures = 0  # in a row
@@ -112,18 +114,18 @@ class Driver:
 
     def _start(self, trial: Trial) -> None:
         options = self._search.spec.options(trial.params)
-        options += self._export_options(options)
+        options += self._export_options(trial, options)
         running = self.running[trial.number] = RunningTrial(trial, self._executor.start(trial, options))
         threading.Thread(target=self._wait, args=(running,), name=f"trial {trial.number}", daemon=True).start()
 
-    def _export_options(self, options: Sequence[str]) -> list[str]:
+    def _export_options(self, trial: Trial, options: Sequence[str]) -> list[str]:
         """Options to export only a trial that may win, or none yet: an export takes longer than many a training."""
         with suppress(InputError):  # the trial itself reports it
             if parse_options(options).save:
                 return []
         if self._executor.keeps_folders:
             return ["--keep-checkpoints"]
-        best = self._search.leaders(BEST)
+        best = self._search.leaders(self._search.spec.dataset_of(trial.params), BEST)
         return [f"--export-above={best[-1].value}"] if len(best) == BEST else []
 
     def _wait(self, running: RunningTrial) -> None:
@@ -184,10 +186,14 @@ class Driver:
             return
         self._worker_failures[running.process.worker] = self._failures = 0
 
+    def _best(self) -> list[FrozenTrial]:
+        """The best trials of each data set."""
+        return [trial for dataset in self._search.datasets() for trial in self._search.leaders(dataset, BEST)]
+
     def _delete_checkpoints(self, finished: Trial) -> None:
         """Delete the checkpoints of trials that are no longer among the best."""
         self._kept[finished.number] = finished.folder
-        best = {trial.number for trial in self._search.leaders(BEST)}
+        best = {trial.number for trial in self._best()}
         for number in self._kept.keys() - best:
             shutil.rmtree(self._kept.pop(number) / CHECKPOINTS, ignore_errors=True)
 

@@ -15,11 +15,11 @@ from trainer.sweep.space import METRIC, SweepSpec, Value
 MAX_ROWS = 10
 
 
-def leaderboard(search: Search) -> list[tuple[str, str, str]]:
-    """Trial, metric and params of the best trials."""
+def leaderboard(search: Search, dataset: str) -> list[tuple[str, str, str]]:
+    """Trial, metric and params of the best trials on a data set."""
     return [
         (str(trial.number), format_outcome(trial), describe_trial(search.spec, trial))
-        for trial in search.leaders(MAX_ROWS)
+        for trial in search.leaders(dataset, MAX_ROWS)
     ]
 
 
@@ -45,9 +45,9 @@ def format_outcome(trial: FrozenTrial) -> str:
     return "stopped early" if trial.state == TrialState.PRUNED else "running"
 
 
-def caution(search: Search) -> str:
-    """Confidence interval of the best trial, in a sentence; empty where its run folder cannot be read."""
-    folder = Path(search.leaders(1)[0].user_attrs[RUN])
+def caution(search: Search, dataset: str) -> str:
+    """Confidence interval of the best trial on a data set, in a sentence; empty where its run cannot be read."""
+    folder = Path(search.leaders(dataset, 1)[0].user_attrs[RUN])
     try:
         low, high = result_of(folder, read_run(folder))[f"{METRIC}_interval"]
     except (InputError, ArtifactError, KeyError):

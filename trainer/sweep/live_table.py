@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from trainer.console import format_duration
 from trainer.sweep.driver import Driver
 from trainer.sweep.leaderboard import describe_trial, format_outcome
-from trainer.sweep.search import Search
+from trainer.sweep.search import PARAMS, Search
 from trainer.sweep.space import METRIC
 from trainer.text import printable
 
@@ -72,19 +72,20 @@ class LiveTable:
         table = Table(title=title, title_justify="left")
         for column in ("trial", "parameters", "epoch", METRIC, "best so far"):
             table.add_column(column, justify="left" if column == "parameters" else "right")
-        best: float | None = None
+        best: dict[str, float] = {}  # by data set
         rows = []
         for trial in trials:
             running = self._driver.running.get(trial.number)
+            dataset = self._search.spec.dataset_of(trial.user_attrs[PARAMS])
             if trial.state == TrialState.COMPLETE and trial.value is not None:
-                best = trial.value if best is None else max(best, trial.value)
+                best[dataset] = max(trial.value, best.get(dataset, trial.value))
             rows.append(
                 (
                     str(trial.number),
                     describe_trial(self._search.spec, trial),
                     str(running.epoch) if running else "",
                     f"{running.value:.2%}" if running and running.value is not None else format_outcome(trial),
-                    "" if best is None else f"{best:.2%}",
+                    f"{best[dataset]:.2%}" if dataset in best else "",
                 )
             )
         for row in rows[-MAX_ROWS:]:

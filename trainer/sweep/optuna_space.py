@@ -24,17 +24,6 @@ def sampler(spec: SweepSpec, seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(seed=seed)
 
 
-def pruner(spec: SweepSpec) -> optuna.pruners.BasePruner:
-    """Early stopping as the sweep file asks for it."""
-    if spec.hyperband is None:
-        return optuna.pruners.NopPruner()
-    # W&B's Hyperband is one of its brackets: asynchronous successive halving (Li et al., "A System for Massively
-    # Parallel Hyperparameter Tuning", 2020).
-    return optuna.pruners.SuccessiveHalvingPruner(
-        min_resource=spec.hyperband.min_epochs, reduction_factor=spec.hyperband.eta
-    )
-
-
 def distributions(spec: SweepSpec) -> dict[str, BaseDistribution]:
     """Optuna's distribution of each parameter."""
     return {name: _distribution(parameter) for name, parameter in spec.parameters.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import json
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,10 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from trainer.errors import InputError
+from trainer.sweep.early_stopping import falls_behind
 from trainer.sweep.journal import JOURNAL, NoLock, cut_torn_end, lock_folder
-from trainer.sweep.optuna_space import distributions, grid, pruner, sampler, to_params
+from trainer.sweep.optuna_space import distributions, grid, to_params
+from trainer.sweep.proposals import Proposals
 from trainer.sweep.space import SweepSpec, Value
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -61,7 +64,6 @@ class Search:
                 storage=self._storage,
                 study_name=spec.name,
                 direction="maximize",
-                pruner=pruner(spec),
                 load_if_exists=True,
             )
             if DATA not in self.study.user_attrs:  # `--start-from` compares it
@@ -70,15 +72,9 @@ class Search:
             self._lock.release()
             raise InputError(f"{folder}: cannot be used: {error}") from error
         self._running: set[int] = set()  # numbers of the trials that this process has started
-        self._tried = {_key(trial.user_attrs[PARAMS]) for trial in self.trials()}
+        self._tried = {_key(params): spec.dataset_of(params) for params in map(_params, self.trials())}
         self._grid: Iterator[dict[str, Value]] = iter(grid(spec) if spec.method == "grid" else ())
-        # In memory: a proposal that is not taken leaves nothing in the journal.
-        self._proposals = optuna.create_study(direction="maximize")
-        self._proposal_of: dict[int, int] = {}  # running trial → its number among the proposals
-        if spec.method != "grid":
-            recorded = self.study.get_trials(deepcopy=False)
-            self._proposals.add_trials([*earlier, *recorded])
-            self._proposal_of = {one.number: len(earlier) + one.number for one in recorded if _is_running(one)}
+        self._proposals = None if spec.method == "grid" else Proposals(spec, [*earlier, *self.trials()])
 
     def __enter__(self) -> Search:
         return self
@@ -111,11 +107,18 @@ class Search:
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
         """Record the metric after an epoch; whether the trial should be stopped early."""
         trial_id = self._id(trial)
-        live = optuna.Trial(self.study, trial_id)
         # A trial that was interrupted may report an epoch once more.
         if epoch not in self._storage.get_trial(trial_id).intermediate_values:
-            live.report(value, epoch)
-        return self.spec.hyperband is not None and live.should_prune()
+            self._storage.set_trial_intermediate_value(trial_id, epoch, value)
+        if self.spec.hyperband is None:
+            return False
+        dataset = self.spec.dataset_of(trial.params)
+
+        def others_after(epoch: int) -> list[float]:
+            others = [one for one in self.trials() if one.number != trial.number and self._is_on(one, dataset)]
+            return [one.intermediate_values[epoch] for one in others if epoch in one.intermediate_values]
+
+        return falls_behind(self.spec.hyperband, epoch, value, others_after)
 
     def finish(self, trial: Trial, value: float | None, *, pruned: bool = False, reason: str | None = None) -> None:
         """End a trial: with its metric, stopped early (`pruned`), or failed for `reason`."""
@@ -124,11 +127,8 @@ class Search:
         state = TrialState.FAIL if reason is not None else TrialState.PRUNED if pruned else TrialState.COMPLETE
         finished = self.study.tell(trial.number, value if state == TrialState.COMPLETE else None, state=state)
         self._running.discard(trial.number)
-        if self.spec.method != "grid":
-            # The finished trial, with its epochs, takes the place of the running one.
-            if (proposal := self._proposal_of.pop(trial.number, None)) is not None:
-                self._proposals.tell(proposal, state=TrialState.FAIL)
-            self._proposals.add_trial(finished)
+        if self._proposals:
+            self._proposals.add(finished)
 
     def trials(self) -> list[FrozenTrial]:
         """All trials, by number."""
@@ -136,13 +136,25 @@ class Search:
 
     def open_failures(self) -> list[FrozenTrial]:
         """The failed trials whose params have not been run again since."""
-        last = {_key(trial.user_attrs[PARAMS]): trial for trial in self.trials()}
+        last = {_key(_params(trial)): trial for trial in self.trials()}
         return [trial for trial in last.values() if trial.state == TrialState.FAIL]
 
-    def leaders(self, count: int | None = None) -> list[FrozenTrial]:
-        """The `count` best finished trials (None: all), the best first; of equals the one that finished earlier."""
-        finished = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
+    def leaders(self, dataset: str, count: int | None = None) -> list[FrozenTrial]:
+        """The `count` best finished trials on a data set (None: all), the best first; of equals the earlier one."""
+        finished = [trial for trial in self.finished() if self._is_on(trial, dataset)]
         return heapq.nlargest(len(finished) if count is None else count, finished, key=_rank)
+
+    def finished(self) -> list[FrozenTrial]:
+        """The trials that have a metric, by number."""
+        return [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
+
+    def datasets(self) -> list[str]:
+        """The data sets with finished trials, in the order of the sweep file."""
+        found = dict.fromkeys(self.spec.dataset_of(_params(trial)) for trial in self.finished())
+        return sorted(found, key=lambda dataset: [*self.spec.datasets, dataset].index(dataset))
+
+    def _is_on(self, trial: FrozenTrial, dataset: str) -> bool:
+        return self.spec.dataset_of(_params(trial)) == dataset
 
     def _id(self, trial: Trial) -> int:
         study_id = self._storage.get_study_id_from_name(self.study.study_name)
@@ -169,13 +181,15 @@ class Search:
         count = self.spec.count()
         if count is not None and len(self._tried) >= count:
             return None
+        assert self._proposals
+        tried = Counter(self._tried.values())
+        dataset = min(self.spec.datasets or ("",), key=lambda one: tried[one])
         for attempt in range(MAX_ATTEMPTS):
-            self._proposals.sampler = sampler(self.spec, number + attempt)
-            proposal = self._proposals.ask(distributions(self.spec))
+            proposal = self._proposals.ask(dataset, number + attempt)
             if _key(to_params(self.spec, proposal.params)) not in self._tried:
-                self._proposal_of[number] = proposal.number
+                self._proposals.take(proposal, number)
                 return self._add(proposal.params, number)
-            self._proposals.tell(proposal, state=TrialState.FAIL)
+            self._proposals.reject(proposal)
         log.warning("%d proposals had been run before; the search ends", MAX_ATTEMPTS)
         return None
 
@@ -183,7 +197,7 @@ class Search:
         """Record a trial in one line: a journal that ends anywhere has all of it or nothing."""
         params = to_params(self.spec, drawn)
         trial = Trial(number, params, self.folder / f"trial-{number:04d}")
-        self._tried.add(_key(params))
+        self._tried[_key(params)] = self.spec.dataset_of(params)
         self.study.add_trial(
             optuna.trial.create_trial(
                 state=TrialState.RUNNING,
@@ -196,7 +210,12 @@ class Search:
 
 
 def _trial(recorded: FrozenTrial) -> Trial:
-    return Trial(recorded.number, recorded.user_attrs[PARAMS], Path(recorded.user_attrs[RUN]))
+    return Trial(recorded.number, _params(recorded), Path(recorded.user_attrs[RUN]))
+
+
+def _params(recorded: FrozenTrial) -> dict[str, Value]:
+    params: dict[str, Value] = recorded.user_attrs[PARAMS]
+    return params
 
 
 def _is_running(recorded: FrozenTrial) -> bool:

@@ -12,6 +12,7 @@ from statistics import NormalDist
 
 METRIC = "val_accuracy"  # never test accuracy: the test images must not take part in the choice
 ARGS = "${args}"
+DATASET = "dataset"  # the option
 
 UNIFORM = ("min", "max")
 NORMAL = ("mu", "sigma")
@@ -114,6 +115,7 @@ class SweepSpec:
     run_cap: int | None
     datasets: tuple[str, ...] = ()  # specs as in the file
     data_dir: Path | None = None
+    model_name: str | None = None  # None: the data set's
     data: tuple[str, ...] = ()  # fingerprints of the data sets; empty until they are opened
 
     @property
@@ -129,6 +131,10 @@ class SweepSpec:
     def varied(self) -> list[str]:
         """The parameters with more than one value."""
         return [name for name, parameter in self.parameters.items() if len(parameter.choices) != 1]
+
+    def dataset_of(self, params: Mapping[str, Value]) -> str:
+        """The data set of a trial: only trials on the same one are compared."""
+        return str(params.get(DATASET, next(iter(self.datasets), "")))
 
     def count(self) -> int | None:
         """Number of combinations of all values; None where a range is continuous."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +13,8 @@ from pathlib import Path
 from trainer.console import print_line, print_next, print_table
 from trainer.data.sources.base import Source
 from trainer.data.sources.spec import open_source
-from trainer.errors import RunError
+from trainer.errors import InputError, RunError
+from trainer.names import slug
 from trainer.runs.run_folder import RUNS
 from trainer.signals import Signals
 from trainer.sweep.cluster import ClusterOptions, connect
@@ -44,12 +47,14 @@ def run_sweep(
     retry_failed: bool,
     save_best: bool,
 ) -> None:
-    """Run the trials of a sweep file, show the best, and publish its model.
+    """Run the trials of a sweep file, show the best of each data set, and publish their models.
 
     `workers` None: one, or all slots of the cluster. Raises InputError for a wrong file, option or data set, RunError
     where all trials fail, and Interrupted after a signal.
     """
     spec, sources = read_sweep(file)
+    if save_best:
+        _refuse_equal_names(spec, sources)
     earlier = earlier_trials(spec, start_from) if start_from else ()
     with Search(spec, RUNS / f"sweep-{spec.name}", earlier) as search:
         max_trials = trials if trials is not None else spec.run_cap
@@ -71,7 +76,7 @@ def run_sweep(
         _log_failures(search)
         if save_best:
             publish_best(search)
-        elif search.leaders():
+        elif search.finished():
             print_next("trainer", "sweep", file, "--trials", "0", "--save-best")
         else:
             print_next("trainer", "sweep", file, *(("--cluster", cluster.address) if cluster else ()))
@@ -84,7 +89,22 @@ def read_sweep(file: Path) -> tuple[SweepSpec, list[Source]]:
     """
     spec = read_spec(file)
     sources = [open_source(dataset, spec.data_dir) for dataset in spec.datasets]
+    for first, second in itertools.combinations(zip(spec.datasets, sources, strict=True), 2):
+        if first[1].spec == second[1].spec:
+            raise InputError(f"{file}, parameters.dataset: {first[0]} and {second[0]} are the same data")
     return replace(spec, data=tuple(source.fingerprint for source in sources)), sources
+
+
+def _refuse_equal_names(spec: SweepSpec, sources: Sequence[Source]) -> None:
+    """Raise InputError where the best models of two data sets would be versions of one name."""
+    names = [spec.model_name or slug(source.name) for source in sources]
+    for name, count in Counter(names).items():
+        if count > 1:
+            same = [dataset for dataset, own in zip(spec.datasets, names, strict=True) if own == name]
+            raise InputError(
+                f"--save-best: the models of {' and '.join(same)} would both be named {name}; "
+                "a sweep file for each, with `--name` in its command, gives them names of their own"
+            )
 
 
 @contextmanager
@@ -99,11 +119,12 @@ def _executor(
 
 
 def _show(search: Search) -> None:
-    rows = leaderboard(search)
-    if rows:
-        print_table(f"{search.spec.name}: the best trials", ("trial", METRIC, "parameters"), rows)
-    if len(rows) > 1 and (sentence := caution(search)):
-        print_line(sentence)
+    for dataset in search.datasets():
+        rows = leaderboard(search, dataset)
+        on = f" on {dataset}" if len(search.spec.datasets) > 1 else ""
+        print_table(f"{search.spec.name}: the best trials{on}", ("trial", METRIC, "parameters"), rows)
+        if len(rows) > 1 and (sentence := caution(search, dataset)):
+            print_line(sentence)
     if write_page(search, search.folder / PAGE):
         print_line(f"charts in {search.folder / PAGE}")
 
@@ -115,5 +136,5 @@ def _log_failures(search: Search) -> None:
         log.warning("trial %d %s", trial.number, format_outcome(trial))
     if failures:
         log.warning("trials that failed and are left out: %d; --retry-failed runs them once more", len(failures))
-    if failures and not search.leaders():
+    if failures and not search.finished():
         raise RunError(f"no trial has finished; `fit.log` in {search.folder}/trial-* says more than the reasons above")

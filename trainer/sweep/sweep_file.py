@@ -16,7 +16,7 @@ from trainer.config import FitConfig
 from trainer.errors import InputError
 from trainer.option_fields import flag, options, searchable
 from trainer.sweep.parameter_rules import read_parameter
-from trainer.sweep.space import ARGS, METRIC, Hyperband, Parameter, SweepSpec, Value
+from trainer.sweep.space import ARGS, DATASET, METRIC, Hyperband, Parameter, SweepSpec, Value
 from trainer.sweep.trial_options import parse_options
 
 METHODS = ("grid", "random", "bayes")
@@ -88,8 +88,10 @@ class _Reader:
             run_cap=cap,
         )
         config = self._check_options(spec)
-        dataset = parameters.get("dataset", Parameter(choices=(config.dataset,)))
-        return replace(spec, datasets=tuple(map(str, dataset.examples())), data_dir=config.data_dir)
+        dataset = parameters.get(DATASET, Parameter(choices=(config.dataset,)))
+        return replace(
+            spec, datasets=tuple(map(str, dataset.examples())), data_dir=config.data_dir, model_name=config.name
+        )
 
     def _note_lines(self, node: Any, prefix: str) -> None:
         if isinstance(node, yaml.MappingNode):

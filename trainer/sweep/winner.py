@@ -1,4 +1,4 @@
-"""`--save-best`: export and publish the model of the best trial."""
+"""`--save-best`: export and publish the model of the best trial of each data set."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+
+from optuna.trial import FrozenTrial
 
 from trainer.console import print_line, print_saved
 from trainer.errors import InputError, RunError
@@ -19,11 +21,18 @@ log = logging.getLogger("trainer")
 
 
 def publish_best(search: Search) -> None:
-    """Publish the model of the best trial. InputError where no trial has finished, RunError where the export fails."""
-    leaders = search.leaders(1)
-    if not leaders:
+    """Publish the best model of each data set.
+
+    Raises InputError where no trial has finished, RunError where an export fails.
+    """
+    datasets = search.datasets()
+    if not datasets:
         raise InputError(f"{search.folder}: no trial has finished; there is no best one to save")
-    best = leaders[0]
+    for dataset in datasets:
+        _publish(search, search.leaders(dataset, 1)[0])
+
+
+def _publish(search: Search, best: FrozenTrial) -> None:
     folder = Path(best.user_attrs[RUN])
     if not _is_done(folder):
         _export(search.spec.options(best.user_attrs[PARAMS]), best.number, folder)
