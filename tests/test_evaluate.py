@@ -13,7 +13,7 @@ from PIL import Image
 from trainer import artifact
 from trainer.artifact import store
 from trainer.cli import run
-from trainer.data.manifest import FILE, DataIdentity, read
+from trainer.data.manifest import FILE, DataManifest, read_manifest
 from trainer.data.splits import TEST, TRAIN, VAL, content_hash
 
 FIT = ["--epochs=1", "--model=compact_resnet", "--augment=none", "--image-size=16", "--quantize=none"]
@@ -45,11 +45,11 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def identity(fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataIdentity:
+def identity(fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataManifest:
     """That of the model `pets`, which is in the store of the test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BENTOML_HOME", str(shutil.copytree(fitted / "store", tmp_path / "store")))
-    identity = read(store.find("pets").path)
+    identity = read_manifest(store.find("pets").path)
     assert identity is not None
     return identity
 
@@ -63,7 +63,7 @@ def evaluate(dataset: Path | None, capsys: pytest.CaptureFixture[str], *options:
     return result
 
 
-def learned_from(folder: Path, identity: DataIdentity) -> list[Path]:
+def learned_from(folder: Path, identity: DataManifest) -> list[Path]:
     """The files in `folder` that are training pictures of the model."""
     files = sorted(folder.iterdir())
     hashes = np.array([content_hash(file.read_bytes()) for file in files], np.uint64)
@@ -79,18 +79,18 @@ def forget_identity() -> None:
     (path / "spec.json").write_text(json.dumps(spec))
 
 
-def test_the_artifact_lists_what_it_was_fitted_on(identity: DataIdentity) -> None:
+def test_the_artifact_lists_what_it_was_fitted_on(identity: DataManifest) -> None:
     stored = store.find("pets").path
     assert FILE in artifact.read_spec(stored)["files"]
     assert identity.class_names == ("cat", "dog")
-    assert sum(identity.count(split) for split in (TRAIN, VAL, TEST)) == len(identity.contents) == 80
-    assert len(identity.tested) == identity.count(TEST) > 0
-    right = identity.answers[identity.tested] == identity.labels[identity.tested]
+    assert sum(identity.count(split) for split in (TRAIN, VAL, TEST)) == len(identity.content_hashes) == 80
+    assert len(identity.test_rows) == identity.count(TEST) > 0
+    right = identity.predictions[identity.test_rows] == identity.labels[identity.test_rows]
     assert right.mean() == pytest.approx(artifact.read_spec(stored)["metrics"]["test_accuracy"])
 
 
 def test_on_its_own_data_the_held_out_pictures_are_measured(
-    fitted: Path, identity: DataIdentity, capsys: pytest.CaptureFixture[str]
+    fitted: Path, identity: DataManifest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = evaluate(None, capsys)
     assert result["dataset"] == f"folder:{fitted / 'pets'}"
@@ -116,7 +116,7 @@ def test_its_own_data_that_is_gone_is_named(fitted: Path, capsys: pytest.Capture
 
 
 def test_none_of_its_training_pictures_are_measured_when_the_folder_has_grown(
-    fitted: Path, identity: DataIdentity, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fitted: Path, identity: DataManifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     grown = shutil.copytree(fitted / "pets", tmp_path / "grown")
     pictures(grown, {"cat": 1}, seed=1)
@@ -133,7 +133,7 @@ def test_none_of_its_training_pictures_are_measured_when_the_folder_has_grown(
 
 @pytest.mark.parametrize("below", ["", "test/", "train/"])
 def test_all_of_new_data_is_measured_whatever_its_folders(
-    identity: DataIdentity, tmp_path: Path, capsys: pytest.CaptureFixture[str], below: str
+    identity: DataManifest, tmp_path: Path, capsys: pytest.CaptureFixture[str], below: str
 ) -> None:
     new = pictures(tmp_path / "new", {f"{below}cat": 15, f"{below}dog": 25}, seed=2)
     result = evaluate(new, capsys)
@@ -143,7 +143,7 @@ def test_all_of_new_data_is_measured_whatever_its_folders(
 
 
 def test_what_is_said_of_new_data_is_true(
-    fitted: Path, identity: DataIdentity, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fitted: Path, identity: DataManifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pictures(tmp_path / "new", {"dog": 12}, seed=3)
     assert run(["evaluate", "pets", "--dataset", str(tmp_path / "new")]) == 0
@@ -159,7 +159,7 @@ def test_what_is_said_of_new_data_is_true(
 
 def test_classes_are_matched_by_name_and_one_that_it_lacks_is_told(
     fitted: Path,
-    identity: DataIdentity,
+    identity: DataManifest,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
@@ -178,7 +178,7 @@ def test_classes_are_matched_by_name_and_one_that_it_lacks_is_told(
 
 
 def test_nothing_to_measure_is_one_line(
-    fitted: Path, identity: DataIdentity, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fitted: Path, identity: DataManifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "seen" / "cat").mkdir(parents=True)
     for path in learned_from(fitted / "pets" / "cat", identity):
@@ -196,7 +196,7 @@ def test_nothing_to_measure_is_one_line(
 
 def test_an_older_artifact_says_what_it_does_not_know(
     fitted: Path,
-    identity: DataIdentity,
+    identity: DataManifest,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,

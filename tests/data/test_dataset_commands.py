@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from command_line import call
 from sample_images import image_folder
+from tfds_datasets import prepare
 
 from trainer.data import dataset
 from trainer.data.cache.entries import prune
@@ -118,3 +119,13 @@ def test_a_fit_trains_on_images_whose_cache_entry_was_pruned(
     code, _, err = call(*FIT, "builtin:digits", "--limit", "200", "--quantize", "none", capsys=capsys)
     assert code == 0, err
     assert pruned[0][0] == 1
+
+
+def test_tfds_splits_in_any_case_are_kept_and_other_splits_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare(tmp_path, "animals", {"train": [0, 1, 2] * 4, "Validation": [0, 1], "Test": [2, 2, 1], "train_2": [1]})
+    code, (summary,), _ = call(*INSPECT, "tfds:animals", "--data-dir", str(tmp_path), capsys=capsys)
+    assert code == 0
+    assert summary["counts"] == {"train": [4, 4, 4], "val": [1, 1, 0], "test": [0, 1, 2]}
+    assert "train_2" in caplog.text

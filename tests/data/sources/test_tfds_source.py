@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from tfds_datasets import prepare, random_pixels
 
 from trainer.data import load
 from trainer.data.sources.tfds import TfdsSource
@@ -19,34 +19,6 @@ from trainer.images.decode import decode
 from trainer.images.pixels import PixelSpec
 
 MNIST = Path(__file__).parents[3] / "../shared/data/tfds"
-
-
-def prepare(data_dir: Path, name: str, splits: dict[str, list[int]], features: dict[str, Any] | None = None) -> Path:
-    """Write a dataset with a random 10×12 image for each of the labels in `splits`; its folder."""
-    kinds = features or {
-        "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
-        "label": tfds.features.ClassLabel(names=["zebra", "ant", "mole"]),
-    }
-
-    def examples(split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, label in enumerate(splits[split]):
-            is_image = {key: isinstance(kind, tfds.features.Image) for key, kind in kinds.items()}
-            yield index, {key: random_pixels(split, index) if is_image[key] else label for key in kinds}
-
-    builder = tfds.dataset_builders.AdhocBuilder(
-        name=name,
-        version="1.2.0",
-        features=tfds.features.FeaturesDict(kinds),
-        split_datasets={split: examples(split) for split in splits},
-        data_dir=data_dir,
-        disable_shuffling=True,
-    )
-    builder.download_and_prepare()
-    return data_dir / name / "1.2.0"
-
-
-def random_pixels(split: str, index: int) -> Any:
-    return np.random.default_rng([len(split), index]).integers(0, 256, (10, 12, 3), np.uint8)
 
 
 SPLITS = {"train": [0, 1, 2, 1, 0, 2] * 10, "validation": [2, 0, 1], "test": [-1, -1], "extra": [0]}
@@ -76,7 +48,25 @@ def test_encoded_images_and_labels_come_in_the_dataset_s_order(prepared: Path) -
 
 def test_deprecation_warnings_of_tfds_are_hidden(prepared: Path, caplog: pytest.LogCaptureFixture) -> None:
     list(TfdsSource("animals", prepared).examples())
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.name != "trainer"]
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "Validation", "Test"), ("Training", "VALID", "eval"), ("TRAIN", "dev", "testing")]
+)
+def test_splits_in_any_case_and_under_other_names_are_read(
+    tmp_path: Path, names: tuple[str, str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    train, val, test = names
+    prepare(tmp_path, "animals", {train: [0, 1, 2] * 10, val: [0, 1], test: [2], "extra": [0] * 3, "train_2": [1]})
+    dataset = load("tfds:animals", data_dir=tmp_path)
+    assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (30, 2, 1)
+    assert "not read, as they are not train, val or test: extra, train_2" in caplog.text
+
+
+def test_a_test_split_without_labels_is_logged(prepared: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load("tfds:animals", data_dir=prepared)
+    assert "2 images of test have no class and are not used" in caplog.text
 
 
 def test_unlabelled_examples_are_ignored(prepared: Path) -> None:

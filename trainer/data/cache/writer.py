@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -74,10 +74,11 @@ def write_images(
     names: list[str] = []
     splits: Counter[str] = Counter()
     sizes: Counter[Size] = Counter()
+    unlabelled: Counter[str] = Counter()  # split → images without a class
     rejected: list[tuple[Example, str]] = []
     digest, has_unreadable = hashlib.sha256(), False
     processes = available_cpus() if _is_large(source) else 1
-    labelled = (example for example in source.examples() if example.label >= 0)
+    labelled = _labelled(source.examples(), unlabelled)
     with closing(decode_all(labelled, pixels, processes)) as chunks, (folder / "images.bin").open("wb") as file:
         for chunk, decoded in track(chunks, lambda done: len(done[0]), total=len(source), bar=progress):
             bits = max(bits, decoded.bits)
@@ -113,11 +114,13 @@ def write_images(
         "sizes": [[*size, count] for size, count in sizes.items()],
         "rejected": [{"path": example.name, "reason": reason} for example, reason in rejected],
         "names_bytes": (folder / "names.json").stat().st_size,
-        "unlabelled": len(source) - len(labels) - len(rejected),
+        "unlabelled": unlabelled.total(),
         "fingerprint": digest.hexdigest()[:32],
     }
     (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
     log.info("decoded %d images to %s", len(labels), pixels.shape_name)
+    for name, count in unlabelled.items():
+        log.warning("%s: %d images of %s have no class and are not used", source.spec, count, name)
     return not has_unreadable
 
 
@@ -135,6 +138,15 @@ def _save_arrays(
     }
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
+
+
+def _labelled(examples: Iterable[Example], unlabelled: Counter[str]) -> Iterator[Example]:
+    """Examples with a class; the others are counted by split."""
+    for example in examples:
+        if example.label >= 0:
+            yield example
+        else:
+            unlabelled[example.split] += 1
 
 
 def _is_large(source: Source) -> bool:

@@ -51,9 +51,11 @@ class TfdsSource:
         self.class_names = tuple(label.int2str(index) for index in range(label.num_classes or 0))
         if len(self.class_names) < 2:
             raise InputError(f"--dataset: {self.spec} has {len(self.class_names)} classes; at least 2 are expected")
-        self._splits = [name for split in SPLITS for name in info.splits if SPLIT_NAMES.get(name) == split]
-        if "train" not in self._splits and (for_training or not self._splits):
-            raise InputError(f"--dataset: {self.spec} has no train split, only {', '.join(info.splits)}")
+        self._splits = [name for split in SPLITS for name in info.splits if SPLIT_NAMES.get(name.lower()) == split]
+        if not self._splits or (for_training and SPLIT_NAMES[self._splits[0].lower()] != "train"):
+            raise InputError(f"--dataset: {self.spec} has no train split, only {', '.join(info.splits) or 'no split'}")
+        if unread := [name for name in info.splits if name not in self._splits]:
+            log.warning("%s: not read, as they are not train, val or test: %s", self.spec, ", ".join(unread))
         files = FileStates(self.spec.encode())
         for file in sorted(Path(self._builder.data_dir).iterdir()):
             files.add(file.name, file.stat())
@@ -71,7 +73,7 @@ class TfdsSource:
             try:
                 for images, labels in self._batches(name):
                     for data, label in zip(images.tolist(), labels.tolist(), strict=True):
-                        yield Example(SPLIT_NAMES[name], label, f"{name}[{position}]", data, len(data))
+                        yield Example(SPLIT_NAMES[name.lower()], label, f"{name}[{position}]", data, len(data))
                         position += 1
             except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
                 raise InputError(
