@@ -117,13 +117,14 @@ class ParallelRunner:
         queued: QueuedImage | None = first
         while queued:
             outcome = self._run(engine, queued.image)
-            loop.call_soon_threadsafe(_finish, queued.future, outcome)
-            queued = self._next()
-            if queued and engine is self._whole:
+            following = self._next()
+            if following and engine is self._whole:
                 engine = self._idle.get()
-        if engine is not self._whole:
-            self._idle.put(engine)
-        loop.call_soon_threadsafe(self._end_thread, loop)
+            elif not following and engine is not self._whole:
+                self._idle.put(engine)
+            # The thread has ended by the time of its last response: an image that comes then is alone.
+            loop.call_soon_threadsafe(self._finish, loop, queued.future, outcome, following is None)
+            queued = following
 
     def _next(self) -> QueuedImage | None:
         """Take the first image that waits and is not cancelled. For any thread."""
@@ -134,10 +135,23 @@ class ParallelRunner:
                     return queued
         return None
 
-    def _end_thread(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._running_threads -= 1
-        if queued := self._next():  # it came after the thread looked
-            self._start_thread(loop, queued)
+    def _finish(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        future: asyncio.Future[Outputs],
+        outcome: Outputs | Exception,
+        thread_ends: bool,
+    ) -> None:
+        if thread_ends:
+            self._running_threads -= 1
+            if queued := self._next():  # it came after the thread looked
+                self._start_thread(loop, queued)
+        if future.done():
+            return
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
 
     def _run(self, engine: Engine, image: NDArray[np.uint8]) -> Outputs | Exception:
         try:
@@ -148,12 +162,3 @@ class ParallelRunner:
             return {name: rows[0] for name, rows in outputs.items()}
         except Exception as error:
             return error
-
-
-def _finish(future: asyncio.Future[Outputs], outcome: Outputs | Exception) -> None:
-    if future.done():
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
