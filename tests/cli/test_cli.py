@@ -50,11 +50,10 @@ def test_each_command_names_the_next_one(
 ) -> None:
     first = "trainer fit --dataset builtin:digits"
     assert next_command("models", capsys=capsys) == first
-    folder = make_folder(tmp_path / "my images", {"cat": 30, "dog": 30})
-    colour = next_command("data", "inspect", folder, capsys=capsys)
-    assert colour == f"trainer fit --dataset '{folder}'"
-    gray = next_command("data", "inspect", "builtin:digits", "--data-dir", "d", capsys=capsys)
-    assert gray == "trainer fit --dataset builtin:digits --data-dir d"
+    folder = make_folder(tmp_path / "my images", {"cat": 30, "dog": 30}, gray=True)
+    assert next_command("data", "inspect", folder, capsys=capsys) == f"trainer fit --dataset '{folder}'"
+    with_options = next_command("data", "inspect", "builtin:digits", "--data-dir", "d", capsys=capsys)
+    assert with_options == "trainer fit --dataset builtin:digits --data-dir d"
 
     fit = ("fit", folder, "--epochs=1", "--wandb=disabled", "--run-dir=run")
     assert next_command(*fit, "--no-save", capsys=capsys) == "trainer save run"
@@ -71,9 +70,9 @@ def test_each_command_names_the_next_one(
     assert next_command("evaluate", tag, folder, capsys=capsys) == served + tag
     (report,) = tmp_path.glob("trainer-report-*/report.html")
     assert f"{Path('report').absolute()} cannot be written: the report goes to {report.parent}" in caplog.messages
-    assert next_command(*fit, capsys=capsys) == served + tag  # the run has finished and is not repeated
+    assert next_command(*fit, capsys=capsys) == f"{served}my-images"  # finished, and its model is in the store already
     assert next_command("save", "run", "--promote", capsys=capsys) == f"{served}my-images"
-    assert (len(store.models()), store.find("my-images")) == (3, store.models()[0])
+    assert (len(store.models()), store.find("my-images")) == (2, store.models()[0])
     assert next_command("cache", "prune", capsys=capsys) == first
 
     answer = {"path": "a b.png", "label": "cat", "probability": 0.5}

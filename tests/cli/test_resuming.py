@@ -12,7 +12,7 @@ from command_line import BIN, FIT, call, make_folder
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
-LONG = [*FIT, "--epochs=30", "--wandb=offline", "--run-dir=run", "--no-save"]
+LONG = [*FIT, "--epochs=12", "--limit=600", "--wandb=offline", "--run-dir=run", "--no-save"]
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -53,7 +53,7 @@ def test_a_run_survives_kill_sigterm_and_ctrl_c(tmp_path: Path, monkeypatch: pyt
         step = max(checkpoint_steps(folder))
         if number != signal.SIGKILL:
             assert errors.splitlines()[-1] == "next: trainer fit --resume run"
-        logged |= {int(epoch) for epoch in re.findall(r"epoch (\d+)/30", errors)}
+        logged |= {int(epoch) for epoch in re.findall(r"epoch (\d+)/12", errors)}
     # The run folder alone is enough to continue, also from another folder.
     (tmp_path / "elsewhere").mkdir()
     resume = [str(BIN / "trainer"), "fit", "--resume", str(folder), "--json"]
@@ -61,7 +61,7 @@ def test_a_run_survives_kill_sigterm_and_ctrl_c(tmp_path: Path, monkeypatch: pyt
     assert done.returncode == 0, done.stderr
     assert "continuing at step" in done.stderr
     result = json.loads(done.stdout)
-    logged |= {int(epoch) for epoch in re.findall(r"epoch (\d+)/30", done.stderr)}
+    logged |= {int(epoch) for epoch in re.findall(r"epoch (\d+)/12", done.stderr)}
     assert sorted(logged) == list(range(1, result["epochs"] + 1))
     assert result["epochs"] >= 3
     assert result["tag"] is None  # --no-save is kept, too
@@ -75,7 +75,7 @@ def test_a_run_survives_kill_sigterm_and_ctrl_c(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_run_is_not_continued_with_other_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    command = [*FIT, "--epochs=1", "--wandb=disabled", "--flip=off"]
+    command = [*FIT, "--epochs=1", "--limit=200", "--wandb=disabled", "--flip=off"]
     assert call(*command, "--no-save", "--run-dir=run", "--batch-size=32", capsys=capsys)[0] == 0
     before = Path("run/run.json").read_text()
     differences = {

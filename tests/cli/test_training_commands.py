@@ -38,7 +38,7 @@ def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.Capture
     assert fitted["verdict"] == "good"
     assert f"{100 * fitted['test_accuracy']:.0f} times in 100" in fitted["reason"]
     sections = fitted["seconds"]
-    assert set(sections) == {"reading", "training", "validation", "export", "test", "report", "all"}
+    assert set(sections) == {"reading", "features", "training", "validation", "export", "test", "report", "all"}
     assert sum(sections.values()) - sections["all"] <= sections["all"]
     figures = ("calibration.png", "confusion.png", "learning_curves.png", "mistakes.png", "per_class.png")
     assert sorted(path.name for path in Path(fitted["run_dir"], "report").iterdir()) == [*figures, "report.html"]
@@ -122,7 +122,7 @@ def test_advice_names_the_option_that_spoiled_a_run(
 
 
 def test_the_same_seed_gives_the_same_metrics_and_events(capsys: pytest.CaptureFixture[str]) -> None:
-    command = [*FIT, "--epochs=2", "--events", "--wandb=disabled", "--no-save", "--resume=never"]
+    command = [*FIT, "--epochs=2", "--limit=300", "--events", "--wandb=disabled", "--no-save", "--resume=never"]
     runs = [call(*command, "--run-dir", f"r{index}", capsys=capsys) for index in range(2)]
     for code, lines, _ in runs:
         assert code == 0
@@ -177,7 +177,7 @@ def test_bad_data_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
         (["folder:photos"], "--dataset: both 'folder:photos' and 'builtin:digits'"),
         (["--model=branched"], "did you mean branched_cnn"),
         (["--image-size=3"], "--image-size"),
-        (["--image_size=300"], "parameters for 300x300 images"),
+        (["--image_size=300", "--limit=20"], "parameters for 300x300 images"),
         (["--normalize=mnist", "--image-size=64"], "mnist"),
         (["--resume=absent"], "no run folder"),
         (["--learning-rat=1"], "--learning-rat; did you mean --learning-rate"),
@@ -200,7 +200,7 @@ def test_class_names_survive_to_the_prediction(tmp_path: Path, capsys: pytest.Ca
         (folder / label).mkdir(parents=True)
         for copy in range(12):
             Image.new("RGB", (12, 12), (index * 100, copy, 200 - index * 90)).save(folder / label / f"{copy}.png")
-    command = ["fit", "--dataset", str(folder), "--epochs=1", "--wandb=disabled", "--json", "--augment=none"]
+    command = ["fit", "--dataset", str(folder), "--wandb=disabled", "--json", "--fine-tune=none"]
     code, (fitted,), _ = call(*command, capsys=capsys)
     assert (code, fitted["tag"].split(":")[0]) == (0, slug("照片"))
     assert Path(fitted["run_dir"], "report", "more_images.png").is_file()  # its network has features
