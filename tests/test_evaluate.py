@@ -152,7 +152,7 @@ def test_what_is_said_of_new_data_is_true(
     assert "validation" not in printed
     (page,) = Path("report").glob("pets-*-on-new/report.html")
     text = " ".join(page.read_text().split())
-    assert "of 12, which it has never seen; on more pictures" in text
+    assert "of 12, which it has never seen; on more images" in text
     assert "best epoch" not in text
     assert f'<dd class="value">{identity.count(TRAIN)}</dd> <dd>images of folder:{fitted}/pets in 2 classes' in text
 
@@ -185,7 +185,7 @@ def test_nothing_to_measure_is_one_line(
         shutil.copy(path, tmp_path / "seen" / "cat")
     pictures(tmp_path / "other", {"ant": 2, "bee": 2}, seed=5)
     for name, words in (
-        ("seen", "nothing is left to measure: pets:"),
+        ("seen", "nothing is left to measure: 32 of the 32 images"),
         ("other", "its classes (ant, bee) are not those of pets:"),
     ):
         assert run(["evaluate", "pets", "--dataset", str(tmp_path / name)]) == 2
@@ -205,11 +205,11 @@ def test_an_older_artifact_says_what_it_does_not_know(
     own = evaluate(fitted / "pets", capsys)
     assert own["test_images"] == identity.count(TEST)
     assert own["test_accuracy"] == artifact.read_spec(store.find("pets").path)["metrics"]["test_accuracy"]
-    assert "taken to be those that it would learn from now" in caplog.text
+    assert "taken to be those that it would be trained on now" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING, "trainer"):
         new = evaluate(pictures(tmp_path / "new", {"cat": 10, "dog": 10}, seed=6), capsys)
     assert (new["test_images"], new["seen_images"], new["train_images"]) == (20, None, None)
-    assert "they may be among those that it is measured on" in caplog.text
+    assert "some may be among those that it is measured on" in caplog.text
     assert run(["evaluate", "pets", "--dataset", str(tmp_path / "new")]) == 0
     assert "measured on 20 images, not known whether it learned from them" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from typing import Any
 
 from trainer.data.sources.base import SPLIT_NAMES, SPLITS, Example
 from trainer.data.sources.file_states import FileStates
-from trainer.errors import InputError, did_you_mean
+from trainer.errors import InputError, TrainerError, did_you_mean
 from trainer.machine import start_tensorflow
 
 log = logging.getLogger("trainer")
@@ -41,7 +41,24 @@ class TfdsSource:
         if "tensorflow" not in sys.modules:
             log.info("starting TensorFlow to read the data set")
             start_tensorflow()
-        self._builder = _open_builder(name, match[1], data_root(data_dir))
+        root = data_root(data_dir)
+        with _damage_is_input_error(f"tfds:{name}", root):
+            self._open(name, match[1], root)
+        if len(self.class_names) < 2:
+            raise InputError(f"--dataset: {self.spec} has {len(self.class_names)} classes; at least 2 are expected")
+        splits = list(self._builder.info.splits)
+        if not self._splits or (for_training and SPLIT_NAMES[self._splits[0].lower()] != "train"):
+            raise InputError(f"--dataset: {self.spec} has no train split, only {', '.join(splits) or 'no split'}")
+        if unread := [name for name in splits if name not in self._splits]:
+            log.warning("%s: not read, as they are not train, val or test: %s", self.spec, ", ".join(unread))
+        files = FileStates(self.spec.encode())
+        for file in sorted(Path(self._builder.data_dir).iterdir()):
+            files.add(file.name, file.stat())
+        self.fingerprint, self.state = files.fingerprint, files.state
+
+    def _open(self, reference: str, name: str, root: Path) -> None:
+        """Read the description of the data set; raises whatever TFDS raises where its files are damaged."""
+        self._builder = _open_builder(reference, name, root)
         info = self._builder.info
         self.spec = "tfds:" + ":".join(info.full_name.rsplit("/", 1))  # mnist/3.0.1 → mnist:3.0.1
         self.name = info.full_name.rsplit("/", 1)[0].replace("/", "-")
@@ -49,17 +66,7 @@ class TfdsSource:
         self._image, self._label = _find_features(self.spec, info)
         label = info.features[self._label]
         self.class_names = tuple(label.int2str(index) for index in range(label.num_classes or 0))
-        if len(self.class_names) < 2:
-            raise InputError(f"--dataset: {self.spec} has {len(self.class_names)} classes; at least 2 are expected")
         self._splits = [name for split in SPLITS for name in info.splits if SPLIT_NAMES.get(name.lower()) == split]
-        if not self._splits or (for_training and SPLIT_NAMES[self._splits[0].lower()] != "train"):
-            raise InputError(f"--dataset: {self.spec} has no train split, only {', '.join(info.splits) or 'no split'}")
-        if unread := [name for name in info.splits if name not in self._splits]:
-            log.warning("%s: not read, as they are not train, val or test: %s", self.spec, ", ".join(unread))
-        files = FileStates(self.spec.encode())
-        for file in sorted(Path(self._builder.data_dir).iterdir()):
-            files.add(file.name, file.stat())
-        self.fingerprint, self.state = files.fingerprint, files.state
 
     def __len__(self) -> int:
         return sum(self._builder.info.splits[name].num_examples for name in self._splits)
@@ -107,6 +114,20 @@ def prepared(root: Path) -> set[str]:
     return {
         str(file.parent.relative_to(root)) for depth in ("*/*", "*/*/*") for file in root.glob(f"{depth}/features.json")
     }
+
+
+@contextmanager
+def _damage_is_input_error(spec: str, root: Path) -> Iterator[None]:
+    """Whatever TFDS raises for damaged files of a prepared data set, as an InputError."""
+    try:
+        yield
+    except (TrainerError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"--dataset: {spec} in {root} cannot be opened: prepare it again, or install what it needs ({reason})"
+        ) from error
 
 
 @contextmanager
