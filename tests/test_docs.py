@@ -184,8 +184,12 @@ def reader(folder: Path, port: int, *, width: int) -> Iterator[Reader]:
     shutil.copytree(
         PROJECT,
         folder,
-        ignore=lambda _, names: [
-            name for name in names if name.startswith(".") or name in ("runs", "wandb", "report", "__pycache__")
+        ignore=lambda parent, names: [
+            name
+            for name in names
+            if name.startswith(".")
+            or name == "__pycache__"
+            or (Path(parent) == PROJECT and name in ("runs", "wandb", "report"))
         ],
     )
     for label in CLASSES:

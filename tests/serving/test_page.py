@@ -165,13 +165,13 @@ def test_an_image_is_chosen_and_a_bad_one_explained(page: Page) -> None:
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(buffer, "PNG")
     choose(page, buffer.getvalue())
     expect(page.locator("#label")).not_to_be_empty()
-    assert page.locator("#event_with_file").evaluate("image => image.decode().then(() => image.naturalWidth)") == 8
+    assert page.locator("#given").evaluate("image => image.decode().then(() => image.naturalWidth)") == 8
     choose(page, buffer.getvalue()[:-30])
     expect(page.locator("#error")).to_contain_text("damaged")
     expect(page.locator("#result")).to_be_hidden()
     choose(page, b"hello")
     expect(page.locator("#error")).to_contain_text("no image that can be read")
-    expect(page.locator("#event_with_file")).to_be_hidden()
+    expect(page.locator("#given")).to_be_hidden()
 
 
 def test_a_token_is_asked_for(digits_home: Path) -> None:
