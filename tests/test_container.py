@@ -372,6 +372,6 @@ def test_a_bad_version_is_rolled_back(deployment: Deployment, half_of_capacity: 
         again = deployment.rollback()
         output, _ = again.communicate()
         assert again.returncode != 0
-        assert "rolled back already, to trainer-test:" in output
+        assert "already rolled back, to trainer-test:" in output
     finally:
         docker("image", "rm", "--force", "trainer-test:bad")
