@@ -11,10 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from trainer.config import FitConfig
 from trainer.errors import InputError
+from trainer.locks import ProcessLock, Timeout
 from trainer.option_fields import flag
 from trainer.runs.run_folder import (
     EXPORTED,
@@ -80,13 +79,13 @@ def refuse_private_folder(config: FitConfig, workers: int) -> None:
         raise InputError(f"--run-dir: {workers} workers need one folder that all of them reach; name it")
 
 
-def _shared(config: FitConfig) -> tuple[Path, FileLock]:
+def _shared(config: FitConfig) -> tuple[Path, ProcessLock]:
     """The folder that all workers of a training name; see `refuse_private_folder`."""
     path = next(_named(config))
-    return path, FileLock(path / LOCK)
+    return path, ProcessLock(path / LOCK)
 
 
-def _locked(config: FitConfig, name: str, run_hash: str) -> tuple[Path, FileLock]:
+def _locked(config: FitConfig, name: str, run_hash: str) -> tuple[Path, ProcessLock]:
     """The run folder, made where it is new, and its lock, held."""
     for path in _named(config):
         _make(path, exist_ok=True)
@@ -130,10 +129,10 @@ def _make(path: Path, *, exist_ok: bool) -> None:
         raise InputError(f"--run-dir: {path} cannot be made: {error.strerror}") from error
 
 
-def _lock(path: Path) -> FileLock:
-    lock = FileLock(path / LOCK)
+def _lock(path: Path) -> ProcessLock:
+    lock = ProcessLock(path / LOCK)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(0)
     except Timeout:
         raise InputError(f"{path}: another process is using this run folder; name another --run-dir") from None
     except OSError as error:

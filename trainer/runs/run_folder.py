@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from trainer.artifact import read_spec
 from trainer.errors import InputError
 from trainer.files import write_text
+from trainer.locks import ProcessLock, Timeout
 from trainer.text import printable_json
 
 log = logging.getLogger("trainer")
@@ -39,7 +38,7 @@ class RunFolder:
     path: Path
     _run: dict[str, Any]
     _before: dict[str, Any] | None  # the record as this process found it; None: a new run
-    _lock: FileLock
+    _lock: ProcessLock
 
     @property
     def resumed(self) -> bool:
@@ -158,9 +157,9 @@ def is_in_use(path: Path) -> bool:
     """Whether a training uses this run folder now."""
     if not (path / LOCK).exists():
         return False
-    lock = FileLock(path / LOCK)
+    lock = ProcessLock(path / LOCK)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(0)
     except Timeout:
         return True
     except OSError:  # another user's folder: it cannot be locked

@@ -7,9 +7,8 @@ import logging
 import os
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from trainer.errors import InputError
+from trainer.locks import ProcessLock, Timeout
 
 log = logging.getLogger("trainer")
 
@@ -18,12 +17,12 @@ LOCK = "sweep.lock"
 PID = "sweep.pid"  # of the process that holds the lock: to lock a file empties it
 
 
-def lock_folder(folder: Path) -> FileLock:
+def lock_folder(folder: Path) -> ProcessLock:
     """Create and lock the folder of a sweep. InputError where it is locked, or cannot be written."""
-    lock = FileLock(folder / LOCK, thread_local=False)
+    lock = ProcessLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
+        lock.acquire(0)
     except Timeout:
         raise InputError(f"{folder}: this sweep is running already, as process {_pid(folder)}") from None
     except OSError as error:

@@ -110,11 +110,11 @@ def _locked(home: Path, consequence: str) -> Iterator[None]:
 
     Raises RunError, whose message ends in `consequence`, if the store cannot be locked or written.
     """
-    from filelock import FileLock, Timeout
+    from trainer.locks import ProcessLock, Timeout
 
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with FileLock(home / "trainer-publish.lock", timeout=LOCK_TIMEOUT_S):
+        with ProcessLock(home / "trainer-publish.lock", timeout_s=LOCK_TIMEOUT_S):
             yield
     except Timeout as error:
         raise RunError(f"the model store {home} is locked: another process is publishing to it") from error

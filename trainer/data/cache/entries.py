@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from trainer.errors import InputError
 from trainer.files import rename_folder
+from trainer.locks import ProcessLock, Timeout
 
 log = logging.getLogger("trainer")
 
@@ -90,11 +90,11 @@ def load_array(key: Mapping[str, Any], make: Callable[[], NDArray[Any]]) -> NDAr
 @contextmanager
 def locked(prefix: Path) -> Iterator[None]:
     """Lock out other writers of entries of `prefix`. Raises InputError where the cache cannot be written."""
-    lock = FileLock(prefix.with_suffix(".lock"))
+    lock = ProcessLock(prefix.with_suffix(".lock"))
     with _in_cache(prefix.parent):
         prefix.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(0)
         except Timeout:
             log.info("waiting for another process that writes the same cache entry")
             lock.acquire()
@@ -126,7 +126,7 @@ def prune() -> tuple[int, int]:
     count = size_bytes = 0
     for lock in cache_dir().glob("*.lock"):
         try:
-            with _in_cache(cache_dir()), FileLock(lock, timeout=0):
+            with _in_cache(cache_dir()), ProcessLock(lock, timeout_s=0):
                 for folder in lock.parent.glob(f"{lock.stem}-*"):
                     count += 1
                     size_bytes += sum(file.stat().st_size for file in folder.iterdir())
