@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sample_images import save_image
 
+from trainer.cli import run
 from trainer.data.sources.csv import CsvSource
 from trainer.data.sources.spec import check_spec, open_source
 from trainer.errors import InputError
@@ -174,3 +175,59 @@ def test_a_named_split_column_must_exist(tmp_path: Path) -> None:
 
 def test_the_name_of_a_table_may_have_a_question_mark(tmp_path: Path) -> None:
     assert len(CsvSource(str(table(tmp_path, name="what?.csv")))) == 3
+
+
+@pytest.mark.parametrize(
+    ("image", "hint"),
+    [
+        ("a\\0.png", "'a/0.png' is there"),
+        ("C:\\Users\\me\\a\\0.png", "'a/0.png' is there"),
+        ("\\\\server\\share\\a\\0.png", "'a/0.png' is there"),
+        ("D:\\x.png", "paths with '/' are expected"),
+        ("a/0", "did you mean 'a/0.png'?"),
+        ("{folder}/a/0.png", "'a/0.png', from the table's folder, is expected"),
+        ("{folder}-other/a/0.png", "leaves the folder of the file"),
+        ("nothing", "no such file beside the table\n"),
+        ("no/folder/0", "no such file beside the table\n"),
+    ],
+)
+def test_a_path_that_is_not_there_has_a_hint(
+    tmp_path: Path, image: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    file = table(folder, f"image,label\n{image.format(folder=folder)},cat\na/1.png,dog\n")
+    assert run(["data", "inspect", f"csv:{file}"]) == 2
+    error = capsys.readouterr().err
+    assert f"{file}, row 2: " in error
+    assert hint in error
+
+
+@pytest.mark.parametrize(
+    ("labels", "warned"),
+    [
+        (("1", "1.0", "2"), "'1' and '1.0'"),
+        (("Cat", "cat", "dog"), "'Cat' and 'cat'"),
+        (("big cat", "Big  Cat", "dog"), "'Big  Cat' and 'big cat'"),
+        (("01", "1e0", "x"), "'01' and '1e0'"),
+        (("A", "a", "b"), ""),
+        (("nan", "NaN", "b"), "'NaN' and 'nan'"),
+        (("1", "10", "1x"), ""),
+    ],
+)
+def test_labels_that_may_be_one_class_are_named(
+    tmp_path: Path, labels: tuple[str, ...], warned: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = "".join(f"{image},{label}\n" for image, label in zip(("a/0.png", "a/1.png", "b/2.png"), labels, strict=True))
+    source = CsvSource(str(table(tmp_path, f"image,label\n{rows}")))
+    assert len(source.class_names) == 3
+    if warned:
+        assert warned in caplog.text
+    else:
+        assert "may mean one class" not in caplog.text
+
+
+def test_class_folders_that_may_be_one_class_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number, name in enumerate(("Cat", "cat", "dog")):
+        save_image(tmp_path / name / "0.png", seed=number)
+    assert open_source(str(tmp_path)).class_names == ("Cat", "cat", "dog")
+    assert "'Cat' and 'cat'" in caplog.text

@@ -9,13 +9,15 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from trainer.data.sources.base import SPLIT_NAMES, SPLITS, Example
 from trainer.data.sources.file_states import FileStates
-from trainer.errors import InputError, choose
+from trainer.data.sources.image_files import IMAGE_SUFFIXES
+from trainer.data.sources.similar_names import warn_similar_names
+from trainer.errors import InputError, choose, did_you_mean
 from trainer.names import slug
 
 log = logging.getLogger("trainer")
@@ -79,6 +81,7 @@ class CsvSource:
             raise InputError(f"--dataset: {self._file} cannot be read: {error.strerror}") from error
         rows = self._unique(self._rows(data))
         self.class_names = self._labels(rows, for_training)
+        warn_similar_names(self.spec, self.class_names)
         files = FileStates(os.fsencode(self.spec) + b"\0" + data)
         label_of = {name: label for label, name in enumerate(self.class_names)}
         # A stable sort: the table's order within a split.
@@ -140,6 +143,8 @@ class CsvSource:
             if not values[key]:
                 raise self._wrong(number, f"no {key} in the column {self._columns.get(key, key)!r}")
         path = os.path.normpath(values["image"])
+        if os.path.isabs(path) and (inside := _relative(path, self._file.parent)):
+            raise self._wrong(number, f"{path!r} is an absolute path; {inside!r}, from the table's folder, is expected")
         if os.path.isabs(path) or path.split(os.sep)[0] == os.pardir:
             raise self._wrong(
                 number, f"{values['image']!r} leaves the folder of the file; a path beside it is expected"
@@ -185,7 +190,8 @@ class CsvSource:
         try:
             status = os.stat(path)
         except (OSError, ValueError) as error:
-            raise self._wrong(row.number, f"{row.image!r}: no such file beside the table") from error
+            hint = _hint(row.image, self._file.parent)
+            raise self._wrong(row.number, f"{row.image!r}: no such file beside the table{hint}") from error
         if not stat.S_ISREG(status.st_mode):
             raise self._wrong(row.number, f"{row.image!r} is not a file")
         files.add(row.image, status)
@@ -193,3 +199,26 @@ class CsvSource:
 
     def _wrong(self, row: int, problem: str) -> InputError:
         return InputError(f"--dataset: {self._file}, row {row}: {problem}")
+
+
+def _relative(path: str, folder: Path) -> str:
+    """An absolute path as seen from the table's folder; empty outside of it."""
+    try:
+        return str(Path(os.path.realpath(path)).relative_to(folder))
+    except ValueError:
+        return ""
+
+
+def _hint(image: str, folder: Path) -> str:
+    """What may have been meant by a path that is not there; empty without a guess."""
+    if "\\" in image:
+        parts = [part for part in PureWindowsPath(image).parts if not part.endswith("\\")]  # without the drive
+        tails = ("/".join(parts[start:]) for start in range(len(parts)))
+        found = next((tail for tail in tails if (folder / tail).is_file()), None)
+        return f"; {found!r} is there: '/' is expected in paths" if found else "; paths with '/' are expected"
+    try:
+        beside = sorted(file.name for file in (folder / image).parent.iterdir() if file.stem == Path(image).name)
+    except (OSError, ValueError):
+        return ""
+    near = [str(Path(image).with_name(name)) for name in beside if name.lower().endswith(IMAGE_SUFFIXES)]
+    return did_you_mean([repr(name) for name in near[:3]])
