@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from faulty_images import Inspected
+from PIL import Image
+from shape_images import arrow, folder_of
 
 from trainer.cli import run
 
@@ -41,3 +44,18 @@ def test_clean_digits_have_no_findings(tmp_path: Path, capsys: pytest.CaptureFix
     printed = capsys.readouterr()
     assert "nothing found" in printed.out
     assert "next: trainer fit --dataset builtin:digits" in printed.err
+
+
+def test_what_the_division_keeps_together_is_not_called_shared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Copies saved again stay in one split; mirrored ones cannot be known to the division and have another name."""
+    folder = folder_of(tmp_path / "arrows", arrow, ("left", "right"), 30)
+    for file in sorted(folder.rglob("*.png")):
+        Image.open(file).save(file.with_suffix(".webp"), lossless=True)
+        Image.open(file).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(file.with_name(f"{file.stem}-mirrored.png"))
+    assert run(["data", "inspect", str(folder), "--sheet", str(tmp_path / "sheet.png")]) == 0
+    printed = capsys.readouterr().out
+    assert "show the same" in printed
+    assert "also in training" not in printed
+    assert re.search(r"\d+ val images? (is|are) in training cropped, mirrored or edited", printed)

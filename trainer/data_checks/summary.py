@@ -70,11 +70,18 @@ def _duplicates(images: CheckedImages, groups: list[NDArray[np.int64]]) -> list[
         f"show the same, {_such_as(images, groups[0], separator=' and ')}"
     ]
     for split, earlier in ((TEST, "training or validation"), (VAL, "training")):
-        if count := _count_leaked(images, groups, split):
-            name, verb = SPLITS[split], "is" if count == 1 else "are"
+        same, altered = _count_leaked(images, groups, split)
+        name = SPLITS[split]
+        if same:
+            are = "image is" if same == 1 else "images are"
             lines.append(
-                f"  {count:,} {name} {'image' if count == 1 else 'images'} {verb} also in {earlier}: the figure on "
-                f"{name} is too good; leave the copies out"
+                f"  {same:,} {name} {are} also in {earlier}: the figure on {name} is too good; leave the copies out"
+            )
+        if altered:
+            are = "image is" if altered == 1 else "images are"
+            lines.append(
+                f"  {altered:,} {name} {are} in {earlier} cropped, mirrored or edited: the figure on {name} may be too "
+                "good; leave the copies out"
             )
     in_two_classes = [group for group in groups if len(np.unique(images.labels[group])) > 1]
     if in_two_classes:
@@ -85,9 +92,19 @@ def _duplicates(images: CheckedImages, groups: list[NDArray[np.int64]]) -> list[
     return lines
 
 
-def _count_leaked(images: CheckedImages, groups: list[NDArray[np.int64]], split: int) -> int:
-    """Images of val or test with a duplicate in an earlier split."""
-    return sum(int((images.splits[group] == split).sum()) for group in groups if images.splits[group].min() < split)
+def _count_leaked(images: CheckedImages, groups: list[NDArray[np.int64]], split: int) -> tuple[int, int]:
+    """Images of val or test with a near-duplicate in an earlier split, and with an altered copy there.
+
+    Near-duplicates are what the division of `trainer.data.splits` keeps in one split; altered copies it cannot know.
+    """
+    same = altered = 0
+    for group in groups:
+        earlier, own = (group[images.splits[group] < split], group[images.splits[group] == split])
+        if len(earlier):
+            is_same = np.isin(images.near_duplicates[own], images.near_duplicates[earlier])
+            same += int(is_same.sum())
+            altered += int((~is_same).sum())
+    return same, altered
 
 
 def _label_issues(findings: Findings) -> list[str]:
