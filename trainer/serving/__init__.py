@@ -1,1 +1,1 @@
-"""What only a server needs: HTTP, batching, metrics, settings, its page."""
+"""The server: HTTP, batching, metrics, settings, its page."""

@@ -210,7 +210,7 @@ def _relative(path: str, folder: Path) -> str:
 
 
 def _hint(image: str, folder: Path) -> str:
-    """What may have been meant by a path that is not there; empty without a guess."""
+    """Hint at the path that was meant; empty without a guess."""
     if "\\" in image:
         parts = [part for part in PureWindowsPath(image).parts if not part.endswith("\\")]  # without the drive
         tails = ("/".join(parts[start:]) for start in range(len(parts)))

@@ -53,7 +53,7 @@ class FolderSource:
         return len(self._examples)
 
     def examples(self) -> Iterator[Example]:
-        """By split, class and path, each sorted by code point."""
+        """Examples by split, class and path, each sorted by code point."""
         return iter(self._examples)
 
     def _read(self, layout: FolderLayout, for_training: bool) -> None:
