@@ -40,7 +40,7 @@ from trainer.serving.http_protocol import HttpProtocol
 from trainer.serving.inference import Inference
 from trainer.serving.loaded_model import prepare_model
 from trainer.serving.log import configure_logging
-from trainer.serving.memory import MemoryBudget, request_memory
+from trainer.serving.memory import MemoryBudget, request_memory, return_freed_blocks
 from trainer.serving.metrics import Metrics
 from trainer.serving.middleware import ApiMiddleware, Backend, OutermostMiddleware, allow_origins
 from trainer.serving.request import Request
@@ -162,6 +162,7 @@ class Classifier:
         metrics = Metrics(stored.tag, os.environ.get(METRICS_DIR))
         loaded = prepare_model(stored.tag, packed, settings, metrics.on_batch)
         raise_open_file_limit()  # each connection is an open file
+        return_freed_blocks()
         memory = MemoryBudget(request_memory(settings.workers))
         HttpProtocol.memory = memory
         log.info("requests may take %d MiB of memory", memory.size >> 20)

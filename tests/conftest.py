@@ -12,6 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from server import Server
 
+    from trainer.serving.metrics import Metrics
+
 
 @pytest.fixture(autouse=True)
 def _own_homes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,6 +42,14 @@ def unused_ports() -> list[int]:
         for item in sockets:
             item.bind(("127.0.0.1", 0))
         return [int(item.getsockname()[1]) for item in sockets]
+
+
+@pytest.fixture(scope="session")
+def metrics() -> Metrics:
+    """The metrics of a server in this process, which can have them only once."""
+    from trainer.serving.metrics import Metrics
+
+    return Metrics("tiny:1", None)
 
 
 @pytest.fixture(scope="session")

@@ -226,6 +226,7 @@ def test_large_images_and_bodies_do_not_exhaust_memory(image: BuiltImage) -> Non
         state = json.loads(docker("inspect", "--format", "{{json .State}}", name))
         assert (state["Running"], state["OOMKilled"]) == (True, False)
     finally:
+        print(docker("logs", name)[-10_000:])
         docker("rm", "--force", name)
 
 

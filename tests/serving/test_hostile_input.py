@@ -35,9 +35,9 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WebP", "AVIF")
 
 
 @pytest.fixture(scope="module")
-def routes(tiny_artifact: Path) -> Routes:
+def routes(tiny_artifact: Path, metrics: Metrics) -> Routes:
     options = Settings(deadline_ms=60_000)
-    metrics, memory = Metrics("tiny:1", None), MemoryBudget(256 * MIB)
+    memory = MemoryBudget(256 * MIB)
     model = prepare_model("tiny:1", artifact.load(tiny_artifact), options, metrics.on_batch)
     return Endpoints(Inference(model, options, metrics, memory), metrics, memory, with_token=False).routes
 

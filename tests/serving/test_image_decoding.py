@@ -19,11 +19,6 @@ from trainer.serving.metrics import Metrics
 SPEC = PixelSpec(28, 28, 1)
 
 
-@pytest.fixture(scope="module")
-def metrics() -> Metrics:
-    return Metrics("decoding:1", None)
-
-
 def png(side: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side), np.uint8)).save(buffer, "PNG")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import platform
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -70,3 +73,27 @@ def test_workers_share_the_memory_of_the_container(monkeypatch: pytest.MonkeyPat
     assert 0 < request_memory(2) < request_memory(1) < memory_limit()
     monkeypatch.setattr("trainer.serving.memory.memory_limit", lambda: 1 << 20)
     assert request_memory(1) == MIN_BUDGET
+
+
+FREED_BLOCKS = """
+import psutil
+from trainer.serving.memory import return_freed_blocks
+return_freed_blocks()
+MIB = 1 << 20
+bytearray(31 * MIB)  # once freed, glibc takes blocks of up to its size from the heap
+resident = psutil.Process().memory_info().rss
+blocks, between = [], []
+for _ in range(10):
+    blocks.append(bytearray(b"1") * (9 * MIB))
+    between.append(bytes(2000))  # in the heap
+assert psutil.Process().memory_info().rss - resident > 85 * MIB
+del blocks
+print((psutil.Process().memory_info().rss - resident) // MIB)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc keeps freed blocks")
+def test_freed_blocks_are_returned_to_the_system() -> None:
+    done = subprocess.run([sys.executable, "-c", FREED_BLOCKS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= 2

@@ -7,6 +7,8 @@ request can get the process killed, and all others with it. What exceeds the who
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import sys
 import threading
 from collections import deque
 from typing import NamedTuple
@@ -17,6 +19,8 @@ from trainer.machine import memory_limit
 
 RESERVED_SHARE = 0.1  # of the machine's memory: for what is not charged, such as responses and connections
 MIN_BUDGET = 32 << 20  # one image of the largest size, and its form
+MAPPED_BLOCK_BYTES = 1 << 20
+M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
 class _Waiter(NamedTuple):
@@ -94,3 +98,13 @@ def request_memory(workers: int) -> int:
     parent = process.parent()
     supervisor = parent.memory_info().rss if parent and workers > 1 else 0
     return max(MIN_BUDGET, int(((1 - RESERVED_SHARE) * memory_limit() - supervisor) / workers) - own)
+
+
+def return_freed_blocks() -> None:
+    """Let the process return blocks above 1 MiB to the system when they are freed, so that the budget holds.
+
+    glibc keeps blocks of up to 32 MiB once one of these has been freed, and a heap with gaps took 160 MB more than was
+    charged. A threshold that is set stays. Other C libraries have none.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, MAPPED_BLOCK_BYTES)
