@@ -26,74 +26,16 @@ from PIL import Image
 
 BIN = Path(sys.executable).parent
 FILES = 36_000
-
-# Each of these programs runs in a process of its own and prints one JSON object.
-KERAS_FIT = """
-import json, sys, time
-import keras, numpy as np
-from trainer.data import load
-from trainer.models import build
-limit, target, epochs = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
-data = load("tfds:mnist", limit=limit)
-def arrays(split): return split.read(np.arange(len(split))), split.labels
-x, y = arrays(data.train)
-model = build("branched_cnn", input_shape=(28, 28, 1), classes=10, dropout=0.4, kernel_size=3)
-loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-model.compile(keras.optimizers.Adam(1e-3), loss=loss, metrics=["accuracy"])
-seconds, accuracies = [], []
-for _ in range(epochs):
-    start = time.perf_counter()
-    model.fit(x, y, batch_size=128, verbose=0)
-    seconds.append(time.perf_counter() - start)
-    if target:
-        accuracies.append(model.evaluate(*arrays(data.test), batch_size=256, verbose=0)[1])
-        if accuracies[-1] >= target: break
-print(json.dumps({"seconds": sum(seconds), "images_per_second": len(x) / seconds[-1], "accuracies": accuracies}))
-"""
-
-INPUT = """
-import json, time
-from trainer.data import augment_for, load, make_for_train
-data = load("tfds:mnist")
-figures = {}
-for augment in ("none", "auto"):
-    augmentation = augment_for(data, augment, default="light", flips=False)
-    batches = make_for_train(data.train, batch_size=128, seed=0, augment=augmentation)
-    for _ in batches.take(20): pass
-    start = time.perf_counter()
-    for _ in batches.take(400): pass
-    figures[augment] = 400 * 128 / (time.perf_counter() - start)
-print(json.dumps(figures))
-"""
-
-KERAS_FOLDER = """
-import json, sys, time
-import keras
-start = time.perf_counter()
-images = 0
-batches = keras.utils.image_dataset_from_directory(sys.argv[1], image_size=(32, 32), batch_size=128, verbose=False)
-for batch, _ in batches:
-    images += len(batch)
-print(json.dumps({"images": images, "seconds": time.perf_counter() - start}))
-"""
-
-OUR_FOLDER = """
-import json, sys, time
-from trainer.data import load
-start = time.perf_counter()
-data = load("folder:" + sys.argv[1], progress=False)
-images = sum(len(split) for split in (data.train, data.val, data.test))
-print(json.dumps({"images": images, "seconds": time.perf_counter() - start}))
-"""
+PROGRAMS = Path(__file__).with_name("train_programs.py")
 
 
-def python(code: str, *arguments: object, plain: bool = False, **environment: str) -> dict[str, float]:
-    """Run `code` in a separate process; returns the JSON object in its last line. `plain`: TensorFlow's defaults."""
+def program(name: str, *arguments: object, plain: bool = False, **environment: str) -> dict[str, float]:
+    """Run a program of `train_programs.py` → its JSON object. `plain`: with TensorFlow's defaults."""
     variables = os.environ | environment
     if plain:  # otherwise `import trainer` switches oneDNN on for Keras, too
         variables |= {"TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS", DEFAULT_ONEDNN)}
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [sys.executable, PROGRAMS, name, *map(str, arguments)],
         env=variables,
         capture_output=True,
         text=True,
@@ -144,7 +86,7 @@ DEFAULT_ONEDNN = onednn_default()
 def throughput(runs: int) -> None:
     ours, keras = [], []
     for _ in range(runs):
-        keras.append(python(KERAS_FIT, 6400, 0, 2, plain=True)["images_per_second"])
+        keras.append(program("keras_fit", 6400, 0, 2, plain=True)["images_per_second"])
         ours.append(fit("--limit", "6400", "--epochs", "2", "--augment", "none")["images_per_second"])
     row("training, images/s", ours, keras, higher_is_better=True)
 
@@ -152,7 +94,7 @@ def throughput(runs: int) -> None:
 def time_to_99(runs: int) -> None:
     ours, keras = [], []
     for _ in range(runs):
-        reference = python(KERAS_FIT, 60_000, 0.99, 6, plain=True)
+        reference = program("keras_fit", 60_000, 0.99, 6, plain=True)
         keras.append(reference["seconds"])
         print(f"  Keras after each epoch: {reference['accuracies']}, {keras[-1]:.0f} s", flush=True)
         result = fit("--epochs", "1", "--augment", "none", "--learning-rate", "2e-3")
@@ -207,7 +149,7 @@ def predict(home: str) -> float:
 
 
 def input_pipeline(runs: int) -> None:
-    results = [python(INPUT) for _ in range(runs)]
+    results = [program("input_pipeline") for _ in range(runs)]
     for augment in ("none", "auto"):
         print(
             f"tf.data alone, --augment {augment}: {spread([result[augment] for result in results])} images/s",
@@ -220,8 +162,8 @@ def first_pass(runs: int, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent if os.access(folder.parent, os.W_OK) else None) as scratch:
         link_files(folder, Path(scratch) / "images")
         for run in range(runs):
-            keras.append(rate(python(KERAS_FOLDER, f"{scratch}/images", plain=True)))
-            ours.append(rate(python(OUR_FOLDER, f"{scratch}/images", TRAINER_CACHE_DIR=f"{scratch}/cache{run}")))
+            keras.append(rate(program("keras_folder", f"{scratch}/images", plain=True)))
+            ours.append(rate(program("trainer_folder", f"{scratch}/images", TRAINER_CACHE_DIR=f"{scratch}/cache{run}")))
     row(f"first pass over {FILES:,} JPEG files, images/s", ours, keras, higher_is_better=True)
 
 
