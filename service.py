@@ -109,7 +109,7 @@ def image_labels() -> list[dict[str, str]]:
         "org.opencontainers.image.title": stored.tag.partition(":")[0],
         "org.opencontainers.image.version": stored.tag,
         "org.opencontainers.image.revision": packed["git_revision"],
-        # Without the path: registries show it.
+        # The path is left out, because registries show these labels.
         "trainer.dataset": re.sub(r"^(folder|csv):.*/", r"\1:", packed["dataset"], flags=re.DOTALL),
     } | {f"trainer.{name}": str(value) for name, value in packed["metrics"].items()}
     for name, value in labels.items():
@@ -135,7 +135,7 @@ class Classifier:
     @bentoml.on_deployment
     @staticmethod
     def choose_model() -> None:
-        """Runs once, before the workers: ends `bentoml serve` where there is no model to serve."""
+        """End `bentoml serve` if there is no model to serve; runs once, before the workers start."""
         if settings.token_file:
             try:
                 read_required_tokens(settings.token_file)
@@ -147,7 +147,7 @@ class Classifier:
         stop_if_model_missing(served_model)
         log_all_addresses()
         if settings.drain_file:
-            # Left by the process before, which a failed liveness probe has ended: this one is to be ready.
+            # Left over from the previous process, which a failed liveness probe has ended: this one is to be ready.
             settings.drain_file.unlink(missing_ok=True)
         if settings.workers > 1:
             os.environ[METRICS_DIR] = tempfile.mkdtemp(prefix="trainer-metrics-")
@@ -173,7 +173,7 @@ class Classifier:
 
     @bentoml.on_startup
     async def warm_up(self) -> None:
-        """Before /readyz says 200: the first request is as fast as the others."""
+        """Warm up before /readyz says 200, so that the first request is as fast as the others."""
         await self.endpoints.warm_up()
         # All of it stays: the garbage collector need not traverse it again, which takes 100 ms and more.
         gc.collect()
@@ -181,7 +181,7 @@ class Classifier:
         self.drain_before_stop()
 
     def drain_before_stop(self) -> None:
-        """On SIGTERM, be not ready at once, and stop `drain_delay_s` later.
+        """On SIGTERM, report not ready at once, and stop `drain_delay_s` later.
 
         BentoML by itself closes its port at once, while a proxy still sends requests.
         """

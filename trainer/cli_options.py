@@ -85,7 +85,7 @@ def explain_usage_error(error: BaseException) -> BaseException:
         near = [meant] if meant in known else error.possibilities or ()
         return InputError(f"no such option: {name}{did_you_mean(near)}")
     if isinstance(error, typer.BadParameter) and (errors := getattr(error.__cause__, "errors", None)):
-        first = errors()[0]  # of pydantic, which Typer reads values with
+        first = errors()[0]  # pydantic's errors: Typer parses values with it
         expected = EXPECTED_TYPES.get(first["type"])
         problem = f"is wrong; {expected} is expected" if expected else f"is wrong: {first['msg']}"
         option = error.param.opts[0] if error.param else error.param_hint

@@ -19,7 +19,7 @@ from trainer.option_fields import check_options, flag, option_field, options
 MAX_PARAMETERS = 200_000_000
 MAX_TIME_S = 1000 * 3600
 RUN_FOLDER_OPTIONS = ("run_dir", "resume")
-MIN_STEPS_TO_LEARN = 200  # of a network with random weights; no run stops early before
+MIN_STEPS_TO_LEARN = 200  # that a network with random weights needs; no run stops early before them
 
 
 def parse_image_size(text: str | None) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ from trainer.text import printable, printable_json, shell_command
 
 log = logging.getLogger("trainer")
 
-NEXT = "next: "  # how the closing line of a command begins
+NEXT = "next: "  # start of a command's closing line
 MAX_UNBROKEN = 40  # letters; a first column up to this width is never broken
 MAX_TABLE_WIDTH = 1000  # letters
 # In a URL: the password between the user and the last @, and values whose names look like a secret's.

@@ -55,11 +55,11 @@ class Selection:
 def evaluate(
     model: str, spec: str | None, *, engine_name: str, data_dir: Path | None, report_dir: Path | None
 ) -> dict[str, Any]:
-    """Measure a stored model on the images that it has not seen, and write a report; the metrics as JSON values.
+    """Measure a stored model on images that it has not seen, and write a report; return the metrics as JSON values.
 
-    `spec` None: the data set that the model was fitted on. All of its training images are left out, and its validation
-    images, whose accuracy is reported by itself, whichever split they are in now. Raises InputError for unknown names,
-    a data set that has none of the model's classes, or one where nothing is left to measure.
+    `spec` None: the data set that the model was fitted on. The model's training and validation images are left out,
+    whichever split they are in now; the accuracy on the validation images is reported separately. Raises InputError for
+    unknown names, a data set that has none of the model's classes, or one where nothing is left to measure.
     """
     choose("--engine", engine_name, ENGINES)
     stored = store.find(model)
@@ -154,7 +154,7 @@ def _open_own(tag: str, spec: str, data_dir: Path | None) -> Source:
 
 
 def _labels(tag: str, loaded: Artifact, spec: str, images: Split) -> NDArray[np.int32]:
-    """The model's label for each of `images`, by class name; -1 without one. InputError where all are without."""
+    """The model's label for each of `images`, by class name; -1 without one. Raises InputError if no image has one."""
     names = images.cache.class_names
     label_of = {name: label for label, name in enumerate(loaded.class_names)}
     labels = np.array([label_of.get(name, -1) for name in names], np.int32)[images.labels]

@@ -48,10 +48,10 @@ def fit(
     wants_export: Callable[[float], bool] = lambda accuracy: True,
     keep_checkpoints: bool = False,
 ) -> dict[str, Any]:
-    """Train, export and (with `config.save`) publish a model; the run's result as plain JSON values.
+    """Train, export and (with `config.save`) publish a model; return the run's result as plain JSON values.
 
-    The model is exported, tested and reported if `wants_export(validation accuracy)`. Otherwise the same command does
-    so later, without training again where `keep_checkpoints` was set.
+    The model is exported, tested and reported if `wants_export(validation accuracy)`. If not, running the same command
+    again can export it later: without training again if `keep_checkpoints` was set.
     Raises InputError, RunError (the run can be resumed) and, after a signal, Interrupted.
     """
     timer = Timer(config.time_limit)

@@ -44,7 +44,7 @@ class ProcessLock:
             self._lock.acquire(timeout=timeout_s)
 
     def release(self) -> None:
-        """Give the lock back; nothing where it is not held."""
+        """Release the lock if it is held."""
         self._lock.release()
 
     def __enter__(self) -> ProcessLock:

@@ -1,4 +1,4 @@
-"""Names of models in the store: made of any text, and checked."""
+"""Names of models in the store: made from any text, and checked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HASH_LETTERS = 6
 
 
 def slug(text: str) -> str:
-    """A model name made of `text`: only [a-z0-9._-], at most 63 characters, never empty.
+    """A model name made from `text`: only [a-z0-9._-], at most 63 characters, never empty.
 
     Text that is not ASCII, too long or without a letter or digit gets a hash at the end: different texts have different
     names, on every machine the same.

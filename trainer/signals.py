@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as an exception: Interrupted, at once or when the work asks for it."""
+"""SIGINT and SIGTERM as the exception Interrupted, raised at once or when the running work checks for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.errors import Interrupted
 
 log = logging.getLogger("trainer")
 
-DUPLICATE_S = 3.0  # a person who wants to stop at once has waited longer
+DUPLICATE_S = 3.0  # a signal repeated sooner is a duplicate: a person waits longer before pressing Ctrl-C again
 
 
 class Signals:
@@ -44,7 +44,7 @@ class Signals:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Signals wait for `check_interrupted` while this lasts, and are raised at its end at the latest."""
+        """Context in which signals wait for `check_interrupted`; they are raised at its end at the latest."""
         self._deferred = True
         try:
             yield

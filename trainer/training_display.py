@@ -27,7 +27,7 @@ class TrainingDisplay:
         self._pulse: LogThrottle | None = None
 
     def on_step(self, step: int, total_steps: int) -> None:
-        """Move the bar. A log gets a line at the first call, and then where there was no other line for a while."""
+        """Move the bar. A log gets a line at the first call, and then whenever there was no other line for a while."""
         if not sys.stderr.isatty():
             self._log_step(step, total_steps)
             return
@@ -80,7 +80,7 @@ class TrainingDisplay:
             print_json({"event": "epoch", "epochs": epochs, **entry})
 
     def on_train_end(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ranges:
-    """Limits x of the changes; each image draws its own, uniform over -x to x."""
+    """Largest change x of each kind; each image draws its own change, uniform over -x to x."""
 
-    shift: float  # of height and width
+    shift: float  # share of height and width
     rotation_deg: float
     zoom: float  # of the scale
     brightness: float  # of the range 0..255; colour images only
@@ -81,7 +81,7 @@ class Augment:
 def augment_for(dataset: Dataset, choice: str, flip: str, *, default: str, flips: bool) -> Augment | None:
     """Augmentation for `--augment choice` and `--flip flip`; `auto` is the `default`, and mirrors images if `flips`.
 
-    `none` mirrors images if `--flip on` asks for it. Brightness and contrast of gray images stay.
+    `none` mirrors images if `--flip on` asks for it. Brightness and contrast of gray images do not change.
     """
     choose("--augment", choice, ("auto", "none", "light", "strong"))
     if choice == "none" and flip != "on":

@@ -55,7 +55,7 @@ def divide(
 def _divisible(
     content_hashes: NDArray[np.uint64], groups: NDArray[np.int64], labels: NDArray[np.int32]
 ) -> NDArray[np.int64]:
-    """The groups, but for classes whose images look alike by nature: there, one group for each content."""
+    """The groups to divide: near-duplicate groups, but one per content in classes whose images look alike by nature."""
     _, content = np.unique(content_hashes, return_inverse=True)
     dissolved = [np.empty(0, np.int64)]
     for label in np.unique(labels):
@@ -95,7 +95,7 @@ def _fill(
         for label, groups in of_class.items():
             if SPLITS[index] not in held_out or counts[label][index]:
                 continue
-            # From train first, and there by the lowest hash.
+            # Groups are taken from train first, and there by the lowest hash.
             for group in groups[np.lexsort((key[groups], split[groups]))].tolist():
                 if can_spare(group, index):
                     move(group, index)

@@ -45,7 +45,7 @@ def members_of_groups(groups: NDArray[np.integer]) -> list[NDArray[np.int64]]:
 def confirm_near_duplicates(images: CheckedImages) -> NDArray[np.int64]:
     """Near-duplicate group of each image, [N], after members with different pixels are removed from their groups.
 
-    For tiny images: two digits in one handwriting have the same perceptual hash.
+    Needed for tiny images: two digits in one handwriting have the same perceptual hash.
     """
     groups = images.near_duplicates.copy()
     hashes = images.combined.content_hashes

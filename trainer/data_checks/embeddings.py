@@ -14,7 +14,7 @@ from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
 
 log = logging.getLogger("trainer")
 
-MAX_IMAGES = 10_000  # whose labels are checked; of more, a sample with the same share of each split
+MAX_IMAGES = 10_000  # whose labels are checked; a larger data set is sampled, with the same share of each split
 MAX_CENTRES = 1000  # images that tiny ones are compared with
 KERNEL_WIDTH = 0.2  # of the Gaussian kernel, as a share of the median squared distance to a centre
 

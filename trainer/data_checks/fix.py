@@ -62,7 +62,7 @@ class Choices:
 
 
 def _by_shown_name(names: Sequence[str]) -> dict[str, str]:
-    """Each name by itself, and by the printable form that the page shows and saves."""
+    """Image names by the name itself, and by the printable form that the page shows and saves."""
     return {printable(name): name for name in names} | {name: name for name in names}
 
 

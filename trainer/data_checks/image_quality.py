@@ -1,6 +1,6 @@
 """Low-quality images: blank, dark, blurred, tiny, or of a shape that resizing distorts.
 
-What is usual differs between data sets, so each image is compared with the others of its own.
+What is usual differs between data sets, so each image is compared with the others of its data set.
 """
 
 from __future__ import annotations

@@ -71,5 +71,5 @@ def _noise_rate(probabilities: NDArray[np.float64], labels: NDArray[np.int32]) -
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """1 for none: a class without images is never suggested."""
+    """Mean of the values; 1 if there are none, so that a class without images is never suggested."""
     return float(values.mean()) if len(values) else 1.0

@@ -89,7 +89,7 @@ class _PixelMeasures(NamedTuple):
 
 
 def _measure_pixels(split: Split) -> _PixelMeasures:
-    """Everything that needs the pixels, in one pass."""
+    """Measure everything that needs the pixels, in one pass."""
 
     def measure(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         gray = images.sum(3, dtype=np.uint16).astype(np.float32) / images.shape[3]

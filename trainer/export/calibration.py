@@ -1,4 +1,4 @@
-"""Temperature scaling, and the threshold of confident predictions; both fitted on validation."""
+"""Temperature scaling, and the threshold of `known` predictions; both are fitted on the validation images."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> f
 
 
 def fit_threshold(probabilities: NDArray[np.float32], labels: NDArray[np.int32], confidence: float) -> float:
-    """Lowest threshold whose accepted predictions reach the precision `confidence`; NONE_KNOWN where there is none.
+    """Lowest threshold at which predictions with that probability or more have the precision `confidence`, 0..1.
 
-    `probabilities` [N,K], `labels` [N]. The threshold is rounded as the served probabilities are, and below NONE_KNOWN
-    although only those that round to 1 may reach the precision.
+    `probabilities` [N,K], `labels` [N]. NONE_KNOWN if no threshold has that precision. Any other threshold is rounded
+    like the served probabilities, and stays below NONE_KNOWN even if only probabilities that round to 1 are precise
+    enough.
     """
     rounded = np.round(probabilities.max(1).astype(np.float64), DECIMALS)
     correct = probabilities.argmax(1) == labels

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("trainer")
 
-MAX_DEVIATION = 1e-3  # of a probability by LiteRT's float32 network from TensorFlow's
+MAX_DEVIATION = 1e-3  # between a probability of LiteRT's float32 network and TensorFlow's
 LOGITS, FEATURES = "logits", "features"
 
 
@@ -40,7 +40,7 @@ class Exported:
     """The network in `model.tflite`."""
 
     quantization: str  # int8 | float32
-    check: QuantizationCheck | None  # None: int8 was not compared, as it would not have been served
+    check: QuantizationCheck | None  # None: int8 was not compared (not wanted, no time, or no faster)
     val_accuracy: float
     temperature: float
     threshold: float
@@ -52,9 +52,10 @@ def export(model: Any, dataset: Dataset, folder: Path, settings: FitSettings, ti
 
     The first two map `images` uint8 [N,H,W,C] to `probabilities` float32 [N,K], calibrated on validation, and for a
     pretrained network to the out-of-distribution score `novelty` float32 [N]. `--quantize auto` serves int8 where it is
-    as good as float32 and faster on this machine, and tries it where the `timer` has time left; `none` and `int8`
-    decide by themselves. Predictions above the threshold reach the precision `--confidence` on validation.
-    Raises DivergedError where an output is not finite, RunError where LiteRT's float32 network predicts differently.
+    as good as float32 (`QuantizationCheck.passed`) and faster on this machine, and tries it if the `timer` has time
+    left; `none` and `int8` force the choice. Predictions above the threshold reach the precision `--confidence` on
+    validation.
+    Raises DivergedError if an output is not finite, RunError if LiteRT's float32 network predicts differently.
     """
     val, quantize, confidence = dataset.val, settings.config.quantize, settings.config.confidence
     log.info("export: freezing the network; its files are compared on %d validation images", len(val))
@@ -62,7 +63,7 @@ def export(model: Any, dataset: Dataset, folder: Path, settings: FitSettings, ti
     folder.mkdir(parents=True)
     frozen, temperature, reference = _calibrate(model, dataset, settings.architecture.features)
     save_frozen(frozen, folder / SAVED_MODEL)
-    # It is part of reference cycles that hold several times the network's size: a conversion needs the memory.
+    # The frozen network is part of reference cycles that hold several times its size: a conversion needs the memory.
     del frozen
     gc.collect()
     log.info("export: converting")
@@ -74,7 +75,7 @@ def export(model: Any, dataset: Dataset, folder: Path, settings: FitSettings, ti
     probabilities = _probabilities(served, val, "float32")
     evaluated = time.perf_counter()
     float32 = compare(reference, probabilities, val.labels)
-    # Of two probabilities that are all but equal, either may be the larger one.
+    # If two probabilities are nearly equal, either may be the larger one.
     if float32.agreement < 1 and float(np.abs(reference - probabilities).max()) > MAX_DEVIATION:
         raise RunError(
             f"export: LiteRT's float32 network predicts {float32.different} of {float32.images} images differently "

@@ -16,8 +16,8 @@ from trainer.features.ood import OODScore
 def freeze(model: Any, temperature: float = 1.0, ood_score: OODScore | None = None, features: str | None = None) -> Any:
     """Freeze the network into a concrete function without variables.
 
-    uint8 [N,H,W,C] → probabilities float32 [N,K], from logits divided by `temperature`, and with an `ood_score` of the
-    layer `features` that score, float32 [N].
+    The function maps uint8 [N,H,W,C] → probabilities float32 [N,K], from logits divided by `temperature`. With an
+    `ood_score`, it also returns the score of the output of layer `features`, float32 [N].
     """
     import tensorflow as tf
 
@@ -64,7 +64,7 @@ def convert(saved_model: Path, *, quantize: bool) -> bytes:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converted = bytes(converter.convert())
     del converter
-    gc.collect()  # cycles again
+    gc.collect()  # reference cycles hold memory here, too
     return converted
 
 

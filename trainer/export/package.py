@@ -21,7 +21,7 @@ from trainer.training.settings import FitSettings
 def package(
     folder: Path, report: Path, dataset: Dataset, settings: FitSettings, exported: Exported, measured: Measurement
 ) -> dict[str, Any]:
-    """Complete the artifact in `folder` → its metrics, plain JSON values, which its spec has, too."""
+    """Complete the artifact in `folder`; return its metrics as plain JSON values, which its spec contains, too."""
     shutil.copytree(report, folder / "report", dirs_exist_ok=True)
     DataManifest.of(dataset, measured.predicted).save(folder)
     test, trust = measured.evaluation, measured.trust

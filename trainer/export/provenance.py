@@ -1,4 +1,4 @@
-"""Library versions and git revision, which travel with the artifact."""
+"""Library versions and git revision, which are recorded in the artifact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quantization check: whether int8 weights are served in place of float32."""
+"""Quantization check: accuracy and speed of int8 weights compared with float32. `export` decides which are served."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trainer.artifact.engine import LiteRTEngine
 from trainer.data import Split
 
-MIN_AGREEMENT = 0.98  # of the predicted classes, int8 with float32
+MIN_AGREEMENT = 0.98  # share of images for which int8 and float32 predict the same class
 MAX_ACCURACY_LOSS = 0.005  # half a point; or one image, if that is more
 TIMED_BATCHES = (1, 8)
 TIMED_RUNS = 7
@@ -30,7 +30,7 @@ class QuantizationCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether the quantized network is as good as the float32 one."""
+        """Whether the quantized network predicts as well as the float32 one; its speed is not checked here."""
         allowed = max(MAX_ACCURACY_LOSS, 1 / self.images)
         return self.agreement >= MIN_AGREEMENT and self.reference_accuracy - self.accuracy <= allowed + 1e-9
 
@@ -40,7 +40,7 @@ class QuantizationCheck:
         return round((1 - self.agreement) * self.images)
 
     def __str__(self) -> str:
-        """Counts of images: percentages of a few images look alike."""
+        """Counts of images, because percentages of a few images look alike."""
         correct, before = (round(share * self.images) for share in (self.accuracy, self.reference_accuracy))
         predictions = "prediction differs" if self.different == 1 else "predictions differ"
         return f"{self.different} of {self.images} {predictions}; {correct} are correct, with float32 {before}"
@@ -62,8 +62,8 @@ def compare(
 def measure_speedup(file: Path, reference: Path, split: Split) -> float:
     """Speed of the network in `file` relative to that in `reference`, on this machine.
 
-    The smaller ratio of TIMED_BATCHES, or the first below 1: a larger batch could take very long. Medians of runs in
-    turn, so that a drift of the machine's speed favours neither.
+    The smallest ratio over TIMED_BATCHES; a ratio below 1 ends the measurement, as a larger batch could take very long.
+    The networks run in turn, so that a drift of the machine's speed favours neither; medians are compared.
     """
     engines = [LiteRTEngine(file), LiteRTEngine(reference)]
     ratios = []

@@ -39,7 +39,7 @@ def measure_curve(
         return None
     start = time.perf_counter()
     images: list[int] = []
-    draws: list[list[NDArray[np.bool_]]] = []  # of each draw and share: which images of val are right
+    draws: list[list[NDArray[np.bool_]]] = []  # [draw][share]: which images of val are predicted correctly
     while len(draws) < MAX_DRAWS:
         if draws and (time.perf_counter() - start) * (1 + 1 / len(draws)) > budget_s:
             break

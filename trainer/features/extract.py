@@ -43,7 +43,7 @@ class Features:
         self._extract: Extractor | None = None
 
     def of(self, split: Split, *, mirrored: bool = False) -> NDArray[np.float32]:
-        """float32 [len(split), F], in order; `mirrored`: of the images flipped left to right."""
+        """Features of all images in order, float32 [len(split), F]; `mirrored`: of the images flipped left to right."""
         return load_array(self.key(split, mirrored=mirrored), lambda: self._compute(split, mirrored))
 
     def key(self, split: Split, *, mirrored: bool = False) -> dict[str, Any]:

@@ -18,16 +18,16 @@ from trainer.reporting import metrics
 
 log = logging.getLogger("trainer")
 
-# How much accuracy may be lost on mirrored images: over all classes, beyond chance, and in one class.
+# Largest loss of accuracy on mirrored images: over all classes (beyond chance), and in one class.
 MAX_LOSS = 0.05
 MAX_CLASS_LOSS = 0.5
-MIN_CLASS_IMAGES = 4  # for a class to count by itself
-# For a network that starts from random weights, a pretrained one is asked, which takes seconds.
+MIN_CLASS_IMAGES = 4  # fewer images are too few to judge a class by itself
+# A network that starts from random weights has no features: those of a pretrained one are used, which takes seconds.
 PROBE_SIDE = 128
 MAX_PROBE_IMAGES = 1000  # of train and of validation each
 MIN_PROBE_IMAGES = 100
-# With a time limit: the share of the time left that the check may take, and what building the network takes of it on
-# two slow cores. Each of the images of a split goes through the network 3.4 times: a part of them mirrored, too.
+# With a time limit: largest share of the time left that the check may take, and seconds of it that building the network
+# takes on two slow cores. Each image of a split goes through the network 3.4 times, as a part of them is also mirrored.
 TIME_SHARE = 0.15
 START_S = 6.0
 PASSES = 3.4
@@ -57,10 +57,11 @@ def is_flip_invariant(
 
 
 def check_flips(dataset: Dataset, flip: str, left_s: float, check_interrupted: Callable[[], None]) -> bool:
-    """Whether training may mirror images, for a network without pretrained features: `--flip`.
+    """Whether `flip` (`--flip`) lets training mirror images; only for a network without pretrained features.
 
-    `auto` fits a linear probe on a pretrained network, unless the classes are characters. The number of images is what
-    a small share of `left_s` allows, the time that a limit leaves for the training; without it nothing is mirrored.
+    `auto` fits a linear probe on the features of another, pretrained network, unless the classes are characters. The
+    probe gets as many images as a small share of `left_s` allows, the seconds that a time limit leaves for the
+    training; if these are too few, no image is mirrored.
     """
     if flip != "auto" or dataset.has_character_classes:
         return flip == "on"
@@ -83,7 +84,7 @@ def check_flips(dataset: Dataset, flip: str, left_s: float, check_interrupted: C
         if count < min(MIN_PROBE_IMAGES, len(train)):
             return _no_time()
     train, val = train[:count], val[:count]
-    # A third of the training images is held out, too: there may be few validation images.
+    # A third of the training images is held out, too, because there may be few validation images.
     third = len(train) // 3
     fitted = Split(dataset.train.cache, train[third:])
     held_out = Split(dataset.train.cache, np.concatenate([train[:third], val]))

@@ -21,7 +21,7 @@ from trainer.features.linear_probe import LinearProbe, fit_linear_probe
 from trainer.reporting import metrics
 from trainer.reporting.learning_curve import LearningCurve
 
-# Time for the learning curve: at most, and as a share of what a time limit leaves for the training.
+# Most time for the learning curve: in seconds, and as a share of the time that a limit leaves for the training.
 CURVE_S = 10.0
 CURVE_SHARE = 0.05
 PROBE_FORMAT = 1  # raise it when the same features give another probe
@@ -69,7 +69,7 @@ def fit_warm_start(features: Features, dataset: Dataset, config: FitConfig) -> W
 def _fit_cached(features: Features, dataset: Dataset, config: FitConfig, *, mirrored: bool) -> LinearProbe:
     """The best probe on the training images as they are or, with `mirrored`, on both views.
 
-    Cached, as the trials of a sweep share most of what decides it.
+    The probe is cached, because the trials of a sweep mostly differ in options that do not affect it.
     """
     train, val = dataset.train, dataset.val
     balanced = config.class_weights == "balanced"

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from trainer.reporting.learning_curve import LearningCurve
 
 BLUE, ORANGE, GRAY = "#0072B2", "#D55E00", "#999999"
-MAX_CLASSES_WITH_COUNTS = 20  # up to which the cells of the confusion matrix show their count
-MAX_BARS = 40  # classes, above which only the weakest have bars
+MAX_CLASSES_WITH_COUNTS = 20  # with more classes, the cells of the confusion matrix show no counts
+MAX_BARS = 40  # classes; of more, only the weakest have bars
 DPI = 144  # sharp on a high-resolution screen
 WIDTH = 5.5  # inches; narrow enough for legible text on a phone
 NORMAL_95 = 1.96  # standard errors on either side of the mean in a 95 % interval

@@ -114,7 +114,7 @@ class LearningCurve:
 
     @cached_property
     def _samples(self) -> NDArray[np.float64]:
-        """Accuracies that could have been measured as well, [SAMPLES,P]."""
+        """Random accuracies that other images might have given, [SAMPLES,P]."""
         random = np.random.default_rng(0)
         samples = random.multivariate_normal(self.accuracy, self._covariance, size=SAMPLES, method="eigh")
         return np.clip(samples, 0, 1)

@@ -53,7 +53,7 @@ def measure(
     """Run `images` through the `engine` of the artifact in `folder`, and compare with `labels` [len(images)].
 
     `labels` are in the order of the model's classes, which can differ from that of the data set. `what` names the job
-    in the progress. Raises DivergedError where an output is not finite.
+    in the progress display. Raises DivergedError where an output is not finite.
     """
     outputs = predict_batches(engine.predict, images, what)
     probabilities = outputs[PROBABILITIES]

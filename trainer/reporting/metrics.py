@@ -71,7 +71,7 @@ class Trust:
     threshold: float  # probability from which on a prediction counts as known, 0..1
     known_share: float  # of all images, 0..1
     known_accuracy: float | None  # of the known predictions, 0..1; None: there are none
-    knows_novelty: bool  # whether an out-of-distribution image is not known, either
+    knows_novelty: bool  # whether the model also rejects out-of-distribution images as not known
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def measure_trust(labels: NDArray[np.int32], outputs: Outputs, temperature: floa
     from scipy.special import softmax
 
     probabilities = outputs[PROBABILITIES]
-    # Logits up to a constant for each image, which softmax ignores.
+    # The logits, except for a constant for each image, which softmax ignores.
     logits = temperature * np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
     accepted = is_known(probabilities.max(1).astype(np.float64).round(DECIMALS), outputs.get(OOD_SCORE), threshold)
     correct = probabilities.argmax(1) == labels
@@ -172,7 +172,7 @@ def most_confused(evaluation: Evaluation, count: int) -> list[tuple[int, int, in
 
 
 def count_test_label_issues(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> int:
-    """Number of labels [N] that the model finds IMPOSSIBLE; 0 where its probabilities [N,K] predict as many.
+    """Number of labels [N] that the model finds IMPOSSIBLE; 0 if its own probabilities [N,K] predict about as many.
 
     Some classes that a model rules out are true, by its own probabilities. More than that means that the model is
     overconfident, or that it is right and the labels are wrong.

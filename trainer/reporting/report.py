@@ -21,7 +21,7 @@ from trainer.reporting.templates import render
 
 PAGE = "report.html"
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
-CONFUSED_PAIRS = 3  # that are named
+CONFUSED_PAIRS = 3  # pairs of classes that are named
 
 
 @dataclass(frozen=True)

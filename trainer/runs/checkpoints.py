@@ -40,7 +40,7 @@ class Progress:
 
     @property
     def epochs(self) -> int:
-        """Finished epochs. The linear probe of a pretrained network is none: its entry has the number 0."""
+        """Number of finished epochs. The linear probe of a pretrained network does not count: its entry is epoch 0."""
         return int(self.history[-1]["epoch"]) if self.history else 0
 
     @property
@@ -120,7 +120,7 @@ class Checkpoints:
         self._stored = step
 
     def _sound(self, step: int) -> Progress | None:
-        """The progress of a checkpoint that can be read to its end; for a damaged one None, with a warning.
+        """The progress of a checkpoint, if it can be read to its end; None, with a warning, for a damaged one.
 
         Restoring a damaged one would leave half of its variables in the network.
         """
@@ -144,9 +144,9 @@ class Checkpoints:
         return _steps(self.folder)
 
     def _prune(self, progress: Progress) -> None:
-        """Delete all but the newest and the best as each of them records it.
+        """Delete all checkpoints except the newest ones, and the best one that each of these records.
 
-        Checkpoints of later steps are damaged, as this run started before them.
+        Checkpoints of steps after `progress` are damaged, because this run continued from an earlier one.
         """
         newest = [step for step in self._steps() if step <= progress.step][-KEPT:]
         kept = {*newest, progress.best_step}
@@ -161,7 +161,7 @@ class Checkpoints:
 
 
 def newest_progress(folder: Path) -> Progress | None:
-    """Progress of the newest checkpoint in `folder`, without a look at its variables; None without any."""
+    """Progress of the newest checkpoint in `folder`, without reading its variables; None without any."""
     for step in reversed(_steps(folder)):
         with suppress(OSError, ValueError, TypeError):
             return _read_progress(folder, step)

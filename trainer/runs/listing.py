@@ -110,7 +110,7 @@ def _fingerprint_and_result(path: Path) -> tuple[str | None, dict[str, Any]] | N
 
 
 def _look(path: Path) -> Run | None:
-    """None for a folder that is neither a run nor a sweep."""
+    """The run or sweep in a folder; None for any other folder."""
     if (path / RUN_FILE).exists():
         try:
             return _look_at_run(path, read_run(path))

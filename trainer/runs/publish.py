@@ -48,7 +48,7 @@ class Comparison:
     images: int
     new_accuracy: float  # 0..1
     old_accuracy: float
-    p_value: float  # that the old one alone is correct this often, were both equally good (McNemar, 1947)
+    p_value: float  # of the old model alone being correct this often if both are equally good (McNemar, 1947)
 
     @property
     def is_worse(self) -> bool:

@@ -22,8 +22,8 @@ def record_run(
 ) -> Iterator[tuple[RunFolder, tracking.Tracker]]:
     """Open the run folder and start the tracker; see `open_run` for the errors.
 
-    Of several workers only the `chief` writes and tracks. A run that fails keeps what continues it, and its error gets
-    the command that does so; a run that is refused before its first checkpoint leaves nothing.
+    Only the `chief` of several workers writes and tracks. A run that fails keeps the files that continue it, and its
+    error gets the command that continues it; a run that is refused before its first checkpoint leaves no files.
     """
     run = open_run(config, name, identity, shared=not chief)
     tracker = tracking.start(

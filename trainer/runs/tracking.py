@@ -81,7 +81,7 @@ def start(
         return Tracker(run_id)
     try:
         run = _start(mode, run_dir=run_dir, name=name, run_id=run_id, resume=resume)
-        # In a sweep the agent has set these keys already, to the values that the command line passed on.
+        # The agent of a sweep has set these keys already, to the values that the command line passed on.
         values = {key: printable(value) if isinstance(value, str) else value for key, value in config.items()}
         run.config.update(values, allow_val_change=True)
         # Curves over epochs: steps of different batch sizes do not compare. No `summary=`: it would turn

@@ -13,11 +13,11 @@ import time
 
 # Share of the deadline for the images ahead: the rest is for the image itself and for other work of the machine.
 MAX_WAIT_SHARE = 0.85
-DECAY_S = 0.5  # after so long, a measurement counts a third
+DECAY_S = 0.5  # after this time, a measurement counts a third
 
 
 class Admission:
-    """Counts images from admission to response. For the event loop's thread."""
+    """Counts images from admission to response. Call it only from the event loop's thread."""
 
     def __init__(self, deadline_s: float, *, image_s: float, gain: float) -> None:
         """First estimates, until images have been measured.
@@ -48,7 +48,7 @@ class Admission:
         """`computed`: whether the image has its outputs; only such images are measured."""
         if computed:
             now = time.perf_counter()
-            seconds = min(now - self._last_end, self._deadline_s)  # after a longer stall all ahead have left
+            seconds = min(now - self._last_end, self._deadline_s)  # after a longer stall, all images ahead have left
             if self._admitted == 1:  # probably alone: many would have been faster
                 seconds /= self._gain
             weight = math.exp(-seconds / DECAY_S)

@@ -30,7 +30,7 @@ QueuedImage = tuple[NDArray[np.uint8], "asyncio.Future[Outputs]"]
 # A batch has the largest of these sizes that can be filled, and the rest goes into the next one: all sizes can be run
 # in advance, and none computes padding.
 BATCH_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
-# Of the CPU time for each image: a batch twice as large that saves less only lets its images wait longer.
+# Share of the CPU time per image, at most: a batch twice as large that saves less only lets its images wait longer.
 WORTH_DOUBLING = 0.95
 LOOK_AHEAD = 4  # times the largest good size is tried: one bad measurement does not end the search
 SHORT_S = 0.005  # longest batch that may run on the event loop
@@ -154,7 +154,7 @@ class BatchRunner:
         return batch[:size]
 
     def _drain(self, loop: asyncio.AbstractEventLoop, batch: list[QueuedImage]) -> None:
-        """In the engine's thread: run this batch, and the next ones while overloaded.
+        """Run this batch in the engine's thread, and the next ones while overloaded.
 
         An event loop that has to refuse requests is too busy to hand over each batch. (Meanwhile it only appends to the
         queue, and a deque may be read from another thread.)

@@ -42,7 +42,7 @@ def _hint(body: bytes, request: Request | None) -> str:
 
 
 def _is_altered_by_curl(body: bytes) -> bool:
-    """Whether it is no text and has none of the bytes that `curl -d @FILE` removes: hardly any image is without."""
+    """Whether a body is no text and has none of the bytes that `curl -d @FILE` removes: nearly every image has some."""
     if any(byte in body for byte in (b"\r", b"\n", b"\0")):
         return False
     try:

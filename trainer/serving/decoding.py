@@ -81,7 +81,7 @@ class Decoder:
         return await asyncio.wrap_future(decoding)
 
     def _try_decode(self, data: bytes, spec: PixelSpec) -> tuple[EncodedImage, int, Pixels | None]:
-        """In a thread: the image, the bytes that decoding it takes, and its pixels if they are free now."""
+        """The image, the bytes that decoding it takes, and its pixels if these bytes are free now; runs in a thread."""
         with self._calls.track():
             image = EncodedImage(data)
             needed = image.decoding_bytes(spec)

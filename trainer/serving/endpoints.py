@@ -41,7 +41,7 @@ Infer = Callable[[bytes, int], Coroutine[Any, Any, T]]  # an image, and the byte
 
 
 class Endpoints:
-    """One worker's endpoints. `warm_up` comes first."""
+    """Endpoints of one worker. Call `warm_up` first."""
 
     def __init__(self, inference: Inference, metrics: Metrics, memory: MemoryBudget, *, with_token: bool) -> None:
         """`with_token`: whether callers need one, for the description."""

@@ -56,7 +56,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     @classmethod
     def install(cls) -> None:
-        """Make it the default protocol of uvicorn servers in this process."""
+        """Make this class the default protocol of uvicorn servers in this process."""
         uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{cls.__module__}:{cls.__qualname__}"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

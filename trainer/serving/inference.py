@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Inference:
-    """Answers for encoded images. For the event loop's thread."""
+    """Answers for encoded images. Call it only from the event loop's thread."""
 
     def __init__(self, loaded: LoadedModel, settings: Settings, metrics: Metrics, memory: MemoryBudget) -> None:
         self.loaded = loaded  # each request reads it once

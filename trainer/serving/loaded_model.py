@@ -21,10 +21,10 @@ from trainer.serving.settings import Settings
 log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
 
 MAX_BATCH_SHARE = 0.25  # of the deadline: a longer batch leaves no time to wait for it
-# Parallel engines may take so many times the CPU time of batches: they do not wait for each other, nor for other work
-# of their CPUs.
+# Parallel engines are chosen up to this many times the CPU time of batches: they do not wait for each other, nor for
+# other work of their CPUs.
 PARALLEL_BONUS = 1.25
-MIN_PARALLEL_CPU_S = 0.002  # of an image: below it there is little to wait for
+MIN_PARALLEL_CPU_S = 0.002  # of an image; a quicker network has little to wait for
 
 
 @dataclass(frozen=True)

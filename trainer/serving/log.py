@@ -11,9 +11,9 @@ from types import TracebackType
 from trainer.text import printable
 
 HANDLER = "tracehandler"  # BentoML's name for the handler of its servers' log
-# They have that handler themselves and pass records up to it, too: BentoML would write each line twice.
+# Loggers that have that handler and also pass records up to it: BentoML would write each line twice.
 WRITTEN_TWICE = ("uvicorn.error", "circus")
-# Of a record about an error response; its message is the error's.
+# Attributes of a record about an error response; the record's message is the error's.
 RESPONSE_FIELDS = ("path", "status", "code", "ms")
 
 

@@ -38,7 +38,7 @@ class MemoryBudget:
         self._waiters: deque[_Waiter] = deque()
 
     def take(self, size: int) -> bool:
-        """Charge `size` bytes, at once or not at all; those who wait in `acquire` are passed."""
+        """Charge `size` bytes, at once or not at all; this overtakes callers that wait in `acquire`."""
         with self._lock:
             if size > self._free:
                 return False

@@ -85,7 +85,7 @@ class ApiMiddleware:
         _log_error(path, response, seconds)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, start: float) -> int:
-        """Let BentoML answer, with its errors as JSON; the status."""
+        """Let BentoML answer, with its errors as JSON; return the status."""
         status = 0
 
         async def replace_errors(message: Message) -> None:
@@ -141,7 +141,7 @@ class OutermostMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             application = scope["app"]
-            # Its redirects name the host that the server sees: behind a proxy they lead elsewhere.
+            # Starlette's redirects name the host that the server sees: behind a proxy they lead elsewhere.
             application.router.redirect_slashes = False
             application.middleware_stack = self._wrap(application.middleware_stack)
         await self._app(scope, receive, send)

@@ -113,7 +113,7 @@ class ParallelRunner:
         self._threads.submit(self._run_queue, loop, self._whole if alone else self._idle.get(), queued)
 
     def _run_queue(self, loop: asyncio.AbstractEventLoop, engine: Engine, first: QueuedImage) -> None:
-        """In a thread: run `first`, and the images that wait by then. `whole` runs no other: it needs all CPUs."""
+        """Run `first`, then the images that wait, in a thread. The engine `whole` runs only one: it needs all CPUs."""
         queued: QueuedImage | None = first
         while queued:
             outcome = self._run(engine, queued.image)
@@ -127,7 +127,7 @@ class ParallelRunner:
             queued = following
 
     def _next(self) -> QueuedImage | None:
-        """Take the first image that waits and is not cancelled. For any thread."""
+        """Take the first image that waits and is not cancelled. Any thread may call it."""
         while self._queue:
             with contextlib.suppress(IndexError):  # another thread was faster
                 queued = self._queue.popleft()

@@ -40,7 +40,7 @@ class Request:
 
     @classmethod
     def stop_reading(cls) -> None:
-        """Give bodies one more second to arrive: the server stops, and waits for the requests that it answers."""
+        """Let bodies arrive for one more second: the stopping server waits for the requests that it is answering."""
         cls.stop_at = asyncio.get_running_loop().time() + STOPPING_READ_TIMEOUT_S
         for timeout in [timeout for timeout in cls._reading if not timeout.expired()]:
             timeout.reschedule(min(cls.stop_at, timeout.when() or math.inf))

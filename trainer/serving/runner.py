@@ -20,11 +20,11 @@ log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which 
 
 OnBatch = Callable[[int, float], None]  # images of a finished batch, and the engine's seconds for it
 WARM_UP_RUNS = 3
-STALLED_S = 10.0  # a runner that finishes nothing for so long is stalled
+STALLED_S = 10.0  # a runner that finishes nothing in this time is stalled
 
 
 class Runner(Protocol):
-    """Runs an engine for images that arrive one by one. For the event loop's thread."""
+    """Runs an engine for images that arrive one by one. Call it only from the event loop's thread."""
 
     @property
     def waiting(self) -> int:

@@ -43,7 +43,7 @@ class Settings(BaseModel):
     threads: int | None = Field(default=None, ge=1, le=1024)  # of one worker's engine; None: its share of the CPUs
     queue_length: int = Field(default=256, ge=1, le=100_000)  # images that wait for one worker; more are refused
     deadline_ms: float = Field(default=1000, gt=0, le=3_600_000)  # from the end of the body to the response
-    drain_delay_s: float = Field(default=0, ge=0, le=3600)  # a stopping server is not ready for so long before it ends
+    drain_delay_s: float = Field(default=0, ge=0, le=3600)  # how long a stopping server is not ready before it ends
     drain_file: Path | None = None  # while it exists, /readyz says 503
     token_file: Path | None = None  # bearer tokens, one a line; None: no token is needed
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(parse_origins)] = ()  # whose pages may call (CORS)

@@ -1,4 +1,4 @@
-"""A start that leaves the CPUs to the replicas that already serve.
+"""Throttled start: leaves the CPUs to the replicas that already serve.
 
 A new replica's imports and warm-up would take a whole CPU for seconds. A lower priority does not help: the scheduler
 divides CPUs between containers first, and only then within each. So the process sleeps between slices of work.
@@ -14,7 +14,7 @@ SLICE_S = 0.010  # CPU time between two pauses
 
 
 def start_throttle(share: float) -> None:
-    """Limit this process to `share` of one CPU, until `stop_throttle`. For the main thread.
+    """Limit this process to `share` of one CPU, until `stop_throttle`. Call it from the main thread.
 
     It pauses between two instructions of Python: a single call into C code is not divided.
     """

@@ -22,7 +22,7 @@ EXIT_CODE = InputError.exit_code
 
 
 def stop_if_model_missing(find_model: Callable[[], object]) -> None:
-    """In the supervisor: end the server when a worker reports a missing model and `find_model` raises here, too."""
+    """End the server, from the supervisor, when a worker reports a missing model and `find_model` raises here, too."""
     missing = False
 
     def on_signal(*_: object) -> None:
@@ -42,7 +42,7 @@ def stop_if_model_missing(find_model: Callable[[], object]) -> None:
 
 
 def log_all_addresses() -> None:
-    """In the supervisor: log 0.0.0.0, and not "localhost", for a server that listens on every address."""
+    """Make the supervisor log 0.0.0.0, and not "localhost", for a server that listens on every address."""
 
     def replace_localhost(record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
@@ -53,7 +53,7 @@ def log_all_addresses() -> None:
 
 
 def report_missing_model() -> NoReturn:
-    """In a worker that has no model to serve: signal the supervisor, and end."""
+    """Signal the supervisor that this worker has no model to serve, and end the worker."""
     supervisor = int(os.environ.get(SUPERVISOR, os.getpid()))
     if supervisor != os.getpid():
         os.kill(supervisor, signal.SIGUSR2)

@@ -31,7 +31,7 @@ log = logging.getLogger("trainer")
 REFRESH_S = 0.5
 MAX_WORKER_FAILURES = 3  # in a row on one worker, which then gets no more trials
 MAX_FAILURES = 9  # in a row on any worker: the trials are at fault then
-BEST = 3  # so many of the best trials of a data set are exported, or keep the checkpoints to be exported from
+BEST = 3  # number of best trials of a data set that are exported, or keep their checkpoints for a later export
 MAX_LOSSES = 3  # of one trial, which then counts as failed: most likely it takes its node down
 
 
@@ -55,7 +55,7 @@ class Driver:
         self._search = search
         self._executor = executor
         self._max_trials = max_trials
-        # Only failures of earlier processes: one that repeats would be run for ever.
+        # Only failures of earlier processes: a trial that fails every time would be run for ever.
         self._retry = {trial.number for trial in search.open_failures()} if retry_failed else set[int]()
         self._events: queue.SimpleQueue[tuple[RunningTrial, dict[str, Any] | Outcome | BaseException]] = (
             queue.SimpleQueue()
@@ -93,7 +93,7 @@ class Driver:
                 self._handle(*self._events.get())
 
     def _fill(self) -> bool:
-        """Start trials while slots are free; whether a trial may be left that cannot be started now."""
+        """Start trials while slots are free; return whether a trial may be left that cannot be started now."""
         slots = self._executor.slots()
         still_running = set[int]() if self._is_exhausted else self._executor.still_running(self._search.interrupted())
         while not self._is_exhausted and len(self.running) < slots:

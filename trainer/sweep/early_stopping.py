@@ -10,7 +10,7 @@ from trainer.sweep.space import Hyperband
 def falls_behind(
     hyperband: Hyperband, epoch: int, value: float, others_after: Callable[[int], Sequence[float]]
 ) -> bool:
-    """Whether a trial with this metric after `epoch` is to be stopped; `others_after` an epoch: those of the others.
+    """Whether to stop a trial with metric `value` after `epoch`; `others_after(epoch)`: the metrics of other trials.
 
     W&B's Hyperband is one of its brackets: asynchronous successive halving (Li et al., "A System for Massively Parallel
     Hyperparameter Tuning", 2020). After `min_epochs`, `min_epochs`·eta, … the best 1/eta go on, and always the best.

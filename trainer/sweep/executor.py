@@ -43,7 +43,7 @@ class TrialProcess(Protocol):
 
     @property
     def worker(self) -> str:
-        """Name of the worker that runs it: a part of this machine, or a node."""
+        """Name of the worker that runs the trial: a part of this machine, or a node."""
 
     @property
     def outcome(self) -> Outcome:
@@ -53,7 +53,7 @@ class TrialProcess(Protocol):
         """The entry of each epoch as it ends (`epoch`, `val_accuracy`, …), until the process has ended."""
 
     def stop(self, *, for_good: bool = False) -> None:
-        """Ask it to write a checkpoint and end; the events end after it has.
+        """Ask the process to write a checkpoint and end; the events end once it has ended.
 
         `for_good`: the trial will not be continued, and its checkpoints are deleted.
         """

@@ -14,7 +14,7 @@ log = logging.getLogger("trainer")
 
 JOURNAL = "journal.log"
 LOCK = "sweep.lock"
-PID = "sweep.pid"  # of the process that holds the lock: to lock a file empties it
+PID = "sweep.pid"  # of the process that holds the lock; a file of its own, because locking a file empties it
 
 
 def lock_folder(folder: Path) -> ProcessLock:
@@ -39,7 +39,7 @@ def _pid(folder: Path) -> str:
 
 
 def cut_torn_end(journal: Path) -> int:
-    """Cut an incomplete last record off, which a killed process left; the number of bytes.
+    """Cut off an incomplete last record, which a killed process left; return the number of bytes.
 
     Optuna would append the next record to it, and could read neither.
     """
@@ -60,7 +60,7 @@ def _is_record(line: bytes) -> bool:
 
 
 class NoLock:
-    """Optuna's lock of a journal, replaced: the folder is locked for as long as the search lives."""
+    """Empty replacement for Optuna's lock of a journal: the folder is locked for as long as the search lives."""
 
     def acquire(self) -> bool:
         return True

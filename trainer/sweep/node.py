@@ -54,7 +54,7 @@ def requirements_of(sources: Iterable[Source], data_dir: Path | None) -> Require
 
 
 def prepare(required: Requirements, entries: Mapping[str, Sequence[PackedEntry]]) -> str:
-    """Check this node, and put `entries` (by data set) into its cache; the first unmet requirement, else empty."""
+    """Check this node, and put `entries` (by data set) into its cache; return the first unmet requirement, or ""."""
     for package, expected in required.versions.items():
         found = _versions()[package]
         if found != expected:

@@ -1,4 +1,4 @@
-"""A sweep's space and method in Optuna's terms.
+"""Search space and method of a sweep as Optuna's distributions and samplers.
 
 Optuna's `trial.params` are the drawn values; the params of a trial in the sense of this package are its options.
 """

@@ -34,11 +34,11 @@ class Proposals:
         return study.ask(distributions(self._spec))
 
     def take(self, proposal: optuna.Trial, number: int) -> None:
-        """The proposal is the trial `number` from now on."""
+        """Accept a proposal, which is the trial `number` from now on."""
         self._running[number] = (proposal.study, proposal.number)
 
     def reject(self, proposal: optuna.Trial) -> None:
-        """The proposal is not run."""
+        """Discard a proposal, which is not run."""
         proposal.study.tell(proposal, state=TrialState.FAIL)
 
     def add(self, trial: FrozenTrial) -> None:

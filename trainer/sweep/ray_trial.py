@@ -106,7 +106,7 @@ class RayTrial:
                 .options(
                     num_cpus=cluster.trial_cpus,
                     num_gpus=cluster.trial_gpus,
-                    max_concurrency=2,  # `stop` during `poll`
+                    max_concurrency=2,  # `stop` can be called during `poll`
                     label_selector={"ray.io/node-id": f"in({','.join(node.id for node in nodes)})"},
                 )
                 .remote()

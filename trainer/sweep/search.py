@@ -105,7 +105,7 @@ class Search:
         return trial
 
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
-        """Record the metric after an epoch; whether the trial should be stopped early."""
+        """Record the metric after an epoch; return whether the trial should be stopped early."""
         trial_id = self._id(trial)
         # A trial that was interrupted may report an epoch once more.
         if epoch not in self._storage.get_trial(trial_id).intermediate_values:
@@ -223,7 +223,7 @@ def _is_running(recorded: FrozenTrial) -> bool:
 
 
 def _is_trial(recorded: FrozenTrial) -> bool:
-    """Whether it was run: earlier versions also recorded proposals that were not taken."""
+    """Whether the trial was run: earlier versions also recorded proposals that were not taken."""
     return RUN in recorded.user_attrs
 
 

@@ -66,7 +66,7 @@ def run_sweep(
             "sweep in %s: %s, %s trials; %s", search.folder, spec.method, count, format_params(fixed) or "nothing fixed"
         )
         try:
-            # In this order: Ray installs signal handlers of its own when it starts.
+            # Signals come after Ray, which installs signal handlers of its own when it starts.
             with _executor(search, sources, workers, cluster) as executor, Signals():
                 driver = Driver(search, executor, max_trials=max_trials, retry_failed=retry_failed)
                 with LiveTable(search, driver, max_trials).shown() as table:

@@ -62,7 +62,7 @@ def _export(options: Sequence[str], number: int, folder: Path) -> None:
             follower.join()
         except BaseException:
             process.stop()
-            follower.join()  # it ends with a checkpoint, and lets go of its folder
+            follower.join()  # the process ends with a checkpoint, and releases its folder
             raise
     if process.outcome.result is None:
         raise RunError(f"trial {number}: {process.outcome.reason}")

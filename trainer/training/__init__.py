@@ -1,1 +1,1 @@
-"""From a configuration to a published model: the loop, its run folder, the export."""
+"""Training: settings, network, training loop, optimizers, plan and distribution."""

@@ -29,8 +29,8 @@ POLL_S = 0.5
 def start_strategy(signals: Signals) -> tf.distribute.Strategy:
     """Start TensorFlow and make the strategy; see `make_strategy` for the errors.
 
-    TensorFlow's warnings about missing CUDA drivers, which come before any setting of its own is read, are dropped;
-    with several workers its messages are of use.
+    TensorFlow's warnings about missing CUDA drivers are dropped: it logs them before it reads any of its settings. With
+    several workers its messages are kept, because they help.
     """
     log.info("starting TensorFlow")
     limit_tensorflow_threads()
@@ -121,7 +121,7 @@ def distribute_batches(
 
 
 def count_workers() -> int:
-    """Number of workers in TF_CONFIG, at least 1. Raises InputError where it does not have TensorFlow's form."""
+    """Number of workers in TF_CONFIG, at least 1. Raises InputError for a malformed TF_CONFIG."""
     try:
         config = json.loads(os.environ.get("TF_CONFIG") or "{}")
         return max(1, len(config.get("cluster", {}).get("worker", [])))

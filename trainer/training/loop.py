@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("trainer")
 
-# A call into the graph cannot be interrupted: short enough to answer a signal well within its 30 s.
+# A call into the graph cannot be interrupted, so it is short: a signal must be answered well within 30 s.
 MAX_CALL_SECONDS = 5.0
-STEPS_PER_CALL = 20  # more gain nothing
-CHECKPOINT_EVERY_S = 180.0  # at most this much is lost where a machine fails
+STEPS_PER_CALL = 20  # a larger number gains nothing
+CHECKPOINT_EVERY_S = 180.0  # the longest training that is lost if a machine fails
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Start:
     progress: Progress  # with the linear probe of a pretrained network as epoch 0
     flips: bool  # whether training images are mirrored at random
     curve: LearningCurve | None = None
-    label_issues: tuple[int, int] | None = None  # found, of so many images checked
+    label_issues: tuple[int, int] | None = None  # (label issues found, images checked)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class TrainResult:
     """Outcome of a training; the network has the best weights."""
 
     progress: Progress
-    plan: Plan  # as the time limit has left it
+    plan: Plan  # the final plan, adapted to the time limit
     end: End
 
 
@@ -68,9 +68,9 @@ def train(
 ) -> TrainResult:
     """Train to the end of the plan, validate after each epoch, keep checkpoints, and restore the best weights.
 
-    Continues from the newest checkpoint in the folder `checkpoints` where there is one, else from `start`. A training
-    that ended before is not continued, whatever time a limit leaves now. Raises Interrupted after a signal (with a
-    checkpoint), DivergedError where the loss is not finite, RunError where another worker is lost or the disk is full.
+    Continues from the newest checkpoint in the folder `checkpoints` if there is one, else from `start`. A training that
+    has ended is never continued, even if the time limit leaves time. Raises Interrupted after a signal (with a
+    checkpoint), DivergedError if the loss is not finite, RunError if another worker is lost or the disk is full.
     """
     stored = Checkpoints(checkpoints, network.checkpoint)
     loop = _Loop(network, dataset, settings, stored, callbacks, throughput)
@@ -141,9 +141,9 @@ class _Loop:
                 raise
         progress.end = progress.end or self._reason(progress)
         self._save(progress)
-        self._mean(0)  # waits: the chief may still be writing what the others read now
+        self._mean(0)  # waits for the chief, which may still be writing the checkpoint that the others read now
         self._checkpoints.restore_best(progress)
-        if progress.best_step:  # the linear probe alone has no average
+        if progress.best_step:  # the linear probe alone has no EMA of the weights
             self._network.optimizer.finalize_variable_values(self._network.model.trainable_variables)
         return TrainResult(progress, self._plan, progress.end)
 
@@ -163,7 +163,7 @@ class _Loop:
         return progress
 
     def _run_steps(self, train_steps: Any, batches: Any, steps: int, progress: Progress) -> float:
-        """Run `steps` training steps and add them to `progress`; the seconds they took."""
+        """Run `steps` training steps and add them to `progress`; return the seconds that they took."""
         import tensorflow as tf
 
         start = time.perf_counter()
@@ -185,11 +185,11 @@ class _Loop:
         return seconds
 
     def _end_epoch(self, progress: Progress) -> dict[str, float]:
-        """Validate; the epoch's entry of the history."""
+        """Validate, and return the epoch's entry of the history."""
         loss, correct, images, seconds = progress.running
         start = time.perf_counter()
         with self._timer.section("validation"), averaged_weights(self._network.optimizer, self._network.model):
-            # Without a bar: a terminal has that of the training.
+            # No bar: a terminal already shows that of the training.
             outputs = predict_batches(self._network.predict, self._dataset.val, "validating", bar=False)
             evaluation = metrics.evaluate(self._dataset.val.labels, outputs[PROBABILITIES])
         self._throughput.note_validation(time.perf_counter() - start)
@@ -211,7 +211,7 @@ class _Loop:
         return entry
 
     def _on_epoch(self, entry: dict[str, float], progress: Progress) -> None:
-        # One more than planned, where time was left after the last.
+        # One epoch more than planned, if time was left after the last one.
         self._callbacks.on_epoch(entry, step=progress.step, epochs=max(self._plan.epochs, progress.epochs))
 
     def _plan_again(self, progress: Progress) -> None:
@@ -244,6 +244,6 @@ class _Loop:
 
 
 def _next_steps(steps: int, seconds: float) -> int:
-    """As many steps as fit in MAX_CALL_SECONDS, at most STEPS_PER_CALL; growing, as the first call includes tracing."""
+    """Steps of the next call: what fits in MAX_CALL_SECONDS, at most STEPS_PER_CALL and 4 times the last `steps`."""
     affordable = int(MAX_CALL_SECONDS * steps / max(seconds, 1e-9))
     return max(1, min(STEPS_PER_CALL, affordable, 4 * steps))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from trainer.config import MIN_STEPS_TO_LEARN, FitConfig, Recipe
 from trainer.errors import InputError
 
-MIN_STEPS_PER_EPOCH = 15  # without --batch-size: a smaller batch makes more steps of few images
+MIN_STEPS_PER_EPOCH = 15  # without --batch-size: few images get a smaller batch, and so more steps
 MIN_BATCH = 8
 MIN_STEPS = 300  # in total, without --epochs
 

@@ -1,4 +1,4 @@
-"""A configuration resolved for a data set, once: what fit, a sweep's trial and the report go by."""
+"""Settings of a fit: its configuration, resolved once for a data set; used by fit, a sweep's trials and the report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from trainer.training.unused_options import refuse_unused_options
 
 log = logging.getLogger("trainer")
 
-# FitSettings that other entries of the identity stand for, then those that do not change how the network learns.
+# Options that are not in the identity: other entries cover the first three, and the rest do not change how the network
+# learns.
 NOT_IN_IDENTITY = ("image_size", "normalize", "timed_epochs", "time_limit", "quantize", "confidence")
 
 
@@ -52,9 +53,9 @@ def load_dataset(config: FitConfig) -> Dataset:
 
 
 def resolve_normalization(config: FitConfig) -> str:
-    """`--normalize`, where `auto` is left to the data set unless the network takes colour only.
+    """Value of `--normalize`; `auto` becomes `none` if the network takes colour only, else the data set resolves it.
 
-    Raises InputError for a normalization that such a network cannot take.
+    Raises InputError for `mnist`, which makes gray images, with a network that takes colour only.
     """
     colour_only = (
         config.model != AUTO and find_architecture(config.model, config.weights).input_preference.channels == 3
@@ -69,8 +70,8 @@ def resolve_normalization(config: FitConfig) -> str:
 def resolve(config: FitConfig, dataset: Dataset, replicas: int = 1) -> FitSettings:
     """The settings for `dataset` on `replicas` devices.
 
-    Raises InputError for an unknown model, an option that its training would ignore, or a batch that the devices cannot
-    share evenly.
+    Raises InputError for an unknown model, an option that the model's training would ignore, or a batch that the
+    devices cannot share evenly.
     """
     architecture = choose_architecture(config, dataset.train.cache.sizes.keys(), dataset.pixels.normalize)
     if config.model == AUTO:
@@ -88,9 +89,9 @@ def resolve(config: FitConfig, dataset: Dataset, replicas: int = 1) -> FitSettin
 def _identity(
     config: FitConfig, dataset: Dataset, architecture: Architecture, recipe: Recipe, plan: Plan
 ) -> dict[str, Any]:
-    """The data, its division, the network and how it is trained.
+    """Everything that must match to resume a run: the data, its splits, the network, and how it is trained.
 
-    Options stand there with their resolved values: asking for what would be chosen anyway changes nothing.
+    Options have their resolved values, so that an option that names its default does not change the identity.
     """
     settings = config.result_settings() | asdict(recipe)
     for name in NOT_IN_IDENTITY:

@@ -28,24 +28,24 @@ MIN_STEPS = 20  # the least training of a network that starts from random weight
 
 @dataclass
 class Throughput:
-    """Seconds for an image forward and for a training step, corrected by every validation and every call."""
+    """Seconds of an image's forward pass and of a training step, corrected after every validation and every call."""
 
     timer: Timer
     parameters: int
     val_images: int
-    test_images: int  # and others that the export runs through the network once
+    test_images: int  # test images, and others that the export runs through the network once
     image_s: float
     step_s: float
     measured: bool = False
 
     def note_steps(self, steps: int, seconds: float) -> None:
-        """Correct `step_s` by steps that were run; the first call, which traces the graph, must not be noted."""
+        """Correct `step_s` by the `seconds` of some steps. The first call must not be noted: it traces the graph."""
         step_s = seconds / steps
         self.step_s = 0.7 * self.step_s + 0.3 * step_s if self.measured else step_s
         self.measured = True
 
     def note_validation(self, seconds: float) -> None:
-        """Correct `image_s`: all validation images took so many seconds."""
+        """Correct `image_s` by the measured `seconds` of all validation images."""
         self.image_s = seconds / self.val_images
 
     @property
@@ -59,7 +59,7 @@ class Throughput:
         return self.timer.left_s - self.export_s
 
     def affordable_steps(self, steps_per_epoch: int) -> int:
-        """Training steps, with a validation after each epoch, for which time is left; without a limit, very many."""
+        """Training steps, with a validation after each epoch, that fit in the time left; huge without a limit."""
         left = self.training_s - self.image_s * self.val_images  # the last validation
         if left == float("inf"):
             return 2**62
@@ -70,8 +70,8 @@ class Throughput:
 def measure_throughput(network: Network, dataset: Dataset, settings: FitSettings, timer: Timer) -> Throughput:
     """Time the network's forward pass on a training batch; the first run, which traces the graph, does not count.
 
-    The fastest run counts, so that no time limit is refused for what else the machine did meanwhile; a lower
-    throughput shows in the first validation.
+    The fastest run counts, so that other load on the machine does not get a time limit refused. If the throughput stays
+    lower, the first validation corrects it.
     """
     log.info("measuring the network's throughput on this machine")
     count = min(len(dataset.train), settings.plan.batch_size)
@@ -101,7 +101,7 @@ def announce_duration(throughput: Throughput, settings: FitSettings, dataset: Da
     """
     plan, timer = settings.plan, throughput.timer
     if settings.pretrained:
-        # The linear probe takes the features of the training images twice: mirrored, too.
+        # The linear probe takes the features of the training images twice: as they are, and mirrored.
         least_s = (2 * len(dataset.train) + len(dataset.val)) * throughput.image_s
     else:
         least_s = MIN_STEPS * throughput.step_s

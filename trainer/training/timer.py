@@ -1,4 +1,4 @@
-"""The time of a fit: where it goes, what is left of `--time-limit`, and what the export needs of it."""
+"""Timer of a fit: seconds by section, seconds left of `--time-limit`, and seconds that the export needs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-# Seconds that export and report take whatever the network, and for each of its parameters (two conversions by LiteRT,
-# two files); measured on two cores of a processor without AVX512.
+# Seconds of export and report: a constant, and an amount for each parameter of the network (two conversions by LiteRT,
+# two files). Measured on two cores of a processor without AVX512.
 EXPORT_S = 15.0
-REPORT_S = 5.0  # of these, after the export
+REPORT_S = 5.0  # the part of EXPORT_S that comes after the export
 EXPORT_S_PER_PARAMETER = 2.2e-6
-VAL_PASSES = 4  # over the validation images by the export; the test images are run once
+VAL_PASSES = 4  # of the export over the validation images; the test images are run once
 SAFETY = 1.1
 
 
@@ -41,7 +41,7 @@ class Timer:
 
     @contextmanager
     def section(self, name: str) -> Iterator[None]:
-        """Add the time spent here to section `name`, which may have several pieces."""
+        """Context whose duration is added to section `name`; a section may be entered several times."""
         start = time.monotonic()
         try:
             yield

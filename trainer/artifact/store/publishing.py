@@ -51,7 +51,7 @@ PromotionCheck = Callable[[StoredModel | None], Sequence[str]]
 
 
 def publish(export_dir: Path, name: str, reasons_against: PromotionCheck = lambda latest: ()) -> str:
-    """Copy an artifact into the store as a new version of `name`; its tag. Promoted unless there are reasons against.
+    """Copy an artifact into the store as a new version of `name`, promoted unless there are reasons against → its tag.
 
     A lock keeps other publishers out from the check to the end. Atomic: no reader sees a part of a version, and a
     killed publisher blocks nobody. Raises RunError if the store cannot be written (a full disk); it then holds what it
@@ -131,7 +131,7 @@ def _build(export_dir: Path, name: str, reasons: Sequence[str], private: Path) -
     if reasons:
         metadata[NOT_PROMOTED] = list(reasons)
     arguments = {"name": name, "labels": LABELS, "metadata": metadata}
-    # In another process: BentoML reads the location of its store once, at import.
+    # This runs in another process, because BentoML reads the location of its store once, at import.
     done = subprocess.run(
         [sys.executable, "-c", CREATE],
         input=json.dumps(arguments),

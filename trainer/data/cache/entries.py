@@ -137,7 +137,7 @@ def prune() -> tuple[int, int]:
 
 
 def _delete(folder: Path) -> None:
-    """Delete an entry: out of sight first, as nobody shall see a part of it, and NFS keeps files that are open."""
+    """Delete an entry; rename it first, so that no reader sees a part of it, and as NFS keeps files that are open."""
     hidden = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}{PARTIAL}")
     folder.rename(hidden)
     shutil.rmtree(hidden, ignore_errors=True)

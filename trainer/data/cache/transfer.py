@@ -27,7 +27,7 @@ class PackedEntry:
 
     name: str  # for images, the part after the prefix of their source; for features, the whole name
     of_images: bool
-    decoders: tuple[str, ...]  # that have decoded the images
+    decoders: tuple[str, ...]  # `decoder_versions` of the decoders that made the images
     files: bytes  # a tar
 
 

@@ -63,7 +63,7 @@ class CsvSource:
     The table is UTF-8, with or without a byte order mark, separated by commas, semicolons or tabs. Without a split
     column every image is train. A repeated row counts once, and in `ignored`. Raises InputError, with the row, for a
     missing column, label or file, a path outside the table's folder, an unknown split, or an image with two labels or
-    splits; and `for_training` for fewer than two classes, or a class in val or test that is not in train.
+    splits; with `for_training` also for fewer than two classes, or a class in val or test that is not in train.
     """
 
     default_normalize = "none"
@@ -93,7 +93,7 @@ class CsvSource:
         return len(self._examples)
 
     def examples(self) -> Iterator[Example]:
-        """Sorted by split, then in the order of the table."""
+        """Examples sorted by split, then in the order of the table."""
         return iter(self._examples)
 
     def _rows(self, data: bytes) -> list[Row]:

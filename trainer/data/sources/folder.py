@@ -22,10 +22,11 @@ log = logging.getLogger("trainer")
 class FolderSource:
     """Images under a folder; class names are folder names (in Unicode's composed form), sorted by code point.
 
-    Hidden files and folders, junk of network disks and operating systems, and files that are not images by their suffix
-    (by their bytes without one) are ignored and counted; the last with a warning. Raises InputError for a folder that
-    cannot be read, no images, and for what `FolderLayout` refuses; and `for_training` for fewer than two classes, a
-    class without images, a class in val or test that train does not have, or val or test without train.
+    Hidden files and folders, and junk of network disks and operating systems, are ignored and counted; and so, with a
+    warning, are files that are not images by their suffix (by their bytes without one).
+    Raises InputError for a folder that cannot be read or has no images, and for what `FolderLayout` refuses; with
+    `for_training` also for fewer than two classes, a class without images, a class in val or test that train does not
+    have, or val or test without train.
     """
 
     default_normalize = "none"

@@ -132,7 +132,7 @@ def _damage_is_input_error(spec: str, root: Path) -> Iterator[None]:
 
 @contextmanager
 def _quiet_absl() -> Iterator[None]:
-    """Hides the warnings of TFDS that it calls functions which it has deprecated itself."""
+    """Hide TFDS's warnings about its own calls of functions that it has deprecated."""
     absl = logging.getLogger("absl")
     level = absl.level
     absl.setLevel(logging.ERROR)

@@ -106,7 +106,7 @@ def few_images(facts: Facts) -> Advice | None:
     if not run or not facts.can_improve or run.images_per_class.min() >= ENOUGH_IMAGES:
         return None
     if run.curve and run.curve.flat and IMBALANCE_RATIO * run.images_per_class.min() >= run.images_per_class.max():
-        return None  # the curve is of all classes together: it says nothing of a rare one
+        return None  # the curve covers all classes together: it says nothing about a rare one
     names, fewest = _listed(facts.class_names, run.images_per_class < ENOUGH_IMAGES), int(run.images_per_class.argmin())
     benefit = run.curve.summary if run.curve and run.curve.rises else f"{ENOUGH_IMAGES} of a class are far better"
     return Advice(

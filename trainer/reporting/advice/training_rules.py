@@ -12,7 +12,7 @@ from trainer.reporting.metrics import accuracy_interval
 from trainer.text import counted
 
 MIN_LOSS_DECREASE = 0.05  # of the validation loss, over the last quarter of the epochs; less is the noise of an epoch
-# Options that suit one network and not another: back to their defaults.
+# Options that suit one network and not another: the advised command sets them back to their defaults.
 NETWORK_OPTIONS = (
     *("model", "weights", "image_size", "epochs", "batch_size", "learning_rate", "optimizer", "weight_decay"),
     *("dropout", "kernel_size"),
@@ -23,9 +23,9 @@ NETWORK_DEFAULTS = {
 
 
 def learned_nothing(facts: Facts) -> Advice | None:
-    """At the end it was no better than guessing on its training images, after enough steps.
+    """The network ended no better than guessing on its training images, after enough steps.
 
-    Earlier epochs do not count: while the learning rate still rose, it may have learned something, and lost it.
+    Earlier epochs do not count: while the learning rate still rose, the network may have learned something and lost it.
     """
     run = facts.training
     if not run or not run.epochs or run.steps < MIN_STEPS_TO_LEARN:
@@ -46,7 +46,7 @@ def too_few_steps(facts: Facts) -> Advice | None:
     if not run or run.pretrained or run.steps >= MIN_STEPS_TO_LEARN or not facts.can_improve:
         return None
     if better := not_pretrained(facts):
-        return better  # it needs far fewer steps
+        return better  # a pretrained network needs far fewer steps
     limit = run.config.time_limit
     longer = limit and limit * max(2, round(MIN_STEPS_TO_LEARN / max(1, run.steps)))
     return Advice(
@@ -147,7 +147,7 @@ def stopped_early(facts: Facts) -> Advice | None:
 
 
 def _smaller_rate(run: TrainingFacts) -> float | None:
-    """A tenth of the learning rate; None (the default) where the architecture's own is not larger than that."""
+    """A tenth of the learning rate; None (the default) if the architecture's default rate is no larger than that."""
     tenth = _rounded(run.learning_rate / 10)
     return tenth if tenth < run.usual_learning_rate else None
 

@@ -37,7 +37,7 @@ def grade(facts: Facts) -> tuple[Grade, str]:
 
 
 def in_100(share: float) -> int:
-    """A share as times in 100; 100 only where the share is 1, and 0 only where it is 0."""
+    """A share as a number of times in 100; 100 only where the share is 1, and 0 only where it is 0."""
     return min(max(round(100 * share), int(share > 0)), 100 - int(share < 1))
 
 
