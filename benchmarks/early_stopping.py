@@ -8,9 +8,9 @@ Each search draws trainings in a random order until its epochs are used up; its 
 
 from __future__ import annotations
 
+import argparse
 import random
 import statistics
-import sys
 from collections.abc import Callable
 
 import optuna
@@ -58,8 +58,11 @@ def best_within(curves: list[list[float]], budget: int, pruner: optuna.pruners.B
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("journal")
+    arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    curves = read_curves(sys.argv[1])
+    curves = read_curves(arguments.journal)
     final = sorted(curve[-1] for curve in curves)
     print(f"{len(curves)} trainings of {len(curves[0])} epochs; final accuracies {final[0]:.3f} to {final[-1]:.3f}")
     for trainings in BUDGETS:

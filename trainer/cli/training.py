@@ -75,7 +75,7 @@ def evaluate(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a stored model on images that it has never seen. They are a data set's, by default its own's."""
+    """Measure a stored model on images that it has never seen, by default of the data set that it was fitted on."""
     from trainer.evaluate import evaluate as run_evaluate
     from trainer.files import can_write
 

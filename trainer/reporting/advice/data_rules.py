@@ -12,7 +12,7 @@ from trainer.reporting.advice.verdict import class_recall, grade, in_100, is_imp
 from trainer.reporting.metrics import FEW_TEST_IMAGES, SIGNIFICANCE
 from trainer.text import counted
 
-ENOUGH_IMAGES = 50  # of a class: from 25 to 50, 5 points are gained on CIFAR-10 by a pretrained network, from 10 10
+ENOUGH_IMAGES = 50  # of a class: a pretrained network gains 5 points on CIFAR-10 from 25 to 50
 IMBALANCE_RATIO = 3  # times the images of another class
 OVERFITTING_RATIO = 3  # mistakes on validation to those on training images, which augmentation makes harder
 MIN_LABEL_ISSUES = 5  # every collection has a handful
