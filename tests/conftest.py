@@ -1,18 +1,51 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import faulty_images
 import pytest
+import schedule
 
 if TYPE_CHECKING:
     from server import Server
+    from xdist.remote import Producer
 
     from trainer.serving.metrics import Metrics
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Accept the options of pyproject.toml without pytest-xdist, too."""
+    if not pluginmanager.hasplugin("xdist"):
+        for name in ("--numprocesses", "--maxprocesses"):
+            parser.addoption(name, help="has no effect without pytest-xdist")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Run a single file in this process; None: a process for each processor."""
+    return 0 if len(config.args) == 1 and ".py" in config.args[0] else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> schedule.Scheduler:
+    """Distribute the tests as `schedule` describes."""
+    return schedule.Scheduler(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest tests first."""
+    schedule.longest_first(items)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of the time limit: waiting does not count
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let a test with the marker `alone` run while no other process runs one."""
+    with schedule.turn(item.config, alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

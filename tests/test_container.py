@@ -200,6 +200,7 @@ def large_images() -> list[bytes]:
     return images
 
 
+@pytest.mark.alone
 def test_large_images_and_bodies_do_not_exhaust_memory(image: BuiltImage) -> None:
     """With the memory limit of deploy/: many large images and large bodies at once."""
     limit = yaml.safe_load((PROJECT / "deploy" / "stack.yaml").read_text())["services"]["classifier"]["deploy"]
@@ -310,6 +311,7 @@ def half_of_capacity(deployment: Deployment) -> float:
     return rollout.capacity(deployment.port, request_bytes("/predict", encoded(), "image/png")) / 2
 
 
+@pytest.mark.alone
 def test_a_rolling_update_under_load_loses_no_request(
     deployment: Deployment, half_of_capacity: float, image: BuiltImage, next_image: BuiltImage
 ) -> None:
@@ -328,6 +330,7 @@ def test_a_rolling_update_under_load_loses_no_request(
     assert check.seen == {image.model, next_image.model}
 
 
+@pytest.mark.alone
 def test_a_killed_replica_loses_only_its_requests_in_flight(deployment: Deployment, half_of_capacity: float) -> None:
     request = request_bytes("/predict", encoded(), "image/png")
     rate = half_of_capacity / 2  # the other replica can serve it alone
@@ -348,6 +351,7 @@ def test_a_killed_replica_loses_only_its_requests_in_flight(deployment: Deployme
     assert load.sent > 1000
 
 
+@pytest.mark.alone
 def test_a_bad_version_is_rolled_back(deployment: Deployment, half_of_capacity: float, image: BuiltImage) -> None:
     """The model of the bad version was altered after it was saved."""
     before = deployment.tags()

@@ -28,7 +28,7 @@ from trainer.serving.request import MAX_IMAGE_BYTES, MIB, Request
 from trainer.serving.responses import ApiError
 from trainer.serving.settings import Settings
 
-pytestmark = pytest.mark.slow  # it measures CPU time
+pytestmark = [pytest.mark.slow, pytest.mark.alone]  # it measures CPU time
 
 MAX_ON_LOOP_S = 0.012  # CPU time in one turn; a request by itself takes 1 or 2 ms
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WebP", "AVIF")

@@ -104,6 +104,7 @@ def test_one_bad_image_changes_no_other_answer(server: Server) -> None:
                 assert reply.value["probability"] == pytest.approx(wanted["probability"], abs=2e-6)
 
 
+@pytest.mark.alone
 def test_overload_is_refused_and_leaves_no_trace(server: Server) -> None:
     request = request_bytes("/predict", encoded(), "image/png")
     load = closed_loop(
