@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from sklearn.datasets import load_digits
+from typer.main import get_command
 
 from trainer.cli import run
+from trainer.cli_options import run_command, with_options
+from trainer.config import FitConfig
 
 BIN = Path(sys.executable).parent
 FIT = ["fit", "--dataset", "builtin:digits", "--precision", "float32", "--json"]
@@ -24,6 +28,15 @@ def call(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, list
     code = run(arguments)
     printed = capsys.readouterr()
     return code, [json.loads(line) for line in printed.out.splitlines()], printed.err
+
+
+def parse_fit(*arguments: str) -> FitConfig:
+    """The configuration of a command line of `trainer fit`; a later option overrides an earlier one."""
+    configs: list[FitConfig] = []
+    app = typer.Typer(add_completion=False)
+    app.command()(with_options(FitConfig)(configs.append))
+    assert run_command(get_command(app), arguments) == 0
+    return configs[0]
 
 
 def next_command(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> str:

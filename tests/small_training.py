@@ -65,6 +65,13 @@ def make_network(config: FitConfig, dataset: Dataset) -> Network:
     return Network(resolve(config, dataset), dataset, tf.distribute.get_strategy())
 
 
+def start_of(dataset: Dataset, config: FitConfig) -> Start:
+    """The state before the first step of a training."""
+    settings, network = resolve(config, dataset), make_network(config, dataset)
+    throughput = measure_throughput(network, dataset, settings, Timer(config.time_limit))
+    return prepare(network, dataset, settings, throughput, Signals())
+
+
 def run_training(
     folder: Path,
     dataset: Dataset,

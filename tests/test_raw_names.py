@@ -66,7 +66,8 @@ def test_inspection_is_printable_and_its_choices_can_be_applied(folder: bytes, t
 
 
 def test_a_fit_is_printable(folder: bytes, tmp_path: Path) -> None:
-    options = ("--model=compact_resnet", "--image-size=16", "--epochs=1", "--augment=none", "--quantize=none")
+    network = ("--model=compact_resnet", "--image-size=16", "--epochs=1", "--augment=none", "--flip=off")
+    options = (*network, "--quantize=none")
     _, logged = trainer("fit", folder, *options, "--wandb=offline", "--no-save", "--run-dir=run", cwd=tmp_path)
     assert f"{printable(CAT)} " in logged
     written = [path for path in (tmp_path / "run").rglob("*") if path.suffix in (".html", ".json")]

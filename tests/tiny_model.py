@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainer import artifact
+from trainer.artifact.spec import EXPLAIN_FILE
 from trainer.data.manifest import DataManifest
 from trainer.images.pixels import PixelSpec
 
@@ -47,13 +48,24 @@ def export_full_size_model(folder: Path, seed: int = 1) -> Path:
     return _export(build("branched_cnn", input_shape=(28, 28, 1), classes=10, dropout=0.0, kernel_size=3), folder)
 
 
+def export_pooled_model(folder: Path) -> Path:
+    """The same with a network that pools its features, and so has an activation engine to explain with."""
+    import keras
+
+    from trainer.models import build
+
+    keras.utils.set_random_seed(0)
+    return _export(build("compact_resnet", input_shape=(28, 28, 1), classes=10, dropout=0.0, kernel_size=3), folder)
+
+
 def _export(model: Any, folder: Path) -> Path:
-    from trainer.export.freeze import convert, freeze, save_frozen
+    from trainer.export.freeze import convert, freeze, save_activation, save_frozen
 
     frozen = freeze(model)
     folder.mkdir(parents=True)
     save_frozen(frozen, folder / "saved_model")
     (folder / "model.tflite").write_bytes(convert(folder / "saved_model", quantize=True))
+    save_activation(model, folder / EXPLAIN_FILE)  # where the network pools
     (folder / "report").mkdir()
     (folder / "report" / "report.txt").write_text("a report\n")
     manifest = DataManifest(

@@ -55,7 +55,8 @@ def test_each_command_names_the_next_one(
     with_options = next_command("data", "inspect", "builtin:digits", "--data-dir", "d", capsys=capsys)
     assert with_options == "trainer fit --dataset builtin:digits --data-dir d"
 
-    fit = ("fit", folder, "--epochs=1", "--wandb=disabled", "--run-dir=run")
+    quick = ("--epochs=1", "--flip=off", "--quantize=none")
+    fit = ("fit", folder, *quick, "--wandb=disabled", "--run-dir=run")
     assert next_command(*fit, "--no-save", capsys=capsys) == "trainer save run"
     served = "trainer serve "
     assert next_command("save", "run", capsys=capsys) == "trainer models"  # the images are noise, and the model guesses

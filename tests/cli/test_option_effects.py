@@ -9,12 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
-from command_line import call, make_folder
-from typer.main import get_command
+from command_line import call, make_folder, parse_fit
 
 from trainer.artifact import read_spec, store
-from trainer.cli_options import run_command, with_options
 from trainer.config import FitConfig
 from trainer.errors import InputError
 from trainer.option_fields import flag, options
@@ -78,15 +75,6 @@ def test_every_option_has_a_value_here() -> None:
     assert set(VALUES) | set(OUTPUT) == set(options(FitConfig))
 
 
-def parse(*arguments: str) -> FitConfig:
-    """The configuration of a command line; a later option overrides an earlier one."""
-    configs: list[FitConfig] = []
-    app = typer.Typer(add_completion=False)
-    app.command()(with_options(FitConfig)(configs.append))
-    assert run_command(get_command(app), arguments) == 0
-    return configs[0]
-
-
 class History:
     """Callbacks that keep the losses of each epoch."""
 
@@ -109,7 +97,7 @@ def train(*arguments: str) -> list[tuple[float, float]]:
     folder = Path("run")
     shutil.rmtree(folder, ignore_errors=True)
     with Signals() as signals:
-        run_trial(parse(*arguments, f"--run-dir={folder}"), history, signals, keep_checkpoints=True)
+        run_trial(parse_fit(*arguments, f"--run-dir={folder}"), history, signals, keep_checkpoints=True)
     return history.losses
 
 
@@ -212,7 +200,7 @@ def test_an_option_of_another_training_is_refused_by_an_earlier_run(prepare: Pre
     for name, value in VALUES.items():
         if name in REFUSED_BY_SCRATCH:
             continue
-        config = parse(*SCRATCH, f"{flag(name)}={value}", f"--run-dir={run}")
+        config = parse_fit(*SCRATCH, f"{flag(name)}={value}", f"--run-dir={run}")
         with Signals() as signals, pytest.raises(InputError) as caught:
             run_trial(config, History(), signals, keep_checkpoints=True)
         entry = {"image_size": "input", "normalize": "input"}.get(name, name)

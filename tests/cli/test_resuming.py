@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import logging
 import re
 import signal
 import subprocess
@@ -12,7 +12,7 @@ from command_line import BIN, FIT, call, make_folder
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
-LONG = [*FIT, "--epochs=12", "--limit=600", "--wandb=offline", "--run-dir=run", "--no-save"]
+LONG = [*FIT, "--epochs=12", "--limit=600", "--wandb=offline", "--run-dir=run", "--no-save", "--quantize=none"]
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -40,7 +40,12 @@ def offline_runs(folder: Path) -> set[str]:
     return {path.name.rsplit("-", 1)[1] for path in (folder / "wandb").glob("offline-run-*")}
 
 
-def test_a_run_survives_kill_sigterm_and_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_survives_kill_sigterm_and_ctrl_c(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     monkeypatch.delenv("WANDB_DIR")
     folder = tmp_path / "run"
     step, logged = 0, set[int]()
@@ -56,26 +61,24 @@ def test_a_run_survives_kill_sigterm_and_ctrl_c(tmp_path: Path, monkeypatch: pyt
         logged |= {int(epoch) for epoch in re.findall(r"epoch (\d+)/12", errors)}
     # The run folder alone is enough to continue, also from another folder.
     (tmp_path / "elsewhere").mkdir()
-    resume = [str(BIN / "trainer"), "fit", "--resume", str(folder), "--json"]
-    done = subprocess.run(resume, cwd=tmp_path / "elsewhere", capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "continuing at step" in done.stderr
-    result = json.loads(done.stdout)
-    logged |= {int(epoch) for epoch in re.findall(r"epoch (\d+)/12", done.stderr)}
+    with monkeypatch.context() as patch, caplog.at_level(logging.INFO, "trainer"):
+        patch.chdir(tmp_path / "elsewhere")
+        code, (result,), errors = call("fit", "--resume", str(folder), "--json", capsys=capsys)
+    assert code == 0, errors
+    assert "continuing at step" in caplog.text
+    logged |= {int(epoch) for epoch in re.findall(r"epoch (\d+)/12", caplog.text)}
     assert sorted(logged) == list(range(1, result["epochs"] + 1))
     assert result["epochs"] >= 3
     assert result["tag"] is None  # --no-save is kept, too
     assert len(offline_runs(folder)) == 1  # one W&B run, through all of them
     assert not (folder / "checkpoints").exists()  # a finished run needs none
-    other = subprocess.run(
-        [BIN / "trainer", *LONG, "--kernel-size=5"], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert other.returncode == 2
-    assert "kernel_size: 3 there, 5 now" in other.stderr
+    code, _, errors = call(*LONG, "--kernel-size=5", capsys=capsys)
+    assert code == 2
+    assert "kernel_size: 3 there, 5 now" in errors
 
 
 def test_a_run_is_not_continued_with_other_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    command = [*FIT, "--epochs=1", "--limit=200", "--wandb=disabled", "--flip=off"]
+    command = [*FIT, "--epochs=1", "--limit=200", "--wandb=disabled", "--flip=off", "--quantize=none"]
     assert call(*command, "--no-save", "--run-dir=run", "--batch-size=32", capsys=capsys)[0] == 0
     before = Path("run/run.json").read_text()
     differences = {

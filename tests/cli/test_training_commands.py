@@ -111,7 +111,7 @@ def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.Capture
 def test_advice_names_the_option_that_spoiled_a_run(
     options: tuple[str, ...], advised: str, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = ("--model=compact_resnet", "--limit=400")
+    small = ("--model=compact_resnet", "--limit=400", "--quantize=none")
     assert run(["fit", "--dataset", "builtin:digits", *small, *options, "--wandb=disabled", "--no-save"]) == 0
     _, verdict, advice, tried, *more = capsys.readouterr().out.splitlines()
     assert verdict.startswith("bad: ")
@@ -123,7 +123,7 @@ def test_advice_names_the_option_that_spoiled_a_run(
 
 def test_the_same_seed_gives_the_same_metrics_and_events(capsys: pytest.CaptureFixture[str]) -> None:
     command = [*FIT, "--epochs=2", "--limit=300", "--events", "--wandb=disabled", "--no-save", "--resume=never"]
-    runs = [call(*command, "--run-dir", f"r{index}", capsys=capsys) for index in range(2)]
+    runs = [call(*command, "--quantize=none", "--run-dir", f"r{index}", capsys=capsys) for index in range(2)]
     for code, lines, _ in runs:
         assert code == 0
         assert [line.get("event") for line in lines] == ["epoch", "epoch", None]
@@ -200,7 +200,8 @@ def test_class_names_survive_to_the_prediction(tmp_path: Path, capsys: pytest.Ca
         (folder / label).mkdir(parents=True)
         for copy in range(12):
             Image.new("RGB", (12, 12), (index * 100, copy, 200 - index * 90)).save(folder / label / f"{copy}.png")
-    command = ["fit", "--dataset", str(folder), "--wandb=disabled", "--json", "--fine-tune=none"]
+    quick = ("--fine-tune=none", "--image-size=32", "--quantize=none")
+    command = ["fit", "--dataset", str(folder), "--wandb=disabled", "--json", *quick]
     code, (fitted,), _ = call(*command, capsys=capsys)
     assert (code, fitted["tag"].split(":")[0]) == (0, slug("照片"))
     assert Path(fitted["run_dir"], "report", "more_images.png").is_file()  # its network has features

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from shape_images import SIDE, arrow, folder_of, shape
-from small_training import Recorder, StopWhen, run_training
+from small_training import Recorder, StopWhen, make_network, run_training, start_of
 
 from trainer.config import FitConfig
 from trainer.data import Dataset, Split, load
@@ -61,16 +61,17 @@ def test_the_linear_probe_alone(tmp_path: Path, shapes: Dataset) -> None:
 
 
 def test_fine_tuning_starts_from_the_probe_and_goes_on_after_an_interruption(tmp_path: Path, shapes: Dataset) -> None:
-    settings = config(epochs=1, batch_size=16)
-    with pytest.raises(Interrupted):
-        run_training(tmp_path / "run", shapes, settings, signals=stop_at_second_check())  # while features are computed
-    assert not list((tmp_path / "run").glob("step-*"))
+    settings, run = config(epochs=1, batch_size=16), tmp_path / "run"
+    network = make_network(settings, shapes)
+    with pytest.raises(Interrupted):  # while features are computed
+        run_training(run, shapes, settings, signals=stop_at_second_check(), network=network)
+    assert not list(run.glob("step-*"))
     first = Recorder()
-    with pytest.raises(Interrupted):
-        run_training(tmp_path / "run", shapes, settings, first, StopWhen(lambda: bool(first.epochs)))  # after a step
+    with pytest.raises(Interrupted):  # after a step
+        run_training(run, shapes, settings, first, StopWhen(lambda: bool(first.epochs)), network=network)
     assert [entry["epoch"] for entry in first.epochs] == [0]
     second = Recorder()
-    run_training(tmp_path / "run", shapes, settings, second)
+    run_training(run, shapes, settings, second)
     assert [entry["epoch"] for entry in second.epochs] == [1]
 
 
@@ -119,7 +120,7 @@ def test_a_network_from_scratch_asks_the_pretrained_one(tmp_path: Path, caplog: 
         Image.open(file).convert("L").save(file)
     gray = load(str(folder), image_size=(24, 24))
     assert gray.pixels.channels == 1
-    start = run_training(tmp_path / "run", gray, config(model="compact_resnet", epochs=1, batch_size=32)).start
+    start = start_of(gray, config(model="compact_resnet"))
     assert not start.flips
     assert start.curve is None
     assert "images are not mirrored in training" in caplog.text

@@ -25,7 +25,7 @@ def test_validation_loss_of_0(
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(tmp_path / "colours" / name / f"{number}.png")
     monkeypatch.chdir(tmp_path)
     network = ["--model=compact_resnet", "--image-size=16", "--augment=none", "--precision=float32", "--quantize=none"]
-    options = ["--epochs=8", "--learning-rate=0.3", "--wandb=disabled", "--no-save", "--json"]
+    options = ["--flip=off", "--epochs=8", "--learning-rate=0.3", "--wandb=disabled", "--no-save", "--json"]
     with caplog.at_level(logging.INFO, "trainer"):
         code, lines, error = call("fit", "colours", *network, *options, capsys=capsys)
     assert code == 0, error

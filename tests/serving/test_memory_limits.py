@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from server import Server, form, serving
+from tiny_model import export_pooled_model
 
 from trainer.artifact.spec import EXPLAIN_FILE
-from trainer.cli import run
 from trainer.serving.request import MIB
 
 # Imported by each Python process: the budget of a container of another size.
@@ -28,14 +28,10 @@ memory.request_memory = lambda workers: int(os.environ["BUDGET"])
 
 @pytest.fixture(scope="module")
 def pooled_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact with an activation engine, of a network that is hardly trained."""
-    home: Path = tmp_path_factory.mktemp("pooled_artifact")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRAINER_CACHE_DIR", str(home / "cache"))
-        fit = ["fit", "--dataset=builtin:digits", "--model=compact_resnet", "--epochs=1", "--limit=200"]
-        assert run([*fit, "--image-size=16", "--no-save", "--wandb=disabled", f"--run-dir={home / 'run'}"]) == 0
-    assert (home / "run" / "export" / EXPLAIN_FILE).is_file()
-    return home / "run" / "export"
+    """An artifact with an activation engine."""
+    folder = export_pooled_model(tmp_path_factory.mktemp("pooled_artifact") / "export")
+    assert (folder / EXPLAIN_FILE).is_file()
+    return folder
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import parse_fit
 from shape_images import folder_of, shape
 
 from trainer.cli import run as run_command
@@ -19,7 +20,7 @@ from trainer.signals import Signals
 from trainer.sweep import trial
 from trainer.training.callbacks import CallbackList
 
-PROBE = ("--fine-tune=none", "--image-size=64", "--no-save", "--wandb=disabled")
+PROBE = ("--fine-tune=none", "--image-size=64", "--quantize=none", "--no-save", "--wandb=disabled")
 WITHOUT_TENSORFLOW = """\
 import sys
 from trainer.sweep.trial import main
@@ -28,19 +29,12 @@ try:
 finally:
     assert "tensorflow" not in sys.modules, "TensorFlow was imported"
 """
-WITH_TENSORFLOW = "from trainer.sweep.trial import main; main()"
 
 
-@pytest.fixture
-def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.chdir(tmp_path)
-    return str(folder_of(tmp_path / "shapes", shape, ("disc", "square"), 40))
-
-
-def run_trial(program: str, *arguments: str) -> dict[str, Any]:
-    """The result that a trial prints at its end; its stdin stays open meanwhile."""
+def run_without_tensorflow(*arguments: str) -> dict[str, Any]:
+    """The result that the program of a trial prints at its end; its stdin stays open meanwhile."""
     with subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -54,21 +48,28 @@ def run_trial(program: str, *arguments: str) -> dict[str, Any]:
     return result
 
 
-def test_a_probe_below_the_best_needs_no_tensorflow_and_is_not_exported(
-    shapes: str, capsys: pytest.CaptureFixture[str]
+def run_here(*arguments: str, **options: Any) -> dict[str, Any]:
+    """The result of a trial in this process, where TensorFlow has started already."""
+    with Signals() as signals:
+        result = trial.run_trial(parse_fit(*arguments), CallbackList(), signals, **options)
+    plain: dict[str, Any] = json.loads(json.dumps(result))
+    return plain
+
+
+def test_a_probe_below_the_best_needs_no_tensorflow_and_is_exported_only_when_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    exported = run_trial(WITH_TENSORFLOW, shapes, *PROBE, "--run-dir=exported", "--export-above=-1")
-    assert exported["test_accuracy"] is not None
-    result = run_trial(WITHOUT_TENSORFLOW, shapes, *PROBE, "--run-dir=below", "--export-above=1.1")
-    assert result["val_accuracy"] == exported["val_accuracy"]
+    """So that a sweep may export its winner alone, when it is known."""
+    monkeypatch.chdir(tmp_path)
+    shapes = str(folder_of(tmp_path / "shapes", shape, ("disc", "square"), 40))
+    first = run_here(shapes, *PROBE, "--run-dir=first", export_above=1.1)  # computes the features
+    assert "test_accuracy" not in first
+    below = (shapes, *PROBE, "--run-dir=below")
+    result = run_without_tensorflow(*below, "--export-above=1.1")
+    assert result["val_accuracy"] == first["val_accuracy"]
     assert "test_accuracy" not in result
     assert not Path("below", "export").exists()
-    # The same command goes on with either run.
-    assert read_run(Path("below"))["identity"] == read_run(Path("exported"))["identity"]
-    assert run_trial(WITHOUT_TENSORFLOW, shapes, *PROBE, "--run-dir=below", "--export-above=1.1") == result
-    assert run_command(["runs", ".", "--json"]) == 0
-    states = {entry["path"]: entry["state"] for entry in map(json.loads, capsys.readouterr().out.splitlines())}
-    assert states == {"below": "finished", "exported": "finished"}
+    assert run_without_tensorflow(*below, "--export-above=1.1") == result
     assert run_command(["save", "below"]) == 2
     error = capsys.readouterr().err
     assert error.startswith(
@@ -76,28 +77,30 @@ def test_a_probe_below_the_best_needs_no_tensorflow_and_is_not_exported(
     )
     assert "`trainer fit --resume below` does so" in error
 
-
-def test_a_trial_that_was_not_exported_is_exported_when_that_is_asked_for(
-    shapes: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """So that a sweep may export its winner alone, when it is known."""
-    run_trial(WITH_TENSORFLOW, shapes, *PROBE, "--run-dir=one", "--export-above=1.1")
-    result = run_trial(WITH_TENSORFLOW, shapes, *PROBE, "--run-dir=one")
-    assert result["test_accuracy"] is not None
-    assert read_run(Path("one"))["result"] == result
-    assert run_command(["save", "one", "--json"]) == 0
+    exported = run_here(*below)
+    assert exported["test_accuracy"] is not None
+    assert exported["val_accuracy"] == result["val_accuracy"]
+    assert read_run(Path("below"))["result"] == exported
+    assert run_command(["save", "below", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tag"].startswith("shapes:")
+    # The best is exported at once.
+    assert run_here(shapes, *PROBE, "--run-dir=best", export_above=-1)["test_accuracy"] is not None
+    # The same command goes on with either run.
+    assert read_run(Path("below"))["identity"] == read_run(Path("best"))["identity"]
+    assert run_command(["runs", ".", "--json"]) == 0
+    states = {entry["path"]: entry["state"] for entry in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert states == dict.fromkeys(("below", "best", "first"), "finished")
 
 
 def test_a_network_below_the_best_is_not_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = ("builtin:digits", "--limit=200", "--epochs=1", "--no-save", "--wandb=disabled")
-    result = run_trial(WITH_TENSORFLOW, *arguments, "--run-dir=below", "--export-above=1.1")
+    arguments = ("builtin:digits", "--limit=200", "--epochs=1", "--quantize=none", "--no-save", "--wandb=disabled")
+    result = run_here(*arguments, "--run-dir=below", export_above=1.1)
     assert 0 < result["val_accuracy"] < 1
     assert sorted(file.name for file in Path("below").iterdir()) == ["lock", "run.json"]
-    later = run_trial(WITH_TENSORFLOW, *arguments, "--run-dir=later", "--keep-checkpoints")
+    later = run_here(*arguments, "--run-dir=later", keep_checkpoints=True)
     assert later["val_accuracy"] == result["val_accuracy"]
     assert Path("later", "checkpoints").exists()
     assert run_command(["fit", "--resume=later", "--json"]) == 0

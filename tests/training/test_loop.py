@@ -172,7 +172,7 @@ def test_bfloat16_trains_and_gives_a_float32_model(tmp_path: Path, digits: Datas
 WORKER = """
 import dataclasses, json, os, sys, time, types
 import numpy as np, tensorflow as tf
-devices, options, folder, out = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3], sys.argv[4]
+devices, options, outputs = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]
 from pathlib import Path
 from trainer.config import FitConfig
 from trainer.data import load
@@ -187,9 +187,10 @@ from trainer.training.timer import Timer
 if devices > 1:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
-    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)])
+    mirrored = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)])
+    strategies = [tf.distribute.get_strategy(), mirrored]
 else:
-    strategy = make_strategy()
+    strategies = [make_strategy()]
 from trainer.training import loop
 speed = float(os.environ.get("CLOCK_SPEED", 1))  # a slow machine, as its own clock shows it
 loop.time = types.SimpleNamespace(perf_counter=lambda: speed * time.perf_counter())
@@ -197,12 +198,13 @@ plain = FitConfig.recipe
 FitConfig.recipe = lambda *of: dataclasses.replace(plain(*of), weight_average=0.9)  # as efficientnet_lite0 has one
 config = FitConfig(**options)
 dataset = load(options["dataset"], limit=options["limit"])
-settings = resolve(config, dataset, strategy.num_replicas_in_sync)
-network = Network(settings, dataset, strategy)
-throughput = measure_throughput(network, dataset, settings, Timer(None))
-start = loop.Start(Progress(), flips=False)
-loop.train(network, dataset, settings, start, Path(folder), CallbackList(), throughput, Signals())
-np.savez(out, *network.model.get_weights(), step=int(network.optimizer.iterations.numpy()))
+for strategy, out in zip(strategies, outputs, strict=True):
+    settings = resolve(config, dataset, strategy.num_replicas_in_sync)
+    network = Network(settings, dataset, strategy)
+    throughput = measure_throughput(network, dataset, settings, Timer(None))
+    start, folder = loop.Start(Progress(), flips=False), Path(out).parent / "checkpoints"
+    loop.train(network, dataset, settings, start, folder, CallbackList(), throughput, Signals())
+    np.savez(out, *network.model.get_weights(), step=int(network.optimizer.iterations.numpy()))
 """
 TWENTY_STEPS = {
     "dataset": "builtin:digits", "limit": 640, "batch_size": 32, "epochs": 1, "dropout": 0.0,
@@ -210,8 +212,11 @@ TWENTY_STEPS = {
 }  # fmt: skip
 
 
-def start(out: Path, folder: Path, *, devices: int = 1, options: dict[str, Any], **environment: str) -> Any:
-    command = [sys.executable, "-c", WORKER, str(devices), json.dumps(options), str(folder), str(out)]
+def start(*outputs: Path, devices: int = 1, options: dict[str, Any], **environment: str) -> Any:
+    """Train in a process of its own → weights in a file; with several devices first on one of them, then on all."""
+    for out in outputs:
+        out.parent.mkdir(exist_ok=True)
+    command = [sys.executable, "-c", WORKER, str(devices), json.dumps(options), *map(str, outputs)]
     return subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.PIPE, text=True)
 
 
@@ -231,15 +236,13 @@ def test_one_device_two_devices_and_two_workers_agree(
 ) -> None:
     monkeypatch.setenv("TRAINER_CACHE_DIR", str(tmp_path / "cache"))
     load("builtin:digits")
-    finish(start(tmp_path / "one.npz", tmp_path / "one", options=TWENTY_STEPS))
-    one = read(tmp_path / "one.npz")
-
-    finish(start(tmp_path / "devices.npz", tmp_path / "devices", devices=2, options=TWENTY_STEPS))
+    files = (tmp_path / "one" / "weights.npz", tmp_path / "devices" / "weights.npz")
+    finish(start(*files, devices=2, options=TWENTY_STEPS))
+    one, devices = map(read, files)
     cluster = {"worker": [f"127.0.0.1:{port}" for port in unused_ports[:2]]}
     workers = [
         start(
-            tmp_path / f"worker{index}.npz",
-            tmp_path / "workers",
+            tmp_path / "workers" / f"worker{index}.npz",
             options=TWENTY_STEPS,
             TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
             CLOCK_SPEED=str(1 + 1000 * index),
@@ -248,10 +251,10 @@ def test_one_device_two_devices_and_two_workers_agree(
     ]
     for worker in workers:
         finish(worker)
-    first, second = read(tmp_path / "worker0.npz"), read(tmp_path / "worker1.npz")
+    first, second = (read(tmp_path / "workers" / f"worker{index}.npz") for index in range(2))
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
-    for other in (first, read(tmp_path / "devices.npz")):
+    for other in (first, devices):
         for a, b in zip(one, other, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
