@@ -96,7 +96,7 @@ def ood_score_cost() -> dict[int, float]:
         for index, ood_score in enumerate((None, fit_ood_score(features, features[:300] + 0.1))):
             folder = Path(folders) / str(index)
             save_frozen(freeze(model, 1.0, ood_score, EFFICIENTNET_LITE0.features), folder)
-            (folder / "model.tflite").write_bytes(convert(folder, quantize=False))
+            (folder / "model.tflite").write_bytes(convert(folder, "float32"))
             engines.append(LiteRTEngine(folder / "model.tflite"))
     costs = {}
     for batch in (1, 8):

@@ -64,7 +64,7 @@ def _export(model: Any, folder: Path) -> Path:
     frozen = freeze(model)
     folder.mkdir(parents=True)
     save_frozen(frozen, folder / "saved_model")
-    (folder / "model.tflite").write_bytes(convert(folder / "saved_model", quantize=True))
+    (folder / "model.tflite").write_bytes(convert(folder / "saved_model", "int8"))
     save_activation(model, folder / EXPLAIN_FILE)  # where the network pools
     (folder / "report").mkdir()
     (folder / "report" / "report.txt").write_text("a report\n")

@@ -143,8 +143,8 @@ class FitConfig:
     precision: str = option_field("auto", choices=("auto", "float32", "bfloat16"), help="{choices}.")
     quantize: str = option_field(
         "auto",
-        choices=("auto", "none", "int8"),
-        help="auto serves 8-bit weights where they are as good and faster.",
+        choices=("auto", "none", "int8", "static-int8"),
+        help="8-bit weights (int8), 8-bit activations as well (static-int8); auto: the fastest file that is as good.",
     )
     confidence: float = option_field(
         0.95,

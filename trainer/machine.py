@@ -111,8 +111,12 @@ def resolve_precision(precision: str, *, cpu_gains: bool = True) -> str:
         return "bfloat16" if min(capabilities) >= (8, 0) else "float32"
     if not cpu_gains:
         return "float32"
+    return "bfloat16" if {"avx512_bf16", "amx_bf16"} & cpu_flags() else "float32"
+
+
+def cpu_flags() -> set[str]:
+    """Instruction sets of an x86 processor, by Linux's names; empty elsewhere."""
     try:
-        flags = Path("/proc/cpuinfo").read_text().split()
-    except OSError:  # not Linux
-        return "float32"
-    return "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
+        return set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return set()

@@ -15,11 +15,12 @@ from trainer.data import Dataset, load
 from trainer.errors import RunError
 from trainer.export import export as export_module
 from trainer.export.export import Exported
+from trainer.export.freeze import Quantization, freeze, save_frozen
 from trainer.export.freeze import convert as original
-from trainer.export.freeze import freeze, save_frozen
+from trainer.export.quantization import QuantizationCheck
 from trainer.models import build
 from trainer.training.settings import resolve
-from trainer.training.timer import Timer
+from trainer.training.timer import CALIBRATION_IMAGES, Timer
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def network() -> Any:
 def test_all_three_files_predict_the_same(tmp_path: Path, digits: Dataset) -> None:
     model = network()
     exported = export(model, digits, tmp_path / "export")
-    assert exported.quantization == ("int8" if exported.check and exported.check.passed else "float32")
+    assert (exported.quantization == "float32") == (exported.check is None or not exported.check.passed)
     images = digits.val.read(np.arange(32))
     expected = tf.nn.softmax(model(images, training=False) / exported.temperature).numpy()
     litert = LiteRTEngine(tmp_path / "export" / "model.tflite").predict(images)[PROBABILITIES]
@@ -57,10 +58,10 @@ def test_float32_is_served_where_the_check_fails(
     model = network()
     other = build("branched_cnn", input_shape=(8, 8, 1), classes=10, dropout=0.4, kernel_size=3)
     save_frozen(freeze(other), tmp_path / "other")
-    spoiled = original(tmp_path / "other", quantize=True)
+    spoiled = original(tmp_path / "other", "int8")
 
-    def convert(saved_model: Path, *, quantize: bool) -> bytes:
-        return spoiled if quantize else original(saved_model, quantize=False)
+    def convert(saved_model: Path, quantization: Quantization, images: object = None) -> bytes:
+        return original(saved_model, "float32") if quantization == "float32" else spoiled
 
     monkeypatch.setattr(export_module, "convert", convert)
     monkeypatch.setattr(export_module, "measure_speedup", lambda *_: 2.0)
@@ -69,7 +70,11 @@ def test_float32_is_served_where_the_check_fails(
     assert exported.quantization == "float32"
     assert exported.check is not None
     assert not exported.check.passed
-    assert "float32 is served, not int8: " in caplog.text
+    assert {kind for kind in ("int8", "static-int8") if f"{kind} is not served: " in caplog.text} == {
+        "int8",
+        "static-int8",
+    }
+    assert sorted(path.name for path in (tmp_path / "export").iterdir()) == ["model.tflite", "saved_model"]
     images = digits.val.read(np.arange(32))
     litert = LiteRTEngine(tmp_path / "export" / "model.tflite").predict(images)[PROBABILITIES]
     np.testing.assert_allclose(litert, tf.nn.softmax(model(images, training=False) / exported.temperature), atol=1e-5)
@@ -82,7 +87,7 @@ def test_slower_than_float32_is_not_compared(
     caplog.set_level(logging.INFO, "trainer")
     exported = export(network(), digits, tmp_path / "export")
     assert (exported.quantization, exported.check) == ("float32", None)
-    assert "float32 is served: int8 is 0.9 times as fast here" in caplog.text
+    assert "int8 is not served: it is 0.9 times as fast as float32 here" in caplog.text
     assert sorted(path.name for path in (tmp_path / "export").iterdir()) == ["model.tflite", "saved_model"]
 
 
@@ -102,6 +107,42 @@ def test_an_output_that_is_not_finite_fails(tmp_path: Path, digits: Dataset) -> 
         export(model, digits, tmp_path / "export")
 
 
+@pytest.mark.parametrize(("speedups", "served"), [((3.0, 2.0), "static-int8"), ((2.0, 3.0), "int8")])
+def test_the_fastest_file_that_is_as_good_is_served(
+    tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch, speedups: tuple[float, float], served: str
+) -> None:
+    measured = dict(zip(("static-int8", "int8"), speedups, strict=True))
+    monkeypatch.setattr(export_module, "measure_speedup", lambda file, *_: measured[file.name])
+    monkeypatch.setattr(QuantizationCheck, "passed", True)  # an untrained network is as sure of any class
+    assert export(network(), digits, tmp_path / "export").quantization == served
+
+
+def test_static_int8_keeps_the_probabilities_in_float32(tmp_path: Path, digits: Dataset) -> None:
+    """Convolutions are int8. The ranges are those of training images: validation images judge the result."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = network()
+    exported = export(model, digits, tmp_path / "export", "static-int8")
+    assert exported.quantization == "static-int8"
+    interpreter = Interpreter(str(tmp_path / "export" / "model.tflite"))
+    types = {details["index"]: details["dtype"] for details in interpreter.get_tensor_details()}
+    outputs = {
+        (operation["op_name"], types[int(index)].__name__)
+        for operation in interpreter._get_ops_details()
+        for index in operation["outputs"]
+    }
+    assert {("CONV_2D", "int8"), ("SOFTMAX", "float32"), ("FULLY_CONNECTED", "float32")} <= outputs
+    assert ("CONV_2D", "float32") not in outputs
+    images = digits.val.read(np.arange(len(digits.val)))
+    litert = LiteRTEngine(tmp_path / "export" / "model.tflite").predict(images)[PROBABILITIES]
+    expected = tf.nn.softmax(model(images, training=False) / exported.temperature).numpy()
+    assert float(np.abs(litert - expected).max()) < 0.05
+    assert len(np.unique(litert)) > 1000
+    drawn = export_module.calibration_images(digits.train)
+    assert drawn.shape == (CALIBRATION_IMAGES, 8, 8, 1)
+    np.testing.assert_array_equal(drawn[[0, -1]], digits.train.read(np.array([0, len(digits.train) - 1])))
+
+
 @pytest.mark.parametrize("quantize", ["none", "int8"])
 def test_quantize_decides_by_itself(tmp_path: Path, digits: Dataset, quantize: str) -> None:
     exported = export(network(), digits, tmp_path / "export", quantize)
@@ -109,7 +150,9 @@ def test_quantize_decides_by_itself(tmp_path: Path, digits: Dataset, quantize: s
     assert sorted(path.name for path in (tmp_path / "export").iterdir()) == ["model.tflite", "saved_model"]
 
 
-def test_tensorflow_still_has_convert_variables_to_constants_v2() -> None:
+def test_tensorflow_still_has_what_is_private() -> None:
+    from tensorflow.lite.python.convert import mlir_quantize
     from tensorflow.python.framework import convert_to_constants
 
+    assert callable(mlir_quantize)
     assert callable(convert_to_constants.convert_variables_to_constants_v2)

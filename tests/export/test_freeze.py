@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from trainer.artifact.engine import PROBABILITIES, Engine, LiteRTEngine
+from trainer.artifact.engine import OOD_SCORE, PROBABILITIES, Engine, LiteRTEngine
 from trainer.artifact.explain import ACTIVATION, explain, load_activation_engine
 from trainer.artifact.spec import EXPLAIN_FILE
-from trainer.export.freeze import convert, freeze, save_activation, save_frozen
+from trainer.export.freeze import Quantization, convert, freeze, save_activation, save_frozen, with_features
+from trainer.features.ood import fit_ood_score
 from trainer.models import build
 from trainer.models.efficientnet_lite0 import imagenet_head
 from trainer.models.lite0_weights import read_weights
@@ -31,10 +32,29 @@ def engines(lite0: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Engin
     folder: Path = tmp_path_factory.mktemp("lite0")
     save_activation(lite0, folder / EXPLAIN_FILE)
     save_frozen(freeze(lite0), folder / "saved_model")
-    (folder / "model.tflite").write_bytes(convert(folder / "saved_model", quantize=False))
+    (folder / "model.tflite").write_bytes(convert(folder / "saved_model", "float32"))
     activation = load_activation_engine(folder)
     assert activation
     return LiteRTEngine(folder / "model.tflite"), activation
+
+
+def test_static_int8_refuses_images_from_elsewhere(lite0: Any, tmp_path: Path) -> None:
+    """As float32 does: the scores of the images that the ranges are measured on do not limit those of others."""
+    random = np.random.default_rng(0)
+    photo = load_sample_image("china.jpg")
+    corners = random.integers(0, [photo.shape[0] - 160, photo.shape[1] - 160], (96, 2))
+    crops = np.stack([photo[top : top + 160, left : left + 160] for top, left in corners])
+    features = with_features(lite0, "features")(crops)[1].numpy()
+    score = fit_ood_score(features[:48], features[48:])
+    save_frozen(freeze(lite0, 1.0, score, "features"), tmp_path / "saved_model")
+    noise = random.integers(0, 256, (8, 160, 160, 3), np.uint8)
+    kinds: tuple[Quantization, ...] = ("float32", "static-int8")
+    for kind in kinds:
+        file = tmp_path / kind
+        file.write_bytes(convert(tmp_path / "saved_model", kind, crops[:48]))
+        engine = LiteRTEngine(file)
+        assert (engine.predict(noise)[OOD_SCORE] == 1).all()
+        assert 0.2 < engine.predict(crops[48:])[OOD_SCORE].mean() < 0.8
 
 
 def flower(side: int) -> NDArray[np.uint8]:

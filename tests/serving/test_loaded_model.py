@@ -50,3 +50,17 @@ def test_parallel_engines_are_chosen_where_batches_gain_nothing(
     assert isinstance(model.runner, ParallelRunner if parallel else BatchRunner)
     assert threads_of_engines == [threads, *[1] * (threads if threads > 1 else 0)]
     model.runner.close()
+
+
+@pytest.mark.parametrize(
+    ("quantization", "flags", "warned"),
+    [("static-int8", "avx2", True), ("static-int8", "avx2 avx512_vnni", False), ("float32", "avx2", False)],
+)
+def test_static_int8_on_a_processor_without_int8_instructions_is_told(
+    quantization: str, flags: str, warned: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("trainer.serving.loaded_model.load_engine", lambda *_: TimedEngine(0, 0.0001))
+    monkeypatch.setattr("trainer.serving.loaded_model.cpu_flags", lambda: set(flags.split()))
+    artifact = Artifact(Path("nowhere"), ("a", "b"), PixelSpec(2, 2, 1), quantization, 1.0, 0.5, "x", {}, {}, {}, None)
+    prepare_model("a:1", artifact, Settings(threads=1), lambda size, seconds: None).runner.close()
+    assert ("`--quantize none` is faster" in caplog.text) == warned

@@ -57,7 +57,7 @@ class Artifact:
     path: Path
     class_names: tuple[str, ...]  # in the order of the probabilities
     pixels: PixelSpec
-    quantization: str  # of model.tflite: int8 | float32
+    quantization: str  # of model.tflite: float32 | int8 | static-int8
     temperature: float | None  # the network divides its logits by it; None: format 1
     threshold: float | None  # lowest probability of a known answer; None: format 1
     dataset: str

@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import shutil
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,17 +21,25 @@ from trainer.data import Split
 from trainer.data.batches import predict_batches
 from trainer.errors import DivergedError, RunError
 from trainer.export.calibration import fit_temperature, fit_threshold
-from trainer.export.freeze import convert, freeze, save_activation, save_frozen, with_features
+from trainer.export.freeze import Quantization, convert, freeze, save_activation, save_frozen, with_features
 from trainer.export.quantization import QuantizationCheck, compare, measure_speedup
 from trainer.features.ood import choose_references, fit_ood_score
 from trainer.training.settings import FitSettings
-from trainer.training.timer import REPORT_S, SAFETY, Timer
+from trainer.training.timer import CALIBRATION_IMAGES, CALIBRATION_PASSES, REPORT_S, SAFETY, Timer
 
 if TYPE_CHECKING:
+    from trainer.config import FitConfig
     from trainer.data import Dataset
 
 log = logging.getLogger("trainer")
 
+# `--quantize` → the quantized files that are tried.
+QUANTIZED: dict[str, tuple[Quantization, ...]] = {
+    "auto": ("static-int8", "int8"),
+    "none": (),
+    "int8": ("int8",),
+    "static-int8": ("static-int8",),
+}
 MAX_DEVIATION = 1e-3  # between a probability of LiteRT's float32 network and TensorFlow's
 LOGITS, FEATURES = "logits", "features"
 
@@ -39,8 +48,8 @@ LOGITS, FEATURES = "logits", "features"
 class Exported:
     """The network in `model.tflite`."""
 
-    quantization: str  # int8 | float32
-    check: QuantizationCheck | None  # None: int8 was not compared (not wanted, no time, or no faster)
+    quantization: Quantization
+    check: QuantizationCheck | None  # None: no quantized file was compared, as none would have been served
     val_accuracy: float
     temperature: float
     threshold: float
@@ -51,10 +60,9 @@ def export(model: Any, dataset: Dataset, folder: Path, settings: FitSettings, ti
     `model` into `folder`, which is replaced.
 
     The first two map `images` uint8 [N,H,W,C] to `probabilities` float32 [N,K], calibrated on validation, and for a
-    pretrained network to the out-of-distribution score `novelty` float32 [N]. `--quantize auto` serves int8 where it is
-    as good as float32 (`QuantizationCheck.passed`) and faster on this machine, and tries it if the `timer` has time
-    left; `none` and `int8` force the choice. Predictions above the threshold reach the precision `--confidence` on
-    validation.
+    pretrained network to the out-of-distribution score `novelty` float32 [N]. `--quantize auto` serves the fastest file
+    on this machine that is as good as float32 (`QuantizationCheck.passed`), and quantizes if the `timer` has time left;
+    its other values name the file. Predictions above the threshold reach the precision `--confidence` on validation.
     Raises DivergedError if an output is not finite, RunError if LiteRT's float32 network predicts differently.
     """
     val, quantize, confidence = dataset.val, settings.config.quantize, settings.config.confidence
@@ -69,43 +77,62 @@ def export(model: Any, dataset: Dataset, folder: Path, settings: FitSettings, ti
     log.info("export: converting")
     save_activation(model, folder / EXPLAIN_FILE)
     started = time.perf_counter()
-    served, int8 = folder / MODEL_FILE, folder / "int8.tflite"
-    served.write_bytes(convert(folder / SAVED_MODEL, quantize=False))
+    served = folder / MODEL_FILE
+    served.write_bytes(convert(folder / SAVED_MODEL, "float32"))
     converted = time.perf_counter()
-    probabilities = _probabilities(served, val, "float32")
+    outputs = _outputs(served, val, "float32")
     evaluated = time.perf_counter()
-    float32 = compare(reference, probabilities, val.labels)
-    # If two probabilities are nearly equal, either may be the larger one.
-    if float32.agreement < 1 and float(np.abs(reference - probabilities).max()) > MAX_DEVIATION:
+    float32 = compare({PROBABILITIES: reference}, {PROBABILITIES: outputs[PROBABILITIES]}, val.labels)
+    # Of two probabilities that are all but equal, either may be the larger one.
+    if float32.agreement < 1 and float(np.abs(reference - outputs[PROBABILITIES]).max()) > MAX_DEVIATION:
         raise RunError(
             f"export: LiteRT's float32 network predicts {float32.different} of {float32.images} images differently "
             "from TensorFlow's; nothing is published"
         )
-    threshold = fit_threshold(probabilities, val.labels, confidence)
+    threshold = fit_threshold(outputs[PROBABILITIES], val.labels, confidence)
     plain = Exported("float32", None, float32.accuracy, temperature, threshold)
-    if quantize == "none":
-        return plain
-    rest_s = REPORT_S + len(dataset.test) * (evaluated - converted) / len(val)
-    if quantize == "auto" and timer.left_s < SAFETY * (evaluated - started + rest_s):
+    image_s = (evaluated - converted) / len(val)
+    quantizing_s = 2 * (evaluated - started) + CALIBRATION_PASSES * CALIBRATION_IMAGES * image_s
+    if quantize == "auto" and timer.left_s < SAFETY * (quantizing_s + REPORT_S + len(dataset.test) * image_s):
         log.info("float32 is served: --time-limit leaves no time to try int8")
         return plain
-    log.info("export: quantizing")
-    int8.write_bytes(convert(folder / SAVED_MODEL, quantize=True))
-    speedup = measure_speedup(int8, served, val)
-    if quantize == "auto" and speedup <= 1:
-        log.info("float32 is served: int8 is %.1f times as fast here", speedup)
-        int8.unlink()
-        return plain
-    probabilities = _probabilities(int8, val, "int8")
-    check = compare(reference, probabilities, val.labels)
-    if quantize == "int8" or check.passed:
-        log.info("int8 is served: %s, %.1f times as fast", check, speedup)
-        os.replace(int8, served)
-        threshold = fit_threshold(probabilities, val.labels, confidence)
-        return Exported("int8", check, check.accuracy, temperature, threshold)
-    log.info("float32 is served, not int8: %s, %.1f times as fast", check, speedup)
-    int8.unlink()
-    return replace(plain, check=check)
+    return _quantize(plain, outputs, dataset, folder, settings.config)
+
+
+def _quantize(plain: Exported, reference: Outputs, dataset: Dataset, folder: Path, config: FitConfig) -> Exported:
+    """Replace the float32 `model.tflite` in `folder`, which is `plain`, by a quantized file.
+
+    By the one that `--quantize` names, or for `auto` the fastest of those that are faster and as good on validation.
+    `reference`: outputs of the float32 file for the validation images.
+    """
+    served, val, automatic = folder / MODEL_FILE, dataset.val, config.quantize == "auto"
+    speedups: dict[Quantization, float] = {}
+    failed = None
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        for kind in QUANTIZED[config.quantize]:
+            log.info("export: quantizing to %s", kind)
+            images = calibration_images(dataset.train) if kind == "static-int8" else None
+            Path(scratch, kind).write_bytes(convert(folder / SAVED_MODEL, kind, images))
+            speedups[kind] = measure_speedup(Path(scratch, kind), served, val)
+        for kind, speedup in sorted(speedups.items(), key=lambda item: -item[1]):
+            if automatic and speedup <= 1:
+                log.info("%s is not served: it is %.1f times as fast as float32 here", kind, speedup)
+                continue
+            outputs = _outputs(Path(scratch, kind), val, kind)
+            check = compare(reference, outputs, val.labels)
+            if check.passed or not automatic:
+                log.info("%s is served: %s, %.1f times as fast", kind, check, speedup)
+                os.replace(Path(scratch, kind), served)
+                threshold = fit_threshold(outputs[PROBABILITIES], val.labels, config.confidence)
+                return Exported(kind, check, check.accuracy, plain.temperature, threshold)
+            log.info("%s is not served: %s, %.1f times as fast", kind, check, speedup)
+            failed = failed or check
+    return replace(plain, check=failed)
+
+
+def calibration_images(train: Split) -> NDArray[np.uint8]:
+    """At most CALIBRATION_IMAGES training images, uint8 [N,H,W,C], at equal distances in the split."""
+    return train.read(np.unique(np.linspace(0, len(train) - 1, CALIBRATION_IMAGES).astype(np.int64)))
 
 
 def _calibrate(model: Any, dataset: Dataset, features: str | None) -> tuple[Any, float, NDArray[np.float32]]:
@@ -138,10 +165,10 @@ def _run(model: Any, split: Split, features: str | None, what: str) -> Outputs:
     return predict_batches(predict, split, what)
 
 
-def _probabilities(file: Path, val: Split, quantization: str) -> NDArray[np.float32]:
-    """Probabilities float32 [V,K] of the validation images. Raises DivergedError where an output is not finite."""
+def _outputs(file: Path, val: Split, quantization: str) -> Outputs:
+    """Outputs of a LiteRT file for the validation images. Raises DivergedError where one is not finite."""
     outputs = predict_batches(LiteRTEngine(file).predict, val, f"export: {quantization} predictions")
-    return _finite(outputs, f"the {quantization} LiteRT network")[PROBABILITIES]
+    return _finite(outputs, f"the {quantization} LiteRT network")
 
 
 def _finite(outputs: Outputs, what: str) -> Outputs:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.artifact.engine import LiteRTEngine
+from trainer.artifact.engine import OOD_SCORE, PROBABILITIES, LiteRTEngine, Outputs
+from trainer.artifact.prediction import MAX_OOD_SCORE
 from trainer.data import Split
 
 MIN_AGREEMENT = 0.98  # share of images for which int8 and float32 predict the same class
@@ -21,18 +22,20 @@ TIMED_RUNS = 7
 
 @dataclass(frozen=True)
 class QuantizationCheck:
-    """A quantized network compared with the float32 one on the validation images."""
+    """Comparison of a quantized network with the float32 one on the validation images."""
 
     agreement: float  # share of images with the same predicted class
     reference_accuracy: float
     accuracy: float
     images: int
+    more_refused: float = 0.0  # share of images whose OOD score is too high to be known, less that with float32
 
     @property
     def passed(self) -> bool:
         """Whether the quantized network predicts as well as the float32 one; its speed is not checked here."""
         allowed = max(MAX_ACCURACY_LOSS, 1 / self.images)
-        return self.agreement >= MIN_AGREEMENT and self.reference_accuracy - self.accuracy <= allowed + 1e-9
+        losses = (self.reference_accuracy - self.accuracy, abs(self.more_refused))
+        return self.agreement >= MIN_AGREEMENT and max(losses) <= allowed + 1e-9
 
     @property
     def different(self) -> int:
@@ -46,16 +49,18 @@ class QuantizationCheck:
         return f"{self.different} of {self.images} {predictions}; {correct} are correct, with float32 {before}"
 
 
-def compare(
-    reference: NDArray[np.float32], quantized: NDArray[np.float32], labels: NDArray[np.int32]
-) -> QuantizationCheck:
-    """Compare two sets of probabilities float32 [N,K] for images with `labels` [N]."""
-    expected, predicted = reference.argmax(1), quantized.argmax(1)
+def compare(reference: Outputs, quantized: Outputs, labels: NDArray[np.int32]) -> QuantizationCheck:
+    """Compare the outputs of two networks, with or without the OOD score, for images with `labels` int32 [N]."""
+    expected, predicted = (outputs[PROBABILITIES].argmax(1) for outputs in (reference, quantized))
+    refused = [
+        float((outputs.get(OOD_SCORE, np.zeros(1)) >= MAX_OOD_SCORE).mean()) for outputs in (reference, quantized)
+    ]
     return QuantizationCheck(
         agreement=float((expected == predicted).mean()),
         reference_accuracy=float((expected == labels).mean()),
         accuracy=float((predicted == labels).mean()),
         images=len(labels),
+        more_refused=refused[1] - refused[0],
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from trainer.artifact import Artifact
 from trainer.artifact.engine import load_engine
 from trainer.images.pixels import PixelSpec
-from trainer.machine import available_cpus
+from trainer.machine import available_cpus, cpu_flags
 from trainer.serving.admission import Admission
 from trainer.serving.batching import BatchRunner
 from trainer.serving.explanation import Explainer
@@ -24,6 +24,7 @@ MAX_BATCH_SHARE = 0.25  # of the deadline: a longer batch leaves no time to wait
 # Parallel engines are chosen up to this many times the CPU time of batches: they do not wait for each other, nor for
 # other work of their CPUs.
 PARALLEL_BONUS = 1.25
+INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}  # without them, static-int8 is slower than float32
 MIN_PARALLEL_CPU_S = 0.002  # of an image; a quicker network has little to wait for
 
 
@@ -48,6 +49,9 @@ def prepare_model(tag: str, artifact: Artifact, settings: Settings, on_batch: On
     parallel = isinstance(runner, ParallelRunner)
     how = f"{threads} images at once" if parallel else f"batches of up to {runner.largest_batch}"
     log.info("serving %s on %s with %d threads, %s", tag, settings.engine, threads, how)
+    flags = cpu_flags()
+    if artifact.quantization == "static-int8" and "avx2" in flags and not flags & INT8_FLAGS:
+        log.warning("%s is static-int8, and this processor has no int8 instructions: `--quantize none` is faster", tag)
     gain = runner.alone_cpu_s / runner.image_cpu_s
     return LoadedModel(
         tag,
