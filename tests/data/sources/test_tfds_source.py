@@ -163,6 +163,18 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         list(TfdsSource("animals", tmp_path).examples())
 
 
+def test_a_pattern_of_file_names_that_cannot_be_filled_is_refused(tmp_path: Path) -> None:
+    folder = prepare(tmp_path, "patterns", {"train": [0, 1, 2]})
+    description = folder / "dataset_info.json"
+    text = description.read_text()
+    pattern = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    assert pattern in text
+    for other in (pattern + "}", "{0}", "{DATASET.x}", "{DATASET:d}"):
+        description.write_text(text.replace(pattern, other))
+        with pytest.raises(InputError, match=r"tfds:patterns.*prepare it again"):
+            list(TfdsSource("patterns", tmp_path).examples())
+
+
 def test_a_class_may_have_no_examples(tmp_path: Path) -> None:
     prepare(tmp_path, "animals", {"train": [0, 2] * 10})
     dataset = load("tfds:animals", data_dir=tmp_path)

@@ -82,7 +82,9 @@ class TfdsSource:
                     for data, label in zip(images.tolist(), labels.tolist(), strict=True):
                         yield Example(SPLIT_NAMES[name.lower()], label, f"{name}[{position}]", data, len(data))
                         position += 1
-            except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
+            except (MemoryError, tf.errors.ResourceExhaustedError):
+                raise
+            except Exception as error:  # of TensorFlow, TFDS, or Python: file names are patterns in the description
                 raise InputError(
                     f"--dataset: {self.spec} cannot be read after example {position} of {name}; its files in "
                     f"{self._builder.data_dir} are damaged or missing: prepare it again"
