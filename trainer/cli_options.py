@@ -154,7 +154,7 @@ def either(config: type[Any], name: str, positional: str | None, named: str | No
 def require(config: type[Any], name: str, value: str | None) -> str:
     """The value of the field `name` of a dataclass. Raises InputError for None."""
     if value is None:
-        raise InputError(f"{flag(name)} is missing: {options(config)[name].help_text}")
+        raise InputError(f"{flag(name)} is missing: expected {options(config)[name].help_text.rstrip('.')}")
     return value
 
 

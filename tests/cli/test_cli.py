@@ -30,11 +30,11 @@ def test_bad_arguments_are_refused_in_one_line(tmp_path: Path, capsys: pytest.Ca
         (["save", "."], "no run folder"),
         (["promote", "nothing"], "trainer fit"),
         (["data", "inspect", "absent"], "absent"),
-        (["fit"], "--dataset is missing: tfds:NAME, folder:PATH, a path, csv:FILE, or builtin:digits."),
+        (["fit"], "--dataset is missing: expected tfds:NAME, folder:PATH, a path, csv:FILE, or builtin:digits"),
         (["train", "builtin:digits"], "no such command: train; did you mean fit?"),
         (["evalute"], "did you mean evaluate?"),
         (["inspect", "photos"], "did you mean data inspect?"),
-        (["data", "inspect"], "--dataset is missing: tfds:NAME"),
+        (["data", "inspect"], "--dataset is missing: expected tfds:NAME"),
         (["data", "inspekt"], "did you mean inspect?"),
     ):
         code, _, errors = call(*command, capsys=capsys)

@@ -106,8 +106,8 @@ def test_near_duplicates_in_two_classes_are_logged(tmp_path: Path, caplog: pytes
     (line,) = [record for record in caplog.records if "another class" in record.message]
     assert line.levelname == "WARNING"
     assert line.message == (
-        "3 of 42 images are in another class, too, or look the same as one there (such as a/007.png and b/x.png): "
-        "keep the one in the right class"
+        "3 of 42 images look like one of another class (such as a/007.png and b/x.png): "
+        "keep each in the right class only"
     )
 
 

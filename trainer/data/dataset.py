@@ -171,8 +171,7 @@ def _log_near_duplicates(cache: ImageCache, rows: dict[str, NDArray[np.int64]]) 
         duplicate = np.argmax((groups == groups[image]) & (cache.labels != cache.labels[image]))
         _log_count(
             in_two_classes,
-            "%d of %d images are in another class, too, or look the same as one there (such as %s and %s): keep the "
-            "one in the right class",
+            "%d of %d images look like one of another class (such as %s and %s): keep each in the right class only",
             *(cache.names[image], cache.names[duplicate]),
         )
 

@@ -77,6 +77,8 @@ def find(tag: str | None) -> StoredModel:
         names = sorted({model.path.parent.name for model in stored})
         near = difflib.get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
+        if name in ("http", "https"):
+            hint = f"did you mean --url {tag}?"
         raise InputError(f"{tag}: no model {name!r} in the store {home}; {hint}")
     by_name = version in ("", LATEST)
     for model in versions:

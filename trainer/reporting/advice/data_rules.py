@@ -101,9 +101,12 @@ def unbalanced(facts: Facts) -> Advice | None:
 
 
 def few_images(facts: Facts) -> Advice | None:
-    """A class has few training images, and there are mistakes to reduce."""
+    """A class has few training images, and there are mistakes to reduce.
+
+    Not while `--limit` leaves images out, here and in the next rules: the advice to use all comes first.
+    """
     run = facts.training
-    if not run or not facts.can_improve or run.images_per_class.min() >= ENOUGH_IMAGES:
+    if not run or run.limited or not facts.can_improve or run.images_per_class.min() >= ENOUGH_IMAGES:
         return None
     if run.curve and run.curve.flat and IMBALANCE_RATIO * run.images_per_class.min() >= run.images_per_class.max():
         return None  # the curve covers all classes together: it says nothing about a rare one
@@ -119,7 +122,7 @@ def few_images(facts: Facts) -> Advice | None:
 def more_images(facts: Facts) -> Advice | None:
     """Each class has enough images, and the measured learning curve still rises, or is flat."""
     run = facts.training
-    if not run or not run.curve or not facts.can_improve or few_images(facts):
+    if not run or run.limited or not run.curve or not facts.can_improve or few_images(facts):
         return None
     if run.curve.rises:
         return Advice(f"add images: {run.curve.summary}; then the same again", run.command())
@@ -144,7 +147,7 @@ def overfitting(facts: Facts) -> Advice | None:
     if run.curve and run.curve.doubling:
         text += f"; {run.curve.outlook}"
     if run.pretrained or run.config.augment == "strong":  # `auto` is strong for a pretrained network
-        return Advice(f"{text}; then the same again", run.command())
+        return None if run.limited else Advice(f"{text}; then the same again", run.command())
     return Advice(f"{text}; without more, stronger changes to them may do a little", run.command(augment="strong"))
 
 
