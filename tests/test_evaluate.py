@@ -16,7 +16,7 @@ from trainer.cli import run
 from trainer.data.manifest import FILE, DataManifest, read_manifest
 from trainer.data.splits import TEST, TRAIN, VAL, content_hash
 
-FIT = ["--epochs=1", "--model=compact_resnet", "--augment=none", "--image-size=16", "--flip=off", "--quantize=none"]
+FIT = ["--epochs=1", "--model=branched_cnn", "--augment=none", "--image-size=16", "--flip=off", "--quantize=none"]
 
 
 def pictures(root: Path, counts: dict[str, int], *, seed: int) -> Path:

@@ -71,7 +71,7 @@ def test_commands_work_without_locks(
     assert run(["cache", "prune"]) == 0
     assert "deleted" in capsys.readouterr().out
     if no_locks == errno.ENOLCK:  # the training takes seconds
-        options = ("--limit=80", "--epochs=1", "--model=compact_resnet", "--wandb=disabled", "--json")
+        options = ("--limit=80", "--epochs=1", "--model=branched_cnn", "--wandb=disabled", "--json")
         assert run(["fit", "builtin:digits", *options, "--quantize=none", "--run-dir=run"]) == 0
         assert json.loads(capsys.readouterr().out)["tag"].startswith("digits:")
         assert run(["runs", ".", "--json"]) == 0

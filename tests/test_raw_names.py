@@ -66,7 +66,7 @@ def test_inspection_is_printable_and_its_choices_can_be_applied(folder: bytes, t
 
 
 def test_a_fit_is_printable(folder: bytes, tmp_path: Path) -> None:
-    network = ("--model=compact_resnet", "--image-size=16", "--epochs=1", "--augment=none", "--flip=off")
+    network = ("--model=branched_cnn", "--image-size=16", "--epochs=1", "--augment=none", "--flip=off")
     options = (*network, "--quantize=none")
     _, logged = trainer("fit", folder, *options, "--wandb=offline", "--no-save", "--run-dir=run", cwd=tmp_path)
     assert f"{printable(CAT)} " in logged

@@ -16,7 +16,7 @@ from trainer.data import dataset
 from trainer.data.cache.entries import prune
 from trainer.data.cache.images import ImageCache, open_or_build
 
-_QUICK = ("fit", "--epochs", "1", "--wandb", "disabled", "--no-save", "--model", "compact_resnet", "--augment", "none")
+_QUICK = ("fit", "--epochs", "1", "--wandb", "disabled", "--no-save", "--model", "branched_cnn", "--augment", "none")
 FIT = (*_QUICK, "--image-size", "16", "--json", "--dataset")
 INSPECT = ("data", "inspect", "--json", "--dataset")
 
