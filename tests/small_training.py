@@ -80,13 +80,12 @@ def run_training(
     signals: Signals | None = None,
     *,
     network: Network | None = None,
-    timer: Timer | None = None,
 ) -> Trained:
     """Train with checkpoints in `folder`."""
     settings = resolve(config, dataset)
     network = network or make_network(config, dataset)
     signals = signals or Signals()
-    throughput = measure_throughput(network, dataset, settings, timer or Timer(config.time_limit))
+    throughput = measure_throughput(network, dataset, settings, Timer(config.time_limit))
     announce_duration(throughput, settings, dataset)
     start = prepare(network, dataset, settings, throughput, signals)
     result = train(network, dataset, settings, start, folder, callbacks or Recorder(), throughput, signals)
