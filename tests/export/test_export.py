@@ -91,6 +91,21 @@ def test_slower_than_float32_is_not_compared(
     assert sorted(path.name for path in (tmp_path / "export").iterdir()) == ["model.tflite", "saved_model"]
 
 
+def test_a_network_that_cannot_be_quantized_is_served_in_float32(
+    tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def convert(saved_model: Path, quantization: Quantization, images: object = None) -> bytes:
+        if quantization != "float32":
+            raise RuntimeError("no kernel for FOO\nand more")
+        return original(saved_model, "float32")
+
+    monkeypatch.setattr(export_module, "convert", convert)
+    assert export(network(), digits, tmp_path / "export").quantization == "float32"
+    assert "int8 is not served: the network cannot be quantized so: no kernel for FOO\n" in caplog.text
+    with pytest.raises(RunError, match=r"quantized to static-int8: no kernel for FOO$"):
+        export(network(), digits, tmp_path / "forced", "static-int8")
+
+
 @pytest.mark.parametrize(("left_s", "tried"), [(3.0, False), (600.0, True)])
 def test_int8_is_tried_where_the_time_limit_allows(
     tmp_path: Path, digits: Dataset, caplog: pytest.LogCaptureFixture, left_s: float, tried: bool

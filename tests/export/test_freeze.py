@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -36,6 +37,20 @@ def engines(lite0: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Engin
     activation = load_activation_engine(folder)
     assert activation
     return LiteRTEngine(folder / "model.tflite"), activation
+
+
+def test_a_network_whose_gradient_cannot_be_saved_is_frozen(tmp_path: Path) -> None:
+    """As EfficientNet and EfficientNetV2 of keras.applications, whose activation is swish."""
+    images = keras.Input((8, 8, 3), dtype="uint8")
+    values = keras.layers.Conv2D(4, 3, activation="swish")(keras.layers.Rescaling(1 / 255)(images))
+    model = keras.Model(images, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(values)))
+    save_frozen(freeze(model), tmp_path / "saved_model")
+    (tmp_path / "model.tflite").write_bytes(convert(tmp_path / "saved_model", "float32"))
+    noise = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    expected = keras.ops.softmax(model(noise, training=False))
+    np.testing.assert_allclose(
+        LiteRTEngine(tmp_path / "model.tflite").predict(noise)[PROBABILITIES], expected, atol=1e-5
+    )
 
 
 def test_static_int8_refuses_images_from_elsewhere(lite0: Any, tmp_path: Path) -> None:

@@ -112,8 +112,14 @@ def _quantize(plain: Exported, reference: Outputs, dataset: Dataset, folder: Pat
         for kind in QUANTIZED[config.quantize]:
             log.info("export: quantizing to %s", kind)
             images = calibration_images(dataset.train) if kind == "static-int8" else None
-            Path(scratch, kind).write_bytes(convert(folder / SAVED_MODEL, kind, images))
-            speedups[kind] = measure_speedup(Path(scratch, kind), served, val)
+            try:
+                Path(scratch, kind).write_bytes(convert(folder / SAVED_MODEL, kind, images))
+                speedups[kind] = measure_speedup(Path(scratch, kind), served, val)
+            except (RuntimeError, ValueError) as error:  # an operation that the converter or LiteRT does not have
+                reason = str(error).strip().partition("\n")[0]
+                if not automatic:
+                    raise RunError(f"export: the network cannot be quantized to {kind}: {reason}") from error
+                log.warning("%s is not served: the network cannot be quantized so: %s", kind, reason)
         for kind, speedup in sorted(speedups.items(), key=lambda item: -item[1]):
             if automatic and speedup <= 1:
                 log.info("%s is not served: it is %.1f times as fast as float32 here", kind, speedup)

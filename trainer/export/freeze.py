@@ -61,7 +61,9 @@ def save_frozen(frozen: Any, folder: Path, names: Sequence[str] = (PROBABILITIES
     spec = tf.TensorSpec(frozen.inputs[0].shape, tf.uint8, name="images")
     module = tf.Module()
     module.predict = tf.function(lambda images: dict(zip(names, frozen(images), strict=False)), input_signature=[spec])
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.predict})
+    # Some activations of Keras (swish) have a gradient that cannot be saved, and nothing trains a frozen network.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.predict}, options=options)
 
 
 def convert(saved_model: Path, quantization: Quantization, images: NDArray[np.uint8] | None = None) -> bytes:
