@@ -12,6 +12,7 @@ from command_line import call, write_digit
 from trainer import artifact
 from trainer.artifact import store
 from trainer.artifact.engine import OOD_SCORE, load_engine
+from trainer.artifact.prediction import MAX_OOD_SCORE
 from trainer.images.decode import decode
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_tmp_path")]
@@ -51,8 +52,9 @@ def test_few_real_photos_with_the_defaults(
         digits.append(f"{index}.png")
     code, answers, _ = call("predict", fitted["tag"], *digits, "--json", capsys=capsys)
     assert [answer["known"] for answer in answers].count(False) >= 7
-    # Both engines give the same out-of-distribution scores.
+    # Both engines call the same images out of distribution; a quantized network has other scores.
     loaded = artifact.load(store.find(fitted["tag"]).path)
     images = np.stack([decode(Path(file).read_bytes(), loaded.pixels) for file in [*map(str, photos), *digits]])
     litert, tensorflow = (load_engine(loaded, name).predict(images)[OOD_SCORE] for name in ("litert", "tensorflow"))
-    np.testing.assert_allclose(litert, tensorflow, atol=0.02)
+    np.testing.assert_array_equal(litert >= MAX_OOD_SCORE, tensorflow >= MAX_OOD_SCORE)
+    assert np.abs(litert - tensorflow).mean() < 0.05
