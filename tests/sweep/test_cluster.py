@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,12 @@ class TestCluster:
         return sorted(lines, key=lambda line: line["at"])
 
     def wait_for(self, event: str, count: int) -> None:
+        self.wait_until(lambda events: sum(line["what"] == event for line in events) >= count)
+
+    def wait_until(self, condition: Callable[[list[dict[str, Any]]], bool]) -> None:
         deadline = time.monotonic() + 60
-        while sum(line["what"] == event for line in self.events()) < count:
-            assert time.monotonic() < deadline, self.events()
+        while not condition(events := self.events()):
+            assert time.monotonic() < deadline, events
             time.sleep(0.1)
 
     def close(self) -> None:
@@ -153,8 +156,7 @@ def test_the_trial_of_a_lost_node_is_run_again(cluster: TestCluster) -> None:
     shared = Path("shared").absolute()
     sweep = cluster.start(GRID, "--run-root", shared)
     cluster.wait_for("finished", 2)
-    while not any(file.read_text() == "1" for file in shared.glob("*/*/checkpoints/epoch")):
-        time.sleep(0.05)
+    cluster.wait_until(lambda events: [line["epoch"] for line in events if line["epoch_s"] == 2][-1:] == [1])
     cluster.remove(second)
     _, errors = sweep.communicate(timeout=120)
     assert sweep.returncode == 0, errors

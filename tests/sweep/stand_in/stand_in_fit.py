@@ -32,6 +32,7 @@ def note(what: str, epoch: int) -> None:
         "trial": folder.name,
         "params": params,
         "epoch": epoch,
+        "epoch_s": float(os.environ["STAND_IN_EPOCH_S"]),
     }
     with Path(os.environ["STAND_IN_LOG"], f"{folder.name}-{os.getpid()}").open("a") as file:
         file.write(json.dumps(entry) + "\n")
