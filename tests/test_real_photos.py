@@ -52,9 +52,9 @@ def test_few_real_photos_with_the_defaults(
         digits.append(f"{index}.png")
     code, answers, _ = call("predict", fitted["tag"], *digits, "--json", capsys=capsys)
     assert [answer["known"] for answer in answers].count(False) >= 7
-    # Both engines call the same images out of distribution; a quantized network has other scores.
+    # Both engines give the same out-of-distribution scores; those of static int8 differ, and refuse the same images.
     loaded = artifact.load(store.find(fitted["tag"]).path)
     images = np.stack([decode(Path(file).read_bytes(), loaded.pixels) for file in [*map(str, photos), *digits]])
     litert, tensorflow = (load_engine(loaded, name).predict(images)[OOD_SCORE] for name in ("litert", "tensorflow"))
     assert ((litert >= MAX_OOD_SCORE) == (tensorflow >= MAX_OOD_SCORE)).sum() >= 15
-    assert np.abs(litert - tensorflow).mean() < 0.05
+    np.testing.assert_allclose(litert, tensorflow, atol=0.15 if loaded.quantization == "static-int8" else 0.02)
