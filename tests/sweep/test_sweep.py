@@ -100,7 +100,10 @@ def interrupt_after_export(folder: Path) -> None:
     (folder / "run.json").write_text(json.dumps(run | {"state": "running", "result": None}))
 
 
-def test_a_grid_on_two_workers_and_its_winner_in_the_store(sweep_here: SweepHere) -> None:
+def test_a_grid_on_two_workers_and_its_winner_in_the_store(
+    sweep_here: SweepHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
     file = write(GRID.replace("EPOCHS", "1"))
     done = sweep(str(file), "--workers", "2", "--save-best")
     assert done.returncode == 0, done.stderr
@@ -170,6 +173,7 @@ def draw_images(folder: str) -> None:
             Image.fromarray(pixels).save(Path(folder, name, f"{number}.png"))
 
 
+@pytest.mark.slow
 def test_each_of_two_data_sets_has_its_own_best_and_its_own_model(sweep_here: SweepHere) -> None:
     draw_images("images/colours")
     file = write(TWO)
