@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from trainer.artifact.engine import OOD_SCORE, PROBABILITIES, LiteRTEngine, Outputs
 from trainer.artifact.prediction import MAX_OOD_SCORE
 from trainer.data import Split
+from trainer.features.ood import REFUSED_SHARE
 
 MIN_AGREEMENT = 0.98  # share of images for which int8 and float32 predict the same class
 MAX_ACCURACY_LOSS = 0.005  # half a point; or one image, if that is more
+MAX_REFUSAL_CHANGE = REFUSED_SHARE / 2  # by the OOD score; or one image, if that is more
 TIMED_BATCHES = (1, 8)
 TIMED_RUNS = 7
 
@@ -33,9 +35,12 @@ class QuantizationCheck:
     @property
     def passed(self) -> bool:
         """Whether the quantized network predicts as well as the float32 one; its speed is not checked here."""
-        allowed = max(MAX_ACCURACY_LOSS, 1 / self.images)
-        losses = (self.reference_accuracy - self.accuracy, abs(self.more_refused))
-        return self.agreement >= MIN_AGREEMENT and max(losses) <= allowed + 1e-9
+        one, rounding = 1 / self.images, 1e-9
+        return (
+            self.agreement >= MIN_AGREEMENT
+            and self.reference_accuracy - self.accuracy <= max(MAX_ACCURACY_LOSS, one) + rounding
+            and abs(self.more_refused) <= max(MAX_REFUSAL_CHANGE, one) + rounding
+        )
 
     @property
     def different(self) -> int:
