@@ -11,10 +11,13 @@ import pytest
 
 from trainer.artifact import store
 from trainer.data.manifest import FILE, DataManifest
-from trainer.data.splits import TEST, TRAIN
-from trainer.runs.publish import Comparison, Published, compare, publish, publish_once
+from trainer.data.splits import TEST, TRAIN, VAL
+from trainer.runs.promotion import compare_stored
+from trainer.runs.publish import Published, publish, publish_once
 
 GUESSING = {"test_accuracy": 0.5, "val_accuracy": 0.5, "test_accuracy_interval": [0.38, 0.62], "guess_accuracy": 0.4}
+# 8 of 8 right, 6 of them of one class.
+TOO_FEW = {"test_accuracy": 1.0, "val_accuracy": 0.9, "test_accuracy_interval": [0.68, 1.0], "guess_accuracy": 0.75}
 GOOD = {"test_accuracy": 0.9, "val_accuracy": 0.9, "test_accuracy_interval": [0.8, 0.95], "guess_accuracy": 0.4}
 
 
@@ -51,6 +54,21 @@ def test_a_model_that_guesses_is_kept_and_not_promoted(export: Path, caplog: pyt
     )
 
 
+def test_a_first_version_with_too_few_test_images_is_promoted_with_the_doubt(
+    export: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = publish(measured(export, TOO_FEW), "pets")
+    assert first == Published(first.tag, promoted=True, latest=first.tag, reasons=(), worse_than=None)
+    doubt = "too few test images to tell it from guessing"
+    assert caplog.messages == [f"{first.tag} is promoted as the first version: {doubt}"]
+    # One that is as good on the same images replaces it; one that nothing can be compared with does not.
+    second = publish(answered(export, right=0, figures=TOO_FEW), "pets")
+    assert second.reasons == (f"{doubt}, and none to compare it with {first.tag}",)
+    third = publish(answered(export, right=18, figures=TOO_FEW), "pets", promote=True)
+    fourth = publish(answered(export, right=17, figures=TOO_FEW), "pets")
+    assert (fourth.promoted, fourth.latest, third.promoted) == (True, fourth.tag, True)
+
+
 def test_a_version_that_has_lost_a_class_is_not_promoted(export: Path, caplog: pytest.LogCaptureFixture) -> None:
     """And not compared: with fewer classes its task is easier."""
     old = publish(measured(export, GOOD, labels=["cat", "dog", "hat"]), "pets").tag
@@ -64,26 +82,36 @@ def test_a_version_that_has_lost_a_class_is_not_promoted(export: Path, caplog: p
     assert (more.promoted, store.find("pets").tag) == (True, more.tag)
 
 
-def answered(export: Path, right: int, *, images: int = 20, first: int = 0, **values: Any) -> Path:
-    """The artifact, as if it had been asked for so many test pictures and named the first `right` of them so."""
+def answered(
+    export: Path,
+    right: int,
+    *,
+    images: int = 20,
+    first: int = 0,
+    val: int = 0,
+    figures: dict[str, Any] = GOOD,
+    **values: Any,
+) -> Path:
+    """The artifact, as if the first `right` of its held-out images, `val` of validation and the others of test, were
+    predicted right."""
     answers = np.zeros(images + 1, np.int32)
     answers[right:images] = 1
     answers[images] = -1
     identity = DataManifest(
         content_hashes=np.append(np.arange(first, first + images), 10**6).astype(np.uint64),
-        splits=np.append(np.full(images, TEST), TRAIN).astype(np.int8),
+        splits=np.repeat([VAL, TEST, TRAIN], [val, images - val, 1]).astype(np.int8),
         labels=np.zeros(images + 1, np.int32),
         predictions=answers,
         class_names=("cat", "dog"),
     )
     identity.save(export)
-    return measured(export, GOOD, **values)
+    return measured(export, figures, **values)
 
 
 def test_a_worse_version_is_not_promoted(export: Path, caplog: pytest.LogCaptureFixture) -> None:
     better = publish(answered(export, right=18), "pets").tag
     published = publish(answered(export, right=13), "pets")  # 5 of 5: 3 % by chance
-    worse, reason = published.tag, f"worse than {better}: 65.0% right, not 90.0%, of the 20 test images of both"
+    worse, reason = published.tag, f"worse than {better}: 65.0% right, not 90.0%, of the 20 held-out images of both"
     assert published == Published(worse, promoted=False, latest=better, reasons=(reason,), worse_than=better)
     assert caplog.messages == [f"{worse} is kept and not promoted: {reason}; {better} stays the one that is served"]
     third = publish(answered(export, right=13), "pets", promote=True)
@@ -97,13 +125,13 @@ def test_what_chance_may_do_is_not_called_worse(export: Path, caplog: pytest.Log
     new = publish(answered(export, right=14), "pets")  # 4 of 4: 6 % by chance
     assert new.worse_than is None
     assert caplog.messages[-1] == (
-        f"{new.tag} is promoted and replaces {old}: of the 20 test images of both 70.0% are right, before 90.0%"
+        f"{new.tag} is promoted and replaces {old}: of the 20 held-out images of both 70.0% are right, before 90.0%"
     )
 
 
 def test_versions_without_common_test_images_are_not_compared(export: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "trainer")
-    words = "which it replaces: no images are known to be test images of both"
+    words = "which it replaces: no images are known to be held out by both"
     publish(answered(export, right=20), "pets")
     assert publish(answered(export, right=0, first=100), "pets").worse_than is None
     assert words in caplog.messages[-1]
@@ -121,23 +149,42 @@ def test_a_version_whose_identity_is_damaged_keeps_none_back(export: Path, caplo
     assert f"{FILE}: cannot be read" in caplog.messages[0]
 
 
-def test_classes_are_compared_by_name_and_the_new_truth_holds() -> None:
+def test_validation_images_are_compared_where_neither_learned_from_them(export: Path) -> None:
+    old = publish(answered(export, right=20, val=8), "pets").tag
+    worse = publish(answered(export, right=10, val=15), "pets")  # the other 5 of both are test images
+    assert worse.reasons == (f"worse than {old}: 50.0% right, not 100.0%, of the 20 held-out images of both",)
+
+
+def test_a_winner_of_a_sweep_has_to_match_the_promoted_version(export: Path) -> None:
+    old = publish(answered(export, right=18), "pets").tag
+    fewer = publish(answered(export, right=17), "pets", must_match=True)
+    assert fewer.reasons == (f"worse than {old}: 85.0% right, not 90.0%, of the 20 held-out images of both",)
+    assert (fewer.latest, fewer.worse_than) == (old, None)  # chance may do that
+    assert publish(answered(export, right=18), "pets", must_match=True).promoted
+
+
+def test_classes_are_compared_by_name_and_the_new_truth_holds(tmp_path: Path) -> None:
+    """Only classes of both count: image 3 is now called `owl`, which the old model could not know."""
     new = DataManifest(
-        content_hashes=np.arange(4, dtype=np.uint64),
-        splits=np.array([TEST, TEST, TEST, TRAIN], np.int8),
-        labels=np.array([0, 1, 1, 0], np.int32),
-        predictions=np.array([0, 1, 0, -1], np.int32),
-        class_names=("cat", "dog"),
+        content_hashes=np.arange(5, dtype=np.uint64),
+        splits=np.array([TEST, TEST, VAL, TEST, TRAIN], np.int8),
+        labels=np.array([0, 1, 1, 2, 0], np.int32),
+        predictions=np.array([0, 1, 0, 2, -1], np.int32),
+        class_names=("cat", "dog", "owl"),
     )
     old = DataManifest(
-        content_hashes=np.array([1, 2, 3, 4], np.uint64),
-        splits=np.full(4, TEST, np.int8),
-        labels=np.array([2, 0, 0, 0], np.int32),
-        predictions=np.array([2, 2, 0, 0], np.int32),
+        content_hashes=np.array([1, 2, 3, 4, 5], np.uint64),
+        splits=np.full(5, TEST, np.int8),
+        labels=np.array([2, 0, 0, 0, 0], np.int32),
+        predictions=np.array([2, 2, 0, 0, 0], np.int32),
         class_names=("ant", "cat", "dog"),
     )
-    compared = compare(new, old)
-    assert compared == Comparison(images=2, new_accuracy=0.5, old_accuracy=1.0, p_value=0.5)
+    for name, manifest in (("new", new), ("old", old)):
+        (tmp_path / name).mkdir()
+        manifest.save(tmp_path / name)
+    compared = compare_stored(tmp_path / "old", tmp_path / "new")
+    assert compared is not None
+    assert (compared.images, compared.a_accuracy, compared.b_accuracy, compared.p_worse) == (2, 1.0, 0.5, 0.5)
 
 
 def test_a_damaged_version_is_replaced(export: Path) -> None:

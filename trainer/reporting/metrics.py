@@ -150,6 +150,20 @@ def accuracy_interval(accuracy: float, images: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def may_be_guessing(interval: Sequence[float], guess_accuracy: float) -> bool:
+    """Whether the confidence interval of an accuracy leaves room for a model that is no better than guessing."""
+    return interval[0] <= guess_accuracy
+
+
+def is_guessing(interval: Sequence[float], guess_accuracy: float) -> bool:
+    """Whether a model is no better than guessing, as far as anybody can tell.
+
+    The confidence interval of its accuracy contains that of guessing, and excludes that of a model that makes half as
+    many mistakes. An interval that contains both, as that of 8 images may, shows neither.
+    """
+    return may_be_guessing(interval, guess_accuracy) and interval[1] < (1 + guess_accuracy) / 2
+
+
 def most_confident_mistakes(
     labels: NDArray[np.int32], probabilities: NDArray[np.float32], count: int
 ) -> NDArray[np.int64]:
