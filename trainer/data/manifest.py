@@ -32,13 +32,12 @@ class DataManifest:
     content_hashes: NDArray[np.uint64]  # [N]: see `trainer.data.splits`
     splits: NDArray[np.int8]  # [N], an index into SPLITS
     labels: NDArray[np.int32]  # [N], an index into `class_names`
-    # [N]: the served model's class for a validation or test image, else UNKNOWN. Older manifests have those of test only.
-    predictions: NDArray[np.int32]
+    predictions: NDArray[np.int32]  # [N]: the model's class for a held-out image (in older ones: test), else UNKNOWN
     class_names: tuple[str, ...]
 
     @classmethod
     def of(cls, dataset: Dataset, predictions: Sequence[NDArray[np.int64]] = ()) -> DataManifest:
-        """Manifest of a model fitted on `dataset`; `predictions` are its classes for validation [v] and for test [t]."""
+        """Manifest of a model fitted on `dataset`; `predictions` are its classes for validation and for test images."""
         parts = (dataset.train, dataset.val, dataset.test)
         splits = np.repeat(np.arange(len(SPLITS), dtype=np.int8), [len(part) for part in parts])
         recorded = np.full(len(splits), UNKNOWN, np.int32)

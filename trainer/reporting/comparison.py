@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +81,13 @@ class Comparison:
     def is_better(self) -> bool:
         """Whether B is better than A beyond chance."""
         return self.p_better < SIGNIFICANCE
+
+    @property
+    def verdict(self) -> Literal["worse", "better", "no difference shown"]:
+        """B beside A."""
+        if self.is_worse:
+            return "worse"
+        return "better" if self.is_better else "no difference shown"
 
     def classes(self) -> list[ClassChange]:
         """Every class that has images; the one in which B loses most first."""
