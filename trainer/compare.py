@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from trainer.artifact import store
 from trainer.data import Split, load_undivided
-from trainer.data.manifest import UNKNOWN
 from trainer.data.sources.base import Source
 from trainer.data.sources.spec import open_source
 from trainer.data.splits import TRAIN, VAL
@@ -33,14 +32,15 @@ TIMED_BATCHES = (1, 32)
 TIMED_RUNS = 9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Selection:
-    """The images of a data set that neither model learned from, and how many others there are."""
+    """The images of a data set that neither model learned from, N of classes that both have."""
 
-    images: Split  # of classes that both models have
-    val_images: int  # of these, validation images of one of the models, by which it was chosen
+    images: Split
+    is_val: NDArray[np.bool_]  # [N]: a validation image of one of the models, by which it was chosen
     train_images: int  # left out: one of the models was trained on them
     other_classes: int  # left out: one of the models lacks their class
+    unknown: list[str]  # tags of models whose training images are not known
 
 
 def compare(
@@ -62,50 +62,41 @@ def compare(
     a, b = LocalModel(store.find(model_a)), _model_b(model_b, url, token)
     b_stored = b if isinstance(b, LocalModel) else _stored_version(b.tag)
     stored = [a, b_stored] if b_stored else [a]
-    shared = [name for name in a.class_names if name in b.class_names]
-    if not shared:
-        raise InputError(f"{a.tag} and {b.tag} have no class in common; at least one is expected")
     if spec is None:
         source, data_dir = open_own(stored[-1].tag, stored[-1].loaded, data_dir)
     else:
         source = open_source(spec, data_dir, for_training=False)
-    everything = load_undivided(source, a.loaded.pixels)
-    selected = _select(everything, [_splits(model, source, everything, data_dir) for model in stored], shared)
-    if not len(selected.images):
-        raise InputError(
-            f"--dataset {source.spec}: nothing is left to compare: of its {len(everything)} images "
-            f"{selected.train_images} are training images of {a.tag} or {b.tag}, and {selected.other_classes} are of "
-            "classes that not both have"
-        )
+    selected = _select(a, b, stored, source, data_dir)
     predicted = [model.predict(source, selected.images) for model in (a, b)]
     taken = predicted[1].class_names != REFUSED
     if not taken.any():
         raise InputError(f"--url: {url} takes none of the {len(taken)} images")
-    images = Split(everything.cache, selected.images.indices[taken])
-    predicted = [predictions.where(taken) for predictions in predicted]
+    images = Split(selected.images.cache, selected.images.indices[taken])
+    predicted_a, predicted_b = (predictions.where(taken) for predictions in predicted)
     truth = np.array(images.cache.class_names)[images.labels]
-    compared = compare_predictions(truth, predicted[0].class_names, predicted[1].class_names)
+    compared = compare_predictions(truth, predicted_a.class_names, predicted_b.class_names)
     batch_ms = _batch_ms(stored, source, images)
-    side_a, side_b = (
-        Side(model.tag, measure_predictions(predictions, truth), batch_ms.get(model.tag))
-        for model, predictions in zip((a, b), predicted, strict=True)
-    )
     folder = report_dir or Path("report") / f"{b.tag}-beside-{a.tag}".replace(":", "-")
-    command = ["trainer", "compare", a.tag, *([] if url else [b.tag]), f"--dataset={source.spec}"]
     facts = PageFacts(
         dataset=source.spec,
-        command=shell_command([*command, *([f"--url={url}"] if url else [])]),
-        val_images=selected.val_images,
-        a=side_a,
-        b=side_b,
+        command=shell_command(
+            ["trainer", "compare", a.tag, f"--url={url}" if url else b.tag, f"--dataset={source.spec}"]
+        ),
+        relation=f"may be training images of {' and '.join(selected.unknown)}"
+        if selected.unknown
+        else "neither learned from",
+        val_images=int(selected.is_val[taken].sum()),
+        a=Side(a.tag, measure_predictions(predicted_a, truth), batch_ms.get(a.tag)),
+        b=Side(b.tag, measure_predictions(predicted_b, truth), batch_ms.get(b.tag)),
     )
-    page = write_page(folder, facts, compared, images, *predicted)
+    page = write_page(folder, facts, compared, images, predicted_a, predicted_b)
     return {
-        "a": side_a.to_dict(),
-        "b": side_b.to_dict(),
+        "a": facts.a.to_dict(),
+        "b": facts.b.to_dict(),
         "dataset": source.spec,
         "images": compared.images,
-        "val_images": selected.val_images,
+        "relation": facts.relation,
+        "val_images": facts.val_images,
         "train_images": selected.train_images,
         "other_classes": selected.other_classes,
         "refused_images": int((~taken).sum()),
@@ -135,28 +126,46 @@ def _stored_version(tag: str) -> LocalModel | None:
     """The version of the store that a server answers with; None with a warning where the store does not have it."""
     stored = next((model for model in store.models() if model.tag == tag), None)
     if stored is None:
-        log.warning("%s is not in this store: it may have learned from images that it is compared on", tag)
-        return None
-    return LocalModel(stored)
+        log.warning(
+            "%s is not in this store: some of the images that it is compared on may be its training images", tag
+        )
+    return LocalModel(stored) if stored else None
 
 
-def _splits(model: LocalModel, source: Source, images: Split, data_dir: Path | None) -> NDArray[np.int8]:
-    """Split of each of `images` in the data that `model` was fitted on, int8 [N]; UNKNOWN for others."""
-    manifest = manifest_of(model.tag, model.loaded, source.spec, data_dir)
-    return manifest.splits_of(images.content_hashes) if manifest else np.full(len(images), UNKNOWN, np.int8)
+def _select(
+    a: LocalModel, b: Predictor, stored: Sequence[LocalModel], source: Source, data_dir: Path | None
+) -> Selection:
+    """The images of `source` that are training images of no model, as far as these are `stored`, and of a shared class.
 
-
-def _select(images: Split, splits: Sequence[NDArray[np.int8]], shared: Sequence[str]) -> Selection:
-    """The images that are in the train split of no model, by their `splits` [N], and of a class of `shared`."""
-    learned = np.any([of_model == TRAIN for of_model in splits], axis=0)
+    Raises InputError where there is none.
+    """
+    shared = [name for name in a.class_names if name in b.class_names]
+    if not shared:
+        raise InputError(f"{a.tag} and {b.tag} have no class in common; at least one is expected")
+    images = load_undivided(source, a.loaded.pixels)
+    unknown = [b.tag] if stored[-1].tag != b.tag else []
+    learned, chosen_by = np.zeros((2, len(images)), bool)
+    for model in stored:
+        if manifest := manifest_of(model.tag, model.loaded, source.spec, data_dir):
+            splits = manifest.splits_of(images.content_hashes)
+            learned |= splits == TRAIN
+            chosen_by |= splits == VAL
+        else:
+            unknown.append(model.tag)
     has_class = np.isin(images.cache.class_names, shared)[images.labels]
-    chosen_by = np.any([of_model == VAL for of_model in splits], axis=0)
     selected = ~learned & has_class
+    other_classes = int((~learned & ~has_class).sum())
+    if not selected.any():
+        raise InputError(
+            f"--dataset {source.spec}: nothing is left to compare: of its {len(images)} images {learned.sum()} are "
+            f"training images of {a.tag} or {b.tag}, and {other_classes} are of classes that not both have"
+        )
     return Selection(
         Split(images.cache, images.indices[selected]),
-        val_images=int((selected & chosen_by).sum()),
+        chosen_by[selected],
         train_images=int(learned.sum()),
-        other_classes=int((~learned & ~has_class).sum()),
+        other_classes=other_classes,
+        unknown=unknown,
     )
 
 

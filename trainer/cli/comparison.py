@@ -102,7 +102,7 @@ def _print_comparison(result: Mapping[str, Any]) -> None:
     ]
     validation = f" ({result['val_images']:,} of them validation images)" if result["val_images"] else ""
     print_line(
-        f"compared on {result['images']:,} images that neither learned from{validation}; "
+        f"compared on {result['images']:,} images that {result['relation']}{validation}; "
         f"left out: {', '.join(left_out) or 'none'}"
     )
     print_line(f"A alone is right for {result['only_a']:,}, B alone for {result['only_b']:,}: {_verdict(result)}")

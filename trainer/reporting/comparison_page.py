@@ -41,6 +41,7 @@ class PageFacts:
 
     dataset: str  # a spec
     command: str  # that wrote the page
+    relation: str  # of the images to the models: a clause
     val_images: int  # of the images, validation images of one of the models
     a: Side
     b: Side

@@ -79,6 +79,14 @@ def compare_stored(a: Path, b: Path) -> Comparison | None:
     return compare(truth[shared], a_predicted[shared], b_predicted[shared])
 
 
+def describe(compared: Comparison) -> str:
+    """Accuracy of a new version (B) and of the one that it replaces (A), in a clause."""
+    return (
+        f"of the {compared.images} held-out images of both {compared.b_accuracy:.1%} are right, "
+        f"before {compared.a_accuracy:.1%}"
+    )
+
+
 def _lost_classes(new: Path, old: Path) -> list[str]:
     """Classes of the artifact `old` that `new` lacks, in order; none if `old` is damaged."""
     try:

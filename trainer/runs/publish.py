@@ -12,8 +12,7 @@ from typing import Any
 from trainer import artifact
 from trainer.artifact import SPEC_FILE, store
 from trainer.errors import InputError
-from trainer.reporting.comparison import Comparison
-from trainer.runs.promotion import Decision, decide
+from trainer.runs.promotion import Decision, decide, describe
 from trainer.runs.run_folder import EXPORT, FINISHED, note_saved, read_run, resume_command
 from trainer.text import shell_command
 
@@ -127,11 +126,3 @@ def _log_decision(tag: str, decision: Decision, promoted: bool) -> None:
         )
     elif decision.is_doubtful:
         log.warning("%s is promoted as the first version: too few test images to tell it from guessing", tag)
-
-
-def describe(compared: Comparison) -> str:
-    """Accuracy of a new version (B) and of the one that it replaces (A), in a clause."""
-    return (
-        f"of the {compared.images} held-out images of both {compared.b_accuracy:.1%} are right, "
-        f"before {compared.a_accuracy:.1%}"
-    )
