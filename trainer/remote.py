@@ -1,4 +1,4 @@
-"""Client of a running server: one request at a time, to be called from any thread."""
+"""Client of a running server. Its methods may be called from several threads."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from trainer.artifact import store
 from trainer.data.manifest import DataManifest, read_manifest
 from trainer.errors import ArtifactError
 from trainer.reporting.comparison import Comparison, compare
-from trainer.reporting.metrics import is_guessing, may_be_guessing
+from trainer.reporting.metrics import accuracy_interval, is_guessing, may_be_guessing
 
 log = logging.getLogger("trainer")
 
@@ -27,7 +27,7 @@ class Decision:
     latest: str | None  # tag that the name stands for
     reasons: tuple[str, ...]  # against the new version
     compared: Comparison | None  # A: the version that the name stands for, B: the new one
-    is_doubtful: bool  # the test images do not show that it is better than guessing, nor that it is not
+    is_doubtful: bool  # the held-out images do not show that it is better than guessing, nor that it is not
 
 
 def decide(export: Path, latest: store.StoredModel | None, *, must_match: bool = False) -> Decision:
@@ -35,10 +35,9 @@ def decide(export: Path, latest: store.StoredModel | None, *, must_match: bool =
 
     `must_match`: it must be right at least as often as `latest`; without, only a difference beyond chance counts.
     """
-    metrics = artifact.read_spec(export)["metrics"]
-    test = (metrics["test_accuracy_interval"], metrics["guess_accuracy"]) if "guess_accuracy" in metrics else None
-    reasons = ["hardly better than guessing"] if test and is_guessing(*test) else []
-    doubtful = not reasons and test is not None and may_be_guessing(*test)
+    measured = _against_guessing(_manifest(export))
+    reasons = ["hardly better than guessing"] if measured and is_guessing(*measured) else []
+    doubtful = not reasons and measured is not None and may_be_guessing(*measured)
     if latest is None:
         return Decision(None, tuple(reasons), None, doubtful)
     lost = _lost_classes(export, latest.path)
@@ -50,7 +49,9 @@ def decide(export: Path, latest: store.StoredModel | None, *, must_match: bool =
     compared = compare_stored(latest.path, export)
     if compared is None:
         if doubtful:
-            reasons.append(f"too few test images to tell it from guessing, and none to compare it with {latest.tag}")
+            reasons.append(
+                f"too few held-out images to tell it from guessing, and none to compare it with {latest.tag}"
+            )
     elif compared.is_worse or (must_match and compared.b_correct.sum() < compared.a_correct.sum()):
         reasons.append(
             f"worse than {latest.tag}: {compared.b_accuracy:.1%} right, not {compared.a_accuracy:.1%}, of the "
@@ -85,6 +86,18 @@ def describe(compared: Comparison) -> str:
         f"of the {compared.images} held-out images of both {compared.b_accuracy:.1%} are right, "
         f"before {compared.a_accuracy:.1%}"
     )
+
+
+def _against_guessing(manifest: DataManifest | None) -> tuple[tuple[float, float], float] | None:
+    """Confidence interval of the accuracy on all held-out images, and the accuracy of guessing; None without any.
+
+    Validation images, too: the test images of a small data set alone tell little.
+    """
+    if manifest is None or not len(rows := manifest.held_out_rows):
+        return None
+    labels = manifest.labels[rows]
+    accuracy = float((manifest.predictions[rows] == labels).mean())
+    return accuracy_interval(accuracy, len(rows)), float(np.bincount(labels).max() / len(rows))
 
 
 def _lost_classes(new: Path, old: Path) -> list[str]:

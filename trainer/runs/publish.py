@@ -125,4 +125,4 @@ def _log_decision(tag: str, decision: Decision, promoted: bool) -> None:
             "%s is not compared with %s, which it replaces: no images are known to be held out by both", tag, latest
         )
     elif decision.is_doubtful:
-        log.warning("%s is promoted as the first version: too few test images to tell it from guessing", tag)
+        log.warning("%s is promoted as the first version: too few held-out images to tell it from guessing", tag)
