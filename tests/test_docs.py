@@ -42,7 +42,6 @@ EXPECTED_OUTPUT = {
     "trainer fit": r"report in runs/\S+/report/report\.html\n(good|doubtful|bad): right \d+ (.*\n)+saved as photos:",
     "trainer models": r"│ photos:",
     "trainer predict": rf"some-image\.jpg: ({'|'.join(CLASSES)}) \(\d",
-    "trainer compare": r"compared on [\d,]+ images that neither learned from",
     "trainer evaluate": r"test accuracy [\d.]+%, .* report in report/photos-\w+/report\.html",
     "cp": r"^$",
     "trainer sweep": r"\w+ in runs/sweep-\w+-\w+/sweep\.html",

@@ -24,7 +24,7 @@ PromoteOption = Annotated[bool, typer_option(FitConfig, "promote")]
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model's tag: mnist, mnist:latest or mnist:VERSION.")
 ]
-ReportDirOption = Annotated[Path | None, typer.Option(help="Where the report goes.", show_default="below report/")]
+ReportDirOption = Annotated[Path | None, typer.Option(help="Where the report goes (default: a folder below report/).")]
 TokenFileOption = Annotated[
     Path | None,
     typer.Option(

@@ -18,7 +18,8 @@ MAX_CLASSES = 20  # shown; the page has all
 def compare(
     model_a: Annotated[str, typer.Argument(metavar="MODEL_A", help="The tag of the model that is in use.")],
     model_b: Annotated[
-        str | None, typer.Argument(metavar="MODEL_B", help="The tag of another one.", show_default=False)
+        str | None,
+        typer.Argument(metavar="MODEL_B", help="The tag of another one; not needed with --url.", show_default=False),
     ] = None,
     dataset: DatasetOption = None,
     url: Annotated[
