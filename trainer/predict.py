@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import collections
-import http.client
-import ipaddress
-import json
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,13 +15,12 @@ from trainer.artifact import Artifact, store
 from trainer.artifact.engine import Engine, load_engine
 from trainer.artifact.explain import explain, load_activation_engine
 from trainer.artifact.prediction import prediction
-from trainer.errors import ImageError, InputError
+from trainer.errors import ImageError, InputError, ResponseError
 from trainer.images.decode import decode
 from trainer.images.encode import encode_png
 from trainer.images.pixels import PixelSpec
 from trainer.images.saliency import overlay
-
-TIMEOUT_S = 30  # for a connection and for each read
+from trainer.remote import Server
 
 
 def predict_local(model: str, paths: Sequence[Path]) -> Iterator[dict[str, Any] | InputError]:
@@ -76,23 +69,17 @@ def predict_remote(url: str, paths: Sequence[Path], token: str = "") -> Iterator
 
     `url` may leave out http://. Raises InputError if no server answers there.
     """
-    url = _complete(url)
-    opener = _opener(url)
+    server = Server(url, token)
     for path in paths:
         try:
-            request = urllib.request.Request(f"{url}/predict", data=_read(path), method="POST")
-            request.add_header("Content-Type", "application/octet-stream")
-            if token:
-                # Not sent to another server after a redirect.
-                request.add_unredirected_header("Authorization", f"Bearer {token}")
-            with opener.open(request, timeout=TIMEOUT_S) as response:
-                yield json.load(response) | {"path": str(path)}
-        except urllib.error.HTTPError as error:
-            yield InputError(f"{path}: {_message(error)}")
+            image = _read(path)
         except InputError as error:
             yield error
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            raise InputError(f"--url: no answer from {url}: {getattr(error, 'reason', error)}") from error
+            continue
+        try:
+            yield server.predict(image) | {"path": str(path)}
+        except ResponseError as error:
+            yield InputError(f"{path}: {error}")
 
 
 def _read_images(paths: Sequence[Path], pixels: PixelSpec) -> Iterator[tuple[Path, NDArray[np.uint8]] | InputError]:
@@ -111,40 +98,8 @@ def _predict(tag: str, loaded: Artifact, engine: Engine, path: Path, image: NDAr
     return prediction(output, loaded.class_names, loaded.threshold) | {"model": tag, "path": str(path)}
 
 
-def _complete(url: str) -> str:
-    """The address of a server with its scheme, http:// by default, and without a slash at the end."""
-    complete = (url if "://" in url else f"http://{url}").rstrip("/")
-    try:
-        address = urllib.parse.urlsplit(complete)
-        _ = address.port  # raises ValueError if it is not a number
-        if address.scheme.lower() in ("http", "https") and address.hostname:
-            return complete
-        problem = "a host, and http:// or https:// before it, are expected"
-    except ValueError as error:
-        problem = str(error)
-    raise InputError(f"--url: {url!r} is not a server address such as http://127.0.0.1:3000: {problem}")
-
-
-def _opener(url: str) -> urllib.request.OpenerDirector:
-    """An opener for `url` that uses the proxy of the environment, except for loopback addresses."""
-    host = urllib.parse.urlsplit(url).hostname or ""
-    try:
-        is_local = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_local = host == "localhost" or host.endswith(".localhost")
-    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if is_local else []))
-
-
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
-
-
-def _message(error: urllib.error.HTTPError) -> str:
-    try:
-        message = str(json.load(error)["error"]["message"])
-        return f"{message}; --token-file names the file that has one" if error.code == 401 else message
-    except (ValueError, KeyError, TypeError):
-        return f"the server answered {error.code} {error.reason}"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trainer.cli.common import JsonOption
+from trainer.cli.common import JsonOption, TokenFileOption
 from trainer.console import print_json, print_line, print_next, serve_command
 from trainer.errors import InputError
 
@@ -23,12 +23,7 @@ def predict(
         typer.Argument(metavar="MODEL IMAGE...", help="A model's tag and image files; no MODEL with --url."),
     ],
     url: Annotated[str | None, typer.Option(help="Ask this server instead, for example http://127.0.0.1:3000.")] = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="With --url: the file's first token is sent to the server (default: the variable TRAINER_TOKEN's)."
-        ),
-    ] = None,
+    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify image files, with a stored model or a running server."""

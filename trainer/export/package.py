@@ -23,7 +23,7 @@ def package(
 ) -> dict[str, Any]:
     """Complete the artifact in `folder`; return its metrics as plain JSON values, which its spec contains, too."""
     shutil.copytree(report, folder / "report", dirs_exist_ok=True)
-    DataManifest.of(dataset, measured.predicted).save(folder)
+    DataManifest.of(dataset, (exported.val_predictions, measured.predicted)).save(folder)
     test, trust = measured.evaluation, measured.trust
     metrics = {
         "val_accuracy": exported.val_accuracy,

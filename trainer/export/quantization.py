@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from trainer.artifact.engine import OOD_SCORE, PROBABILITIES, LiteRTEngine, Outp
 from trainer.artifact.prediction import MAX_OOD_SCORE
 from trainer.data import Split
 from trainer.features.ood import REFUSED_SHARE
+from trainer.reporting.latency import median_seconds
 
 MIN_AGREEMENT = 0.98  # share of images for which int8 and float32 predict the same class
 MAX_ACCURACY_LOSS = 0.005  # half a point; or one image, if that is more
@@ -73,20 +72,14 @@ def measure_speedup(file: Path, reference: Path, split: Split) -> float:
     """Speed of the network in `file` relative to that in `reference`, on this machine.
 
     The smallest ratio over TIMED_BATCHES; a ratio below 1 ends the measurement, as a larger batch could take very long.
-    The networks run in turn, so that a drift of the machine's speed favours neither; medians are compared.
+    The networks run in turn; medians are compared.
     """
     engines = [LiteRTEngine(file), LiteRTEngine(reference)]
     ratios = []
     for size in TIMED_BATCHES:
         images = split.read(np.arange(size) % len(split))
-        seconds: list[list[float]] = [[], []]
-        for run in range(TIMED_RUNS + 1):
-            for engine, times in zip(engines, seconds, strict=True):
-                start = time.perf_counter()
-                engine.predict(images)
-                if run:  # the first allocates the tensors for this batch size
-                    times.append(time.perf_counter() - start)
-        ratios.append(statistics.median(seconds[1]) / statistics.median(seconds[0]))
+        quantized_s, reference_s = median_seconds([(engine, images) for engine in engines], TIMED_RUNS)
+        ratios.append(reference_s / quantized_s)
         if ratios[-1] < 1:
             break
     return min(ratios)
