@@ -39,7 +39,8 @@ def routes(tiny_artifact: Path, metrics: Metrics) -> Routes:
     options = Settings(deadline_ms=60_000)
     memory = MemoryBudget(256 * MIB)
     model = prepare_model("tiny:1", artifact.load(tiny_artifact), options, metrics.on_batch)
-    return Endpoints(Inference(model, options, metrics, memory), metrics, memory, with_token=False).routes
+    inference = Inference(model, options, metrics, memory)
+    return Endpoints(inference, metrics, memory, with_token=False, is_ready=lambda: True).routes
 
 
 def longest_on_loop(handler: Handler, body: bytes, content_type: str = "") -> float:

@@ -18,8 +18,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trainer.errors import ImageError
 from trainer.serving.memory import MemoryBudget
+from trainer.serving.open_inference_paths import is_open_inference, route_of
 from trainer.serving.request import Request
-from trainer.serving.responses import CHALLENGE, STATUS, ApiError, Headers, Response, error_response
+from trainer.serving.responses import (
+    CHALLENGE,
+    STATUS,
+    ApiError,
+    Headers,
+    Response,
+    error_response,
+    protocol_error_body,
+)
 from trainer.serving.schemas import ErrorCode
 from trainer.serving.tokens import Tokens
 
@@ -30,7 +39,7 @@ BENTOML_POLICY = b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src
 OPEN_PATHS = ("/livez", "/readyz")  # health checks send no token
 PAGE_PATH = "/ui"
 Handler = Callable[[Request], Awaitable[Response]]
-Routes = Mapping[str, tuple[str, Handler]]  # path → its method and its handler
+Routes = Mapping[str, tuple[str, Handler]]  # path, or what `route_of` makes of it → its method and its handler
 
 
 class Backend(NamedTuple):
@@ -61,8 +70,9 @@ class ApiMiddleware:
         path = f"/{scope['path'].strip('/')}"  # slashes at either end do not matter
         if path != scope["path"]:
             scope = {**scope, "path": path, "raw_path": path.encode()}
+        route = route_of(path)
         refusal = tokens.refusal(scope["headers"]) if tokens and path not in OPEN_PATHS else None
-        if path not in routes and not refusal:
+        if route not in routes and not refusal:
             status = await self._pass_on(scope, receive, send, start)
             on_request("other", status, time.perf_counter() - start)
             return
@@ -71,7 +81,7 @@ class ApiMiddleware:
             if refusal and path != PAGE_PATH:
                 response = error_response("unauthorized", refusal)
             else:
-                method, handler = routes[path]
+                method, handler = routes[route]
                 response = await _respond(request, handler, scope["method"], method)
             if refusal and response.status == 200:  # a browser shows the page all the same, and it asks for a token
                 response = replace(response, status=STATUS["unauthorized"], headers=(*response.headers, CHALLENGE))
@@ -79,9 +89,9 @@ class ApiMiddleware:
             return
         finally:
             request.release()
-        await _send(send, response)
+        await _send(send, path, response)
         seconds = time.perf_counter() - start
-        on_request(path if path in routes else "other", response.status, seconds)
+        on_request(route if route in routes else "other", response.status, seconds)
         _log_error(path, response, seconds)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, start: float) -> int:
@@ -95,7 +105,7 @@ class ApiMiddleware:
                 if status >= 400:
                     allow = tuple(pair for pair in message.get("headers", ()) if pair[0].lower() == b"allow")
                     response = _framework_error(status, scope["path"], allow)
-                    await _send(send, response)
+                    await _send(send, scope["path"], response)
                     _log_error(scope["path"], response, time.perf_counter() - start)
                 else:
                     message["headers"] = [*message.get("headers", ()), (b"content-security-policy", BENTOML_POLICY)]
@@ -108,7 +118,7 @@ class ApiMiddleware:
             log.exception("an error in BentoML's application")
             if not status:
                 status = 500
-                await _send(send, _framework_error(status, scope["path"], ()))
+                await _send(send, scope["path"], _framework_error(status, scope["path"], ()))
         return status
 
 
@@ -121,8 +131,8 @@ def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
         app,
         allow_origins=origins,
         allow_methods=("GET", "HEAD", "POST"),
-        allow_headers=("Authorization", "Content-Type"),
-        expose_headers=("Retry-After",),
+        allow_headers=("Authorization", "Content-Encoding", "Content-Type", "Inference-Header-Content-Length"),
+        expose_headers=("Inference-Header-Content-Length", "Retry-After"),
         allow_private_network=True,
     )
 
@@ -188,7 +198,9 @@ def _log_error(path: str, response: Response, seconds: float) -> None:
     log.log(level, "%s", response.error["message"], extra=fields)
 
 
-async def _send(send: Send, response: Response) -> None:
+async def _send(send: Send, path: str, response: Response) -> None:
+    if response.error and is_open_inference(path):
+        response = replace(response, body=protocol_error_body(response.error["message"]))
     headers = [
         (b"content-type", response.media_type.encode()),
         (b"content-length", str(len(response.body)).encode()),

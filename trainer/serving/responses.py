@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.serving.schemas import Error, ErrorCode
+from trainer.serving.schemas import Error, ErrorCode, ProtocolError
 from trainer.text import printable_json
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -54,6 +54,12 @@ def json_response(value: Any) -> Response:
 
 def error_body(code: ErrorCode, message: str) -> Error:
     return {"error": {"code": code, "message": message}}
+
+
+def protocol_error_body(message: str) -> bytes:
+    """An error as the Open Inference Protocol has it: text. Its clients fail at an object."""
+    body: ProtocolError = {"error": message}
+    return to_json(body)
 
 
 def error_response(code: ErrorCode, message: str, headers: Headers = ()) -> Response:
