@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -186,8 +186,10 @@ class Inference:
         return outputs
 
 
-async def _gather(run: Callable[[S], Coroutine[Any, Any, T]], images: Iterable[S]) -> list[T]:
-    """Results of `run` for each image, in order. Raises the first ApiError, and the other images are cancelled."""
+async def _gather(run: Callable[[S], Coroutine[Any, Any, T]], images: Sequence[S] | Pixels) -> list[T]:
+    """Results of `run` for each image, in order. Raises the first error, and the other images are cancelled."""
+    if len(images) == 1:  # without a task, which takes as long as the other work for a small image
+        return [await run(images[0])]
     tasks = []
     try:
         async with asyncio.TaskGroup() as group:

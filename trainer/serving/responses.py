@@ -27,6 +27,7 @@ STATUS: dict[ErrorCode, int] = {
     "not_ready": 503,
     "deadline_exceeded": 504,
 }
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 CHALLENGE = (b"www-authenticate", b"Bearer")
 RETRY_AFTER_S = 1  # the queue holds less than a second of work
 
@@ -73,4 +74,4 @@ def error_response(code: ErrorCode, message: str, headers: Headers = ()) -> Resp
 
 def to_json(value: Any) -> bytes:
     """Raises ValueError for values that JSON does not have, such as NaN."""
-    return printable_json(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))).encode()
+    return printable_json(_ENCODER.encode(value)).encode()
