@@ -55,6 +55,14 @@ def test_every_path_needs_a_token(server: Server, method: str, path: str, status
     assert server.ask(method, path, headers=WITH_TOKEN).status == status
 
 
+@pytest.mark.parametrize("path", ["/v2", "/v2/health/ready", "/v2/models/tiny", "/v2/models/tiny/infer", "/v2/nothing"])
+def test_the_open_inference_protocol_needs_a_token_and_says_so_as_text(server: Server, path: str) -> None:
+    reply = server.ask("GET", path)
+    assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer")
+    assert reply.value == {"error": "a token is expected, as the header Authorization: Bearer TOKEN"}
+    assert server.ask("GET", path, headers=WITH_TOKEN).status != 401
+
+
 def test_health_checks_need_no_token(server: Server) -> None:
     assert [server.ask("GET", path).status for path in ("/livez", "/readyz", "/livez/", "//readyz")] == [200] * 4
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from trainer.serving.inference import Inference
 from trainer.serving.loaded_model import LoadedModel
 from trainer.serving.middleware import Routes
 from trainer.serving.open_inference_paths import MODEL, PREFIX, model_of
-from trainer.serving.request import MAX_BATCH_BYTES, MAX_FRAMING_BYTES, Request
+from trainer.serving.request import CHUNK_BYTES, MAX_BATCH_BYTES, MAX_FRAMING_BYTES, Request
 from trainer.serving.responses import ApiError, Response, json_response
 from trainer.serving.schemas import (
     DataType,
@@ -32,6 +33,7 @@ from trainer.serving.tensors import (
     count_values,
     encode_response,
     parse,
+    read_json,
     split,
 )
 
@@ -105,7 +107,10 @@ class OpenInference:
             document, binary = split(body, length)
             # Strings of the document, files of the tensors, and files from base64 are copies.
             request.charge(3 * len(document) + VALUE_BYTES * count_values(document) + len(binary))
-            parsed = parse(document, binary, loaded.pixels)
+            wanted = read_json(document)
+            if len(document) > CHUNK_BYTES:
+                await asyncio.sleep(0)  # other requests have their turn
+            parsed = parse(wanted, binary, loaded.pixels)
         results = await request.while_connected(self._inference.infer(loaded, parsed.images, request.charged))
         answers: dict[OutputName, tuple[DataType, NDArray[Any]]] = {
             "probabilities": ("FP32", np.stack([outputs[PROBABILITIES] for outputs, _ in results])),

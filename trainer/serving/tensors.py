@@ -16,6 +16,7 @@ from typing import Any, NoReturn, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from trainer.images.pixels import PixelSpec
 from trainer.serving.decoding import Pixels
@@ -27,10 +28,10 @@ Body = bytes | bytearray
 
 # JSON is parsed in one go: the limits keep that to milliseconds. One image of the largest size fits, in base64.
 MAX_JSON_BYTES = 16 * MIB
-MAX_JSON_VALUES = 250_000  # as `count_values` counts them
+MAX_JSON_VALUES = 260_000  # as `count_values` counts them: 224×224×3 numbers, nested
 VALUE_BYTES = 100  # of memory for each of them, at most; measured
-# Characters that neither begin a value nor make the parser work: all others are counted.
-_PLAIN = bytes(byte for byte in range(128) if byte not in b",:[{\\")
+# Characters that are neither structure nor an escape nor in UTF-8's longer forms: all others make the parser work.
+_PLAIN = bytes(byte for byte in range(128) if byte not in b",:[]{}\\")
 _REQUEST: TypeAdapter[InferRequest] = TypeAdapter(InferRequest)
 OUTPUT_NAMES: tuple[OutputName, ...] = get_args(OutputName)
 MAX_MESSAGE = 300  # characters; it may quote a number of thousands of digits
@@ -62,21 +63,29 @@ def split(body: Body, length: str | None) -> tuple[bytes, memoryview]:
 
 
 def count_values(document: bytes) -> int:
-    """Number of values in a JSON document, or more. Raises ApiError `too_large` above MAX_JSON_VALUES."""
+    """Upper bound of the values in a JSON document: those in brackets count up to three times.
+
+    Raises ApiError `too_large` above MAX_JSON_VALUES.
+    """
     values = len(document.translate(None, _PLAIN))
     if values > MAX_JSON_VALUES:
         raise ApiError("too_large", f"the JSON has over {MAX_JSON_VALUES:,} values; {_AS_BINARY}")
     return values
 
 
-def parse(document: bytes, binary: memoryview, spec: PixelSpec) -> ParsedRequest:
-    """Raises ApiError `bad_request` for a request that the protocol, or the model's input, does not allow."""
+def read_json(document: bytes) -> InferRequest:
+    """Raises ApiError `bad_request` for other JSON than a request's, or none."""
     try:
-        request = _REQUEST.validate_json(document, strict=True)
+        return _REQUEST.validate_python(from_json(document, allow_inf_nan=False), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = "".join(f"{key}: " for key in (".".join(map(str, first["loc"])),) if key)
-        _refuse(f"{place}{first['msg']}")
+        _refuse(": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"]))))
+    except ValueError as error:
+        _refuse(f"the body is no JSON: {error}")
+
+
+def parse(request: InferRequest, binary: memoryview, spec: PixelSpec) -> ParsedRequest:
+    """Raises ApiError `bad_request` for tensors or outputs that the protocol, or the model's input, does not allow."""
     (tensor,) = request["inputs"]
     size = (tensor.get("parameters") or {}).get("binary_data_size")
     data = tensor.get("data")
@@ -136,10 +145,12 @@ def _encoded(tensor: InferInput, data: memoryview | list[Any]) -> list[bytes]:
     if tensor["datatype"] != "BYTES" or not shape or shape[1:] not in ([], [1]):
         _refuse(f"encoded: BYTES of the shape ['N'] is expected, not {tensor['datatype']} of {shape}")
     _check_count(shape[0])
-    files = _elements(data) if isinstance(data, memoryview) else [_from_base64(text) for text in _flat(data, shape)]
-    if len(files) != shape[0]:
-        _refuse(f"encoded: the data has {len(files)} elements; the shape says {shape[0]}")
-    return files
+    if isinstance(data, memoryview):
+        return _elements(data, shape[0])
+    texts = _flat(data, shape)
+    if len(texts) != shape[0]:
+        _refuse(f"encoded: the data has {len(texts)} elements; the shape says {shape[0]}")
+    return [_from_base64(text) for text in texts]
 
 
 def _check_count(images: int) -> None:
@@ -172,14 +183,17 @@ def _from_base64(text: Any) -> bytes:
         _refuse("encoded: the data are not all strings in base64; a file as it is goes into a binary tensor")
 
 
-def _elements(data: memoryview) -> list[bytes]:
-    """Elements of a binary tensor of BYTES."""
-    elements, position = [], 0
-    while position < len(data):
+def _elements(data: memoryview, count: int) -> list[bytes]:
+    """The elements of a binary tensor of BYTES."""
+    elements: list[bytes] = []
+    position = 0
+    for _ in range(count):
         start = position + 4
         if start > len(data) or (position := start + struct.unpack_from("<I", data, start - 4)[0]) > len(data):
-            _refuse("encoded: the binary tensor ends within an element")
+            _refuse(f"encoded: the binary tensor ends within element {len(elements)}; the shape says {count}")
         elements.append(bytes(data[start:position]))
+    if position < len(data):
+        _refuse(f"encoded: the binary tensor goes on after element {count - 1}, the last one of the shape")
     return elements
 
 
