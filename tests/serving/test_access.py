@@ -125,7 +125,7 @@ def test_bentoml_s_client_and_trainer_predict_send_a_token(
 def test_pages_of_listed_origins_may_call(server: Server, path: str) -> None:
     preflight_headers = {
         "Access-Control-Request-Method": "POST",
-        "Access-Control-Request-Headers": "authorization,content-type",
+        "Access-Control-Request-Headers": "authorization,content-type,inference-header-content-length",
     }
     preflight = server.ask(
         "OPTIONS", path, headers={"Origin": ORIGIN, **preflight_headers}
@@ -137,7 +137,8 @@ def test_pages_of_listed_origins_may_call(server: Server, path: str) -> None:
         reply = server.ask("POST", path, headers={"Origin": ORIGIN, **headers})
         assert reply.status in (400, 401, 404, 405)
         assert reply.headers["access-control-allow-origin"] == ORIGIN
-        assert (reply.headers["access-control-expose-headers"], reply.headers["vary"]) == ("Retry-After", "Origin")
+        exposed = "Inference-Header-Content-Length, Retry-After"
+        assert (reply.headers["access-control-expose-headers"], reply.headers["vary"]) == (exposed, "Origin")
 
 
 def test_pages_of_other_origins_may_not_call(server: Server) -> None:

@@ -47,6 +47,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     memory: ClassVar[MemoryBudget] = MemoryBudget(sys.maxsize)  # charged with heads
 
+    url = b""  # before the first request
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0  # of the current request, as the parser has reported them
     _earlier_head_bytes = 0  # of the requests before it whose responses are not complete
