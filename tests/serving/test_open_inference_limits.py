@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,15 @@ def numbers(images: int) -> bytes:
     return json.dumps(document("images", "UINT8", [images, 28, 28, 1], data=[0] * images * PIXEL_BYTES)).encode()
 
 
+def deadline_shares(metrics: Metrics) -> tuple[float, float]:
+    """Count and sum of the metric."""
+    text = metrics.render().decode()
+    count, total = (
+        re.findall(rf"^trainer_deadline_share_{what} (.*)$", text, re.MULTILINE) for what in ("count", "sum")
+    )
+    return float(count[0]), float(total[0])
+
+
 def test_json_is_charged_for_what_it_takes_in_memory(loaded: LoadedModel, metrics: Metrics) -> None:
     body = numbers(64)
     assert len(body) < MIB // 4
@@ -96,13 +106,16 @@ def test_an_unpacked_body_is_charged_and_given_back(loaded: LoadedModel, metrics
 
 
 def test_a_full_queue_and_a_deadline_are_told_with_a_reason(loaded: LoadedModel, metrics: Metrics) -> None:
+    before = deadline_shares(metrics)
     full = replace(loaded, runner=Stuck(loaded.runner, full=True))
     reply = Asked(full, metrics, MemoryBudget(MIB)).infer(*pixels(2))
     assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
     assert reply.json() == {"error": "too many images wait; try again later"}
+    assert deadline_shares(metrics) == before  # of what was refused, nothing was used
     late = replace(loaded, runner=Stuck(loaded.runner, full=False))
     reply = Asked(late, metrics, MemoryBudget(MIB), deadline_ms=20).infer(*pixels(2))
     assert (reply.status_code, reply.json()) == (504, {"error": "the answer was not ready within the deadline"})
+    assert deadline_shares(metrics) == (before[0] + 1, before[1] + 1)
 
 
 def test_an_answer_that_is_not_finite_is_an_error_of_the_server(

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -52,7 +54,7 @@ class Inference:
         `charged`, here and below: what the request holds of the memory budget.
         """
         loaded = self.loaded
-        async with asyncio.timeout(self._deadline_s):
+        async with self._deadline():
             _, answer = await self._classify(loaded, lambda: self._decoder.decode(data, loaded.pixels, charged))
         return {**answer, "model": loaded.tag}
 
@@ -140,6 +142,23 @@ class Inference:
                 raise
             return error_body(error.code, str(error))
 
+    @contextlib.asynccontextmanager
+    async def _deadline(self, batches: int = 1) -> AsyncIterator[None]:
+        """A deadline for each batch of the network; its used share is a metric. Raises TimeoutError after it.
+
+        Requests that are refused do not count: they would make a busy server look idle.
+        """
+        limit_s = self._deadline_s * batches
+        start = time.perf_counter()
+        try:
+            async with asyncio.timeout(limit_s):
+                yield
+        except TimeoutError:
+            self._metrics.on_deadline_share(1.0)
+            raise
+        if self.warm:
+            self._metrics.on_deadline_share((time.perf_counter() - start) / limit_s)
+
     async def _in_chunks(
         self, loaded: LoadedModel, run: Callable[[S], Coroutine[Any, Any, T]], images: Sequence[S]
     ) -> list[T]:
@@ -148,7 +167,7 @@ class Inference:
         """
         chunk = loaded.runner.largest_batch
         results: list[T] = []
-        async with asyncio.timeout(self._deadline_s * math.ceil(len(images) / chunk)):
+        async with self._deadline(math.ceil(len(images) / chunk)):
             # One chunk after the other: a large batch leaves slots in the queue for other requests.
             for start in range(0, len(images), chunk):
                 results += await _gather(run, images[start : start + chunk])

@@ -8,6 +8,7 @@ own paths (/livez, /readyz, its pages) are passed on; only their errors are made
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trainer.errors import ImageError
+from trainer.serving.log import TRACE
 from trainer.serving.memory import MemoryBudget
 from trainer.serving.open_inference_paths import is_open_inference, route_of
 from trainer.serving.request import Request
@@ -38,6 +40,7 @@ log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which 
 BENTOML_POLICY = b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:"
 OPEN_PATHS = ("/livez", "/readyz")  # health checks send no token
 PAGE_PATH = "/ui"
+TRACE_PARENT = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
 Handler = Callable[[Request], Awaitable[Response]]
 Routes = Mapping[str, tuple[str, Handler]]  # path, or what `route_of` makes of it → its method and its handler
 
@@ -92,7 +95,7 @@ class ApiMiddleware:
         await _send(send, path, response)
         seconds = time.perf_counter() - start
         on_request(route if route in routes else "other", response.status, seconds)
-        _log_error(path, response, seconds)
+        _log_error(scope, response, seconds)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, start: float) -> int:
         """Let BentoML answer, with its errors as JSON; return the status."""
@@ -106,7 +109,7 @@ class ApiMiddleware:
                     allow = tuple(pair for pair in message.get("headers", ()) if pair[0].lower() == b"allow")
                     response = _framework_error(status, scope["path"], allow)
                     await _send(send, scope["path"], response)
-                    _log_error(scope["path"], response, time.perf_counter() - start)
+                    _log_error(scope, response, time.perf_counter() - start)
                 else:
                     message["headers"] = [*message.get("headers", ()), (b"content-security-policy", BENTOML_POLICY)]
             if status < 400:
@@ -188,13 +191,16 @@ def _internal_error() -> Response:
     return error_response("internal", "an internal error; the server's log says more")
 
 
-def _log_error(path: str, response: Response, seconds: float) -> None:
-    """Log a response that is an error; others leave no line."""
+def _log_error(scope: Scope, response: Response, seconds: float) -> None:
+    """Log a response that is an error, with the trace that the request belongs to; others leave no line."""
     if not response.error:
         return
     level = logging.ERROR if response.status == STATUS["internal"] else logging.WARNING
     ms = round(1000 * seconds, 1)
-    fields = {"path": path[:100], "status": response.status, "code": response.error["code"], "ms": ms}
+    fields = {"path": scope["path"][:100], "status": response.status, "code": response.error["code"], "ms": ms}
+    trace = next((value for name, value in scope["headers"] if name == TRACE.encode()), b"").decode("latin-1")
+    if TRACE_PARENT.fullmatch(trace):
+        fields[TRACE] = trace
     log.log(level, "%s", response.error["message"], extra=fields)
 
 
