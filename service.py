@@ -167,7 +167,9 @@ class Classifier:
         HttpProtocol.memory = memory
         log.info("requests may take %d MiB of memory", memory.size >> 20)
         self.inference = Inference(loaded, settings, metrics, memory)
-        self.endpoints = Endpoints(self.inference, metrics, memory, with_token=settings.token_file is not None)
+        self.endpoints = Endpoints(
+            self.inference, metrics, memory, with_token=settings.token_file is not None, is_ready=self.is_ready
+        )
         tokens = Tokens(Path(os.environ.get(TOKEN_FILE, settings.token_file))) if settings.token_file else None
         self.backend = Backend(self.endpoints.routes, metrics.on_request, memory, tokens)
 
@@ -219,9 +221,13 @@ class Classifier:
         """The image as the model sees it, in gray under the saliency map of the answer."""
         return await self.inference.explain(image)
 
-    async def __is_ready__(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether requests may be sent here: neither stopping nor stalled."""
         draining = self.draining or (settings.drain_file is not None and settings.drain_file.exists())
         return not draining and not self.inference.stalled
+
+    async def __is_ready__(self) -> bool:
+        return self.is_ready()
 
 
 def backend() -> Backend:

@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 
 from trainer.cli import run as run_command
 from trainer.serving.__main__ import GRACEFUL_STOP_S
+from trainer.serving.metrics import Metrics
 
 PROJECT = Path(__file__).parents[1]
 DEPLOY = PROJECT / "deploy"
@@ -66,6 +67,31 @@ def test_manifests_are_valid(folder: Path) -> None:
 def test_kustomization_names_every_manifest(folder: Path) -> None:
     named = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
     assert sorted(named) == sorted(file.name for file in folder.glob("*.yaml") if file.name != "kustomization.yaml")
+
+
+def test_autoscalers_ask_for_metrics_that_the_server_has(metrics: Metrics) -> None:
+    """The adapter's rules give the autoscaler its metrics, from series of /metrics; KEDA asks for the same series."""
+    adapter, autoscaler, keda = (
+        yaml.safe_load((KUBERNETES / "queue" / f"{name}.yaml").read_text())
+        for name in ("prometheus-adapter", "autoscaler", "keda")
+    )
+    kubernetes_validate.validate(autoscaler, kubernetes_validate.latest_version(), strict=True)
+    for scaler in (autoscaler, keda):
+        assert scaler["metadata"]["name"] == scaler["spec"]["scaleTargetRef"]["name"] == "classifier"
+    by_cpu, *by_pods = autoscaler["spec"]["metrics"]
+    assert [by_cpu] == manifest_of("HorizontalPodAutoscaler")["spec"]["metrics"]
+    rules = adapter["rules"]["custom"]
+    assert {metric["pods"]["metric"]["name"] for metric in by_pods} == {rule["name"]["as"] for rule in rules}
+    series = set(re.findall(r"^(\w+)", metrics.render().decode(), re.MULTILINE))
+    queries = [rule[key] for rule in rules for key in ("seriesQuery", "metricsQuery")]
+    asked = [query["metadata"]["query"] for query in keda["spec"]["triggers"][1:]]
+    for query in (*queries, *asked):
+        names = set(re.findall(r"trainer_\w+", query))
+        assert names
+        assert names <= series
+    limits = {metric["pods"]["metric"]["name"]: metric["pods"]["target"]["averageValue"] for metric in by_pods}
+    assert limits == {"trainer_deadline_share": "250m", "trainer_queue_depth": "16"}
+    assert [query["metadata"]["threshold"] for query in keda["spec"]["triggers"][1:]] == ["0.25", "16"]
 
 
 def test_notice_names_every_package_of_the_image() -> None:

@@ -10,6 +10,7 @@ import psutil
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+SHARE_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 0.85, 1.0)
 BATCH_SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -33,6 +34,9 @@ class Metrics:
         self._engine_seconds = Histogram(
             "trainer_engine_seconds", "The engine's time for a batch", buckets=SECONDS_BUCKETS
         )
+        self._deadline_share = Histogram(
+            "trainer_deadline_share", "Share of the deadline until the answer; 1: too late", buckets=SHARE_BUCKETS
+        )
         self._batch_size = Histogram("trainer_batch_size", "Images in a batch", buckets=BATCH_SIZE_BUCKETS)
         self._waiting = Gauge("trainer_queue_depth", "Images that wait for the engine", multiprocess_mode="livesum")
         # A gauge: Prometheus' own info metrics do not work with several processes.
@@ -41,6 +45,9 @@ class Metrics:
     def on_request(self, endpoint: str, code: int, seconds: float) -> None:
         self._requests.labels(endpoint, code).inc()
         self._latency.labels(endpoint).observe(seconds)
+
+    def on_deadline_share(self, share: float) -> None:
+        self._deadline_share.observe(share)
 
     def on_unknown(self) -> None:
         self._unknown.inc()
