@@ -133,10 +133,13 @@ def check_that_the_winner_is_kept_back(done: Ended) -> None:
     assert done.stderr.splitlines()[-1] == f"next: trainer serve {better}"
 
 
-def test_a_grid_on_two_workers_and_its_winner_in_the_store(
-    sweep_here: SweepHere, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def _wandb_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+@pytest.mark.usefixtures("_wandb_offline")
+def test_a_grid_on_two_workers_and_its_winner_in_the_store(sweep_here: SweepHere) -> None:
     file = write(GRID.replace("EPOCHS", "1"))
     done = sweep(str(file), "--workers", "2", "--save-best")
     assert done.returncode == 0, done.stderr
