@@ -61,6 +61,15 @@ def test_a_bento_serves_its_own_model_whatever_is_newer(home: Path, tiny_artifac
         assert server.ask("GET", "/model").value["model"] == (home / "pinned").read_text() != server.tag
 
 
+def test_a_bento_that_is_to_watch_the_store_is_refused(home: Path) -> None:
+    command = [sys.executable, "-m", "trainer.serving", str(bento_at(home))]
+    done = subprocess.run(
+        command, env=environment(home) | {"TRAINER_WATCH_S": "2"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "watch_s: a Bento holds one version of its model" in done.stdout + done.stderr
+
+
 def test_the_server_of_the_image_runs_in_one_process(home: Path, tiny_artifact: Path) -> None:
     command = (sys.executable, "-m", "trainer.serving", str(bento_at(home)))
     (home / "tokens").write_text("correct-horse\n")

@@ -61,7 +61,7 @@ def _read_reference(artifact: Artifact) -> tuple[NDArray[np.uint8], NDArray[np.f
     except FileNotFoundError:
         return None
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ArtifactError(f"{file}: cannot be read: {error}") from error
+        raise ArtifactError(f"{file}: damaged: an archive with images and probabilities is expected") from error
     shape = (len(images), *artifact.pixels.shape)
     if images.shape != shape or probabilities.shape != (len(images), len(artifact.class_names)):
         raise ArtifactError(

@@ -144,7 +144,8 @@ class Watcher:
         """Estimated memory of an artifact's engines: parallel ones and the one for a single image, each with a copy of
         the weights.
         """
-        return (1 + engine_threads(self._settings)) * (folder / MODEL_FILE).stat().st_size
+        file = folder / MODEL_FILE
+        return (1 + engine_threads(self._settings)) * (file.stat().st_size if file.is_file() else 0)
 
 
 def _files(folder: Path) -> Files:
