@@ -77,7 +77,9 @@ def test_a_failed_version_and_its_reason_are_known(tiny_artifact: Path, home: Pa
     small = MemoryBudget(CHECK_BYTES)
     failed = failure(inference, Watcher(inference, old.path, SETTINGS, metrics, small))
     assert failed.tag == tag
-    assert "do not fit into memory: 64 MiB are needed for it, and this server has 64 beside" in failed.reason
+    assert failed.reason == (
+        "too little memory: its check takes 64 MiB, and this server has 64 MiB besides the served model"
+    )
     assert inference.loaded.tag == old.tag
     assert small.take(CHECK_BYTES)
 

@@ -78,7 +78,10 @@ class Watcher:
             self._note(f"the store has no promoted version of {self._name}; {served} stays")
             return
         self._noted = ""
-        if promoted.tag == served or (found := (promoted.tag, _files(promoted.path))) == self._tried:
+        if promoted.tag == served:
+            return
+        found = (promoted.tag, _files(promoted.path))
+        if found == self._tried:
             return
         try:
             self._swap(promoted)
@@ -92,8 +95,8 @@ class Watcher:
         engine_bytes = self._estimate_bytes(version.path)
         needed = CHECK_BYTES + engine_bytes
         if needed > self._memory.size:
-            sizes = f"{needed // MIB} MiB are needed for it, and this server has {self._memory.size // MIB} beside"
-            raise ArtifactError(f"{version.tag} and the served model do not fit into memory: {sizes} the latter")
+            sizes = f"{needed // MIB} MiB, and this server has {self._memory.size // MIB} MiB besides the served model"
+            raise ArtifactError(f"too little memory: its check takes {sizes}")
         if not self._memory.take(needed):
             return  # requests have it: the next look tries again
         try:
