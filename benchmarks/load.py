@@ -177,10 +177,13 @@ class Connection(asyncio.Protocol):
         if self._response and not self._response.done():
             self._response.set_exception(ConnectionResetError())
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the server has not closed the connection, as it does with one that was idle for seconds."""
+        return self._transport is not None and not self._transport.is_closing()
+
     async def send(self, request: bytes) -> tuple[bytes, bytes]:
         assert self._transport
-        if self._transport.is_closing():
-            raise ConnectionResetError
         self._response = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return await self._response
@@ -201,7 +204,8 @@ async def _send(
     """Send the request and record the response in `load`; returns the connection to reuse and the seconds to wait."""
     start = time.perf_counter()
     try:
-        connection = connection or await _connect(port)
+        if connection is None or not connection.is_open:
+            connection = await _connect(port)
         head, body = await connection.send(request)
     except OSError:
         load.statuses[0] += 1

@@ -10,6 +10,7 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -32,11 +33,24 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class FailedVersion:
+    """A version that is promoted and not served, as it did not pass its check."""
+
+    tag: str  # NAME:VERSION
+    reason: str  # one line, without a path
+
+
 class Inference:
-    """Answers for encoded images. Call it only from the event loop's thread."""
+    """Answers for encoded images. Call it only from the event loop's thread.
+
+    `loaded` may be replaced at any time. Each request takes it once, at its start, and hands it on: one version answers
+    all of it, and the answer names that version.
+    """
 
     def __init__(self, loaded: LoadedModel, settings: Settings, metrics: Metrics, memory: MemoryBudget) -> None:
-        self.loaded = loaded  # each request reads it once
+        self.loaded = loaded  # the model of the requests that begin now
+        self.failed_version: FailedVersion | None = None
         self.warm = False  # answers before are not counted as unknown
         self._deadline_s = settings.deadline_ms / 1000
         self._metrics = metrics
@@ -110,8 +124,9 @@ class Inference:
 
     async def preview(self, data: bytes, charged: int = 0) -> bytes:
         """PNG of the image as the model sees it. Raises ApiError, ImageError, and TimeoutError after the deadline."""
+        loaded = self.loaded
         async with asyncio.timeout(self._deadline_s):
-            return await self._decoder.encode(await self._decoder.decode(data, self.loaded.pixels, charged))
+            return await self._decoder.encode(await self._decoder.decode(data, loaded.pixels, charged))
 
     def describe_model(self) -> Model:
         """Body of GET /model."""

@@ -1,4 +1,5 @@
-"""Prometheus metrics, shown at /metrics. The number of series is fixed: no label comes from a client."""
+"""Prometheus metrics, shown at /metrics. No label comes from a client: there is a series for each code, endpoint and
+version of the model."""
 
 from __future__ import annotations
 
@@ -39,8 +40,12 @@ class Metrics:
         )
         self._batch_size = Histogram("trainer_batch_size", "Images in a batch", buckets=BATCH_SIZE_BUCKETS)
         self._waiting = Gauge("trainer_queue_depth", "Images that wait for the engine", multiprocess_mode="livesum")
-        # A gauge: Prometheus' own info metrics do not work with several processes.
-        Gauge("trainer_model_info", "The model that is served", ["model"], multiprocess_mode="max").labels(model).set(1)
+        # Gauges: Prometheus' own info metrics do not work with several processes.
+        self._model = Gauge("trainer_model_info", "1: the model that is served", ["model"], multiprocess_mode="livemax")
+        self._failed = Gauge(
+            "trainer_model_failed", "1: promoted, but not fit to serve", ["model"], multiprocess_mode="livemax"
+        )
+        self._model.labels(model).set(1)
 
     def on_request(self, endpoint: str, code: int, seconds: float) -> None:
         self._requests.labels(endpoint, code).inc()
@@ -55,6 +60,14 @@ class Metrics:
     def on_batch(self, size: int, seconds: float) -> None:
         self._batch_size.observe(size)
         self._engine_seconds.observe(seconds)
+
+    def on_swap(self, old: str, new: str) -> None:
+        """Count `new` as the model that is served. The series of `old` stays, at 0."""
+        self._model.labels(new).set(1)
+        self._model.labels(old).set(0)
+
+    def on_failed_version(self, model: str, *, failed: bool) -> None:
+        self._failed.labels(model).set(failed)
 
     def on_waiting(self, images: int) -> None:
         self._waiting.set(images)

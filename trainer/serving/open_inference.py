@@ -89,6 +89,8 @@ class OpenInference:
                 {"name": "known", "datatype": "BOOL", "shape": [-1]},
             ],
         }
+        if failed := self._inference.failed_version:
+            body["parameters"] = {"failed_version": failed.tag.partition(":")[2], "reason": failed.reason}
         return json_response(body)
 
     async def _get_model_ready(self, request: Request) -> Response:

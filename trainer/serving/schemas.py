@@ -180,12 +180,19 @@ class TensorMetadata(TypedDict):
 
 
 @_closed
+class FailedVersionParameters(TypedDict):
+    failed_version: str
+    reason: str
+
+
+@_closed
 class ModelMetadata(TypedDict):
     name: str
     versions: list[str]
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
+    parameters: NotRequired[FailedVersionParameters]  # only with a version that `watch_s` found unfit
 
 
 @_closed
