@@ -115,7 +115,7 @@ class OpenInference:
             parsed = parse(wanted, binary, loaded.pixels)
         results = await request.while_connected(self._inference.infer(loaded, parsed.images, request.charged))
         answers: dict[OutputName, tuple[DataType, NDArray[Any]]] = {
-            "probabilities": ("FP32", np.stack([outputs[PROBABILITIES] for outputs, _ in results])),
+            "probabilities": ("FP32", np.array([outputs[PROBABILITIES] for outputs, _ in results])),
             "label": ("BYTES", np.array([answer["label"] for _, answer in results], object)),
             "known": ("BOOL", np.array([answer["known"] for _, answer in results])),
         }
