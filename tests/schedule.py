@@ -25,6 +25,7 @@ LONGEST = (
     "test_real_photos.py",
     "sweep/test_cluster.py",
     "sweep/test_wandb.py",
+    "serving/test_swap.py",
     "serving/test_service_stress.py",
     "serving/test_hostile_input.py",
     "cli/test_training_commands.py",

@@ -12,6 +12,8 @@ from PIL import Image
 
 from trainer import artifact
 from trainer.artifact import store
+from trainer.artifact.engine import PROBABILITIES, load_engine
+from trainer.artifact.reference import REFERENCE_FILE, REFERENCE_IMAGES
 from trainer.cli import run
 from trainer.data.manifest import FILE, DataManifest, read_manifest
 from trainer.data.splits import TEST, TRAIN, VAL, content_hash
@@ -52,6 +54,17 @@ def identity(fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> D
     identity = read_manifest(store.find("pets").path)
     assert identity is not None
     return identity
+
+
+@pytest.mark.usefixtures("identity")
+def test_a_fit_records_the_answers_to_validation_images(fitted: Path) -> None:
+    packed = artifact.load(store.find("pets").path)
+    with np.load(packed.path / REFERENCE_FILE) as recorded:
+        images, probabilities = recorded["images"], recorded["probabilities"]
+    assert (images.shape, images.dtype) == ((REFERENCE_IMAGES, 16, 16, 3), np.uint8)
+    np.testing.assert_allclose(load_engine(packed).predict(images)[PROBABILITIES], probabilities, atol=1e-6)
+    folder = {np.asarray(Image.open(file)).tobytes() for file in (fitted / "pets").rglob("*.png")}
+    assert {image.tobytes() for image in images} <= folder
 
 
 def evaluate(dataset: Path | None, capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:

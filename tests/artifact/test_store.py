@@ -96,6 +96,23 @@ def test_the_newest_is_latest_and_comes_first(home: Path, export: Path) -> None:
 
 
 @pytest.mark.usefixtures("home")
+def test_the_promoted_version_of_one_name_follows_the_store(export: Path) -> None:
+    assert store.promoted("mnist") is None
+    first, second = store.publish(export, "mnist"), store.publish(export, "mnist")
+    store.publish(export, "digits")
+    found = store.promoted("mnist")
+    assert found
+    assert found.tag == second
+    store.promote(first)
+    found = store.promoted("mnist")
+    assert found
+    assert found.tag == first
+    # The file `latest` names a version that was deleted, and the other one has a reason against it.
+    shutil.rmtree(found.path)
+    assert store.promoted("mnist") is None
+
+
+@pytest.mark.usefixtures("home")
 def test_an_empty_store_names_the_command_that_makes_a_model() -> None:
     assert store.models() == []
     for tag in (None, "mnist"):
