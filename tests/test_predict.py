@@ -14,7 +14,7 @@ from tiny_model import export_tiny_model
 from trainer.artifact import store
 from trainer.cli import run
 from trainer.errors import InputError
-from trainer.predict import predict_remote
+from trainer.predict.remote import RemoteModel
 
 
 class FixedAnswer(http.server.BaseHTTPRequestHandler):
@@ -48,9 +48,9 @@ def test_loopback_addresses_bypass_the_proxy(
     image = tmp_path / "7.png"
     image.write_bytes(b"png")
     for url in (f"http://{host}:{port}/", f"HTTP://{host}:{port}", f"{host}:{port}", f"{host}:{port}/"):
-        assert list(predict_remote(url, [image])) == [{"label": "7", "path": str(image)}]
+        assert list(RemoteModel(url).predict([image])) == [{"label": "7", "path": str(image)}]
     with pytest.raises(InputError, match=r"http://10\.0\.0\.1"):  # refused at once, by the proxy
-        next(predict_remote("http://10.0.0.1", [image]))
+        next(RemoteModel("http://10.0.0.1").predict([image]))
 
 
 @pytest.mark.parametrize(
