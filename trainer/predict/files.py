@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.data.sources.image_files import IMAGE_SUFFIXES, walk
 from trainer.errors import InputError, TrainerError
 from trainer.predict.model import Model, Prediction, load_model
 
@@ -45,9 +46,6 @@ def http_answer(model: Model, path: Path, answer: Prediction) -> dict[str, Any]:
 
 
 def _images_of(folder: Path) -> list[Path]:
-    # Imports as much as the reading of a data set: a second that a single image need not wait.
-    from trainer.data.sources.image_files import IMAGE_SUFFIXES, walk
-
     try:
         images = [Path(entry.path) for kind, entry in walk(os.fspath(folder)) if kind == "image"]
     except OSError as error:

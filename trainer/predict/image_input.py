@@ -15,9 +15,9 @@ from trainer.errors import ImageError, InputError
 # A path; the bytes of an image file; a PIL image; or uint8 [H,W], [H,W,1], [H,W,3] (RGB) or [H,W,4] (RGBA).
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
-AS_BMP = ("L", "RGB")  # modes that BMP holds as they are, six times as fast as PNG
-AS_PNG = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
-OF_UNKNOWN_RANGE = ("F", "I")
+# Mode of a PIL image → the mode in which a file holds it. Of others, such as F, no range is agreed upon.
+MODES = {mode: mode for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")}
+MODES |= {"CMYK": "RGB", "HSV": "RGB", "PA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA", "YCbCr": "RGB"}
 
 
 def encoded(image: ImageInput) -> bytes:
@@ -35,9 +35,10 @@ def encoded(image: ImageInput) -> bytes:
     if isinstance(image, Image.Image):
         try:
             # Image.open leaves a telephone's photo lying on its side, and says so in its EXIF.
-            return _encode(ImageOps.exif_transpose(image))
-        except OSError as error:
+            upright = ImageOps.exif_transpose(image)
+        except Exception as error:  # Pillow's plugins raise of many kinds
             raise ImageError("corrupt_image", f"the image is corrupt or truncated: {error}") from error
+        return _encode(upright)
     raise InputError(f"an image is a path, bytes, a PIL image or an array, not {type(image).__name__}")
 
 
@@ -64,11 +65,12 @@ def _of_array(array: NDArray[np.uint8]) -> Image.Image:
 
 
 def _encode(image: Image.Image) -> bytes:
-    if image.mode in OF_UNKNOWN_RANGE:
-        raise InputError(f"a PIL image of mode {image.mode} has no known range: convert it to L or RGB first")
-    if image.mode not in AS_PNG:
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode not in MODES:
+        raise InputError(f"a PIL image of mode {image.mode} is not read: convert it to L or RGB")
+    image = image if MODES[image.mode] == image.mode else image.convert(MODES[image.mode])
     file = io.BytesIO()
-    as_bmp = image.mode in AS_BMP and not image.has_transparency_data
-    image.save(file, "BMP" if as_bmp else "PNG", **({} if as_bmp else {"compress_level": 0}))
+    if image.mode in ("L", "RGB") and not image.has_transparency_data:
+        image.save(file, "BMP")  # in a sixth of the time
+    else:
+        image.save(file, "PNG", compress_level=0)
     return file.getvalue()

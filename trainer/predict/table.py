@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from trainer.artifact.prediction import DECIMALS, MAX_TOP
+from trainer.data.progress import track
 from trainer.errors import InputError, TrainerError
 from trainer.files import write_text
 from trainer.predict.files import Answer
@@ -40,8 +41,6 @@ def write_answers(
     those that had an error are tried again. Raises InputError for a file that is not such a table or cannot be written,
     at the end for faulty images, and Interrupted.
     """
-    from trainer.data.progress import track
-
     bar = False if file == STDOUT and sys.stdout.isatty() else None  # rows on a terminal would break the bar
     signals = Signals()
     with open_table(file, model) as table, nullcontext() if file == STDOUT else signals:
