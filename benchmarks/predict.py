@@ -109,23 +109,25 @@ def main() -> None:
         pixels = np.stack([model.read(path) for path in paths[:ENGINE_IMAGES]])
         run_engines = engines_alone(model, pixels)
         shares = [paths[number::cpus] for number in range(cpus)]
-        figures: dict[str, list[float]] = {}
+        figures: dict[str, list[tuple[float, ...]]] = {}
         for _ in range(options.runs):
             decoders = measured(len(paths), lambda: list(processes.map(partial(decode_all, pixels=spec), shares)))
             engines = measured(len(pixels), run_engines)
-            most = 1 / (1 / decoders[0] + 1 / engines[0]), decoders[1] + engines[1]
+            both = 1 / (1 / decoders[0] + 1 / engines[0]), decoders[1] + engines[1]
             together = measured(len(paths), lambda: print(len(model.predict_many(paths)), file=sys.stderr))
             whole = measured(len(paths), lambda: command(model.tag, folder, Path(scratch) / "answers.csv"))
             names = ("decoders alone", "engines alone", "both, at most", "`predict_many`", "the whole command")
-            for name, (rate, cpu_ms) in zip(names, (decoders, engines, most, together, whole), strict=True):
-                row = {"images/s": rate, "CPU ms": cpu_ms, "share": rate / most[0], "share by CPU": most[1] / cpu_ms}
-                for column, value in row.items():
-                    figures.setdefault(f"{name}, {column}", []).append(value)
+            for name, (rate, cpu_ms) in zip(names, (decoders, engines, both, together, whole), strict=True):
+                figures.setdefault(name, []).append((rate, cpu_ms, rate / both[0], both[1] / cpu_ms))
     print(hardware())
-    print(f"{model.tag}, {model.artifact.quantization}, {len(paths)} images of {options.folder}\n\n| | |\n|---|---|")
-    for name, values in figures.items():
-        low, middle, high = (f"{value:.3g}" for value in (min(values), statistics.median(values), max(values)))
-        print(f"| {name} | {middle} ({low} to {high}) |")
+    print(f"{model.tag}, {model.artifact.quantization}, {len(paths)} images of {options.folder}\n")
+    print("| | images/s | CPU ms an image | of the most, by time | of the most, by CPU |\n|---|---|---|---|---|")
+    for name, turns in figures.items():
+        cells = [
+            f"{statistics.median(column):.3g} ({min(column):.3g} to {max(column):.3g})"
+            for column in zip(*turns, strict=True)
+        ]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

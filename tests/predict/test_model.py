@@ -8,6 +8,7 @@ import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from expected_answers import encoded, expected
 from numpy.typing import NDArray
 from PIL import Image
 from server import Server, publish
-from tiny_model import export_tiny_model
+from tiny_model import THRESHOLD, export_tiny_model
 
 import trainer
 from trainer import ArtifactError, ImageError, InputError, Model, Prediction, Score, TrainerError, load_model
@@ -67,7 +68,8 @@ def test_a_prediction_has_documented_attributes(model: Model) -> None:
     assert answer.top[0] == Score(answer.label, answer.index, answer.probability)
     assert model.class_names[answer.index] == answer.label
     assert len(answer.top) == 5
-    assert answer.known == (answer.probability >= model.threshold)
+    assert model.threshold == THRESHOLD
+    assert answer.known == (answer.probability >= THRESHOLD)
     assert str(Prediction("cat", 0, 0.98765, True, ())) == "cat (98.77%)"
     assert str(Prediction("cat", 0, 0.5, False, ())) == "cat (50.00%; not sure: perhaps none of the classes)"
     assert repr(model) == f"<Model {model.tag}: 10 classes>"
@@ -143,7 +145,8 @@ def test_a_truncated_pil_image_is_refused(model: Model, tmp_path: Path) -> None:
 
 def test_a_faulty_image_has_its_error_in_its_place(model: Model, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no image")
-    answers = model.predict_many([encoded(), tmp_path / "bad.png", "absent.png", encoded(), np.zeros(3)], batch_size=2)
+    images: list[Any] = [encoded(), tmp_path / "bad.png", "absent.png", encoded(), np.zeros(3)]
+    answers = model.predict_many(images, batch_size=2)
     good = model.predict(encoded())
     assert answers[0] == answers[3] == good
     bad, absent, array = (str(answers[place]) for place in (1, 2, 4))
@@ -172,7 +175,7 @@ def test_threads_may_share_a_model(model: Model) -> None:
     wanted = model.predict_many(images)
     found: dict[int, list[Prediction | TrainerError]] = {}
     threads = [
-        threading.Thread(target=lambda n=n: found.update({n: model.predict_many(images, batch_size=n)}))  # type: ignore[misc]
+        threading.Thread(target=lambda n=n: found.update({n: model.predict_many(images, batch_size=n)}))
         for n in (1, 3, 9)
     ]
     for thread in threads:

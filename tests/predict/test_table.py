@@ -173,7 +173,7 @@ def test_names_are_printable_and_no_formulas() -> None:
 
 
 def test_ctrl_c_leaves_a_whole_table_which_the_same_command_continues(home: Path) -> None:
-    paths = make_images(40)
+    paths = make_images(36)
     os.mkfifo("images/pipe")  # its reader waits, so that the command is stopped there and nowhere else
     command = [sys.executable, "-m", "trainer", "predict", "tiny", "images", "images/pipe", f"--csv={TABLE}"]
     variables = os.environ | {"BENTOML_HOME": str(home)}
@@ -194,7 +194,7 @@ def test_ctrl_c_leaves_a_whole_table_which_the_same_command_continues(home: Path
     assert "answers.csv has answers for 32 images already" in done.stderr
     found = rows(TABLE.read_text())
     assert [row["path"] for row in found] == paths
-    assert [row["label"] == "mark" for row in found] == [True] * 32 + [False] * 8
+    assert [row["label"] == "mark" for row in found] == [True] * 32 + [False] * 4
 
 
 def test_a_server_answers_for_a_table(tiny_server: Server, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,8 +127,10 @@ def _print_each(answers: Iterable[Answer], as_json: bool, print_answer: Callable
 
 
 def _print_prediction(prediction: Mapping[str, Any]) -> None:
-    doubt = "" if prediction.get("known", True) else "; not sure: perhaps none of the classes"
-    print_line(f"{prediction['path']}: {prediction['label']} ({prediction['probability']:.2%}{doubt})")
+    from trainer.predict.model import summary
+
+    known = prediction.get("known", True)  # old servers do not say
+    print_line(f"{prediction['path']}: {summary(prediction['label'], prediction['probability'], known=known)}")
 
 
 def _print_explanation(prediction: Mapping[str, Any]) -> None:
