@@ -72,6 +72,7 @@ def test_a_prediction_has_documented_attributes(model: Model) -> None:
     assert answer.known == (answer.probability >= THRESHOLD)
     assert str(Prediction("cat", 0, 0.98765, True, ())) == "cat (98.77%)"
     assert str(Prediction("cat", 0, 0.5, False, ())) == "cat (50.00%; not sure: perhaps none of the classes)"
+    assert str(Prediction("cat\x1b[2J", 0, 1.0, True, ())) == r"cat\x1b[2J (100.00%)"
     assert repr(model) == f"<Model {model.tag}: 10 classes>"
 
 

@@ -21,6 +21,7 @@ from trainer.errors import ArtifactError, ImageError, InputError, TrainerError
 from trainer.images.decode import decode
 from trainer.machine import available_cpus, memory_budget
 from trainer.predict.image_input import ImageInput, described, encoded
+from trainer.text import printable
 
 # CPU milliseconds an image, at 1, 8 and 32: MNIST's network 1.8, 0.4, 0.4; one for photos in float32 5.3, 5.9, 6.4.
 BATCH_SIZE = 8
@@ -53,7 +54,7 @@ class Prediction:
 
 def summary(label: str, probability: float, *, known: bool) -> str:
     """An answer for people, such as "cat (98.02%)"."""
-    return f"{label} ({probability:.2%}{'' if known else '; not sure: perhaps none of the classes'})"
+    return f"{printable(label)} ({probability:.2%}{'' if known else '; not sure: perhaps none of the classes'})"
 
 
 class Model:
