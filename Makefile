@@ -56,7 +56,7 @@ audit: $(DEVELOP)  ## fetch security advisories and check all locks; needs netwo
 deploy:  ## start IMAGE behind HAProxy on this machine's Docker Swarm, at port PORT (3000)
 	@deploy/swarm deploy $(IMAGE)
 
-rollout:  ## replace the replicas by IMAGE, one at a time; rolls back by itself on failure
+rollout: $(if $(COMPARE),$(READY))  ## replace the replicas by IMAGE, one at a time; not by a worse model on COMPARE=DATASET
 	@deploy/swarm rollout $(IMAGE)
 
 rollback:  ## return to the image before the last rollout

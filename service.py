@@ -48,6 +48,7 @@ from trainer.serving.schemas import Prediction, Predictions
 from trainer.serving.settings import read_settings
 from trainer.serving.supervisor import log_all_addresses, report_missing_model, stop_if_model_missing
 from trainer.serving.tokens import Tokens, read_required_tokens
+from trainer.serving.watcher import Watcher
 
 log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
 
@@ -82,8 +83,14 @@ def chosen_model() -> store.StoredModel:
 
 
 def served_model() -> tuple[store.StoredModel, artifact.Artifact]:
-    """The version that was chosen when the server was started."""
-    stored = store.find(os.environ.get(SERVED_MODEL, settings.model))
+    """The version that was chosen when the server was started; with `watch_s`, the promoted one if that is gone."""
+    tag = os.environ.get(SERVED_MODEL, settings.model)
+    try:
+        stored = store.find(tag)
+    except InputError:
+        if not (tag and settings.watch_s):
+            raise
+        stored = store.find(tag.partition(":")[0])
     return stored, artifact.load(stored.path)
 
 
@@ -136,6 +143,9 @@ class Classifier:
     @staticmethod
     def choose_model() -> None:
         """End `bentoml serve` if there is no model to serve; runs once, before the workers start."""
+        if settings.watch_s and cast(bentoml.Service[Any], Classifier).bento:
+            log.error("watch_s: a Bento holds one version of its model; a newer one comes with a newer Bento")
+            raise SystemExit(2)
         if settings.token_file:
             try:
                 read_required_tokens(settings.token_file)
@@ -167,7 +177,10 @@ class Classifier:
         HttpProtocol.memory = memory
         log.info("requests may take %d MiB of memory", memory.size >> 20)
         self.inference = Inference(loaded, settings, metrics, memory)
-        self.endpoints = Endpoints(self.inference, metrics, memory, with_token=settings.token_file is not None)
+        self.watcher = Watcher(self.inference, packed.path, settings, metrics, memory) if settings.watch_s else None
+        self.endpoints = Endpoints(
+            self.inference, metrics, memory, with_token=settings.token_file is not None, is_ready=self.is_ready
+        )
         tokens = Tokens(Path(os.environ.get(TOKEN_FILE, settings.token_file))) if settings.token_file else None
         self.backend = Backend(self.endpoints.routes, metrics.on_request, memory, tokens)
 
@@ -179,6 +192,14 @@ class Classifier:
         gc.collect()
         gc.freeze()
         self.drain_before_stop()
+        if self.watcher:
+            self.watcher.start()
+
+    @bentoml.on_shutdown
+    async def stop_watching(self) -> None:
+        """End the thread that watches the store."""
+        if self.watcher:
+            await self.watcher.stop()
 
     def drain_before_stop(self) -> None:
         """On SIGTERM, report not ready at once, and stop `drain_delay_s` later.
@@ -219,9 +240,13 @@ class Classifier:
         """The image as the model sees it, in gray under the saliency map of the answer."""
         return await self.inference.explain(image)
 
-    async def __is_ready__(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether requests may be sent here: neither stopping nor stalled."""
         draining = self.draining or (settings.drain_file is not None and settings.drain_file.exists())
         return not draining and not self.inference.stalled
+
+    async def __is_ready__(self) -> bool:
+        return self.is_ready()
 
 
 def backend() -> Backend:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -50,9 +50,10 @@ class LoadResult:
         return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))] if ordered else float("nan")
 
 
-def request_bytes(path: str, body: bytes, content_type: str) -> bytes:
+def request_bytes(path: str, body: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> bytes:
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
-    return head.encode() + b"\r\n" + body
+    more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+    return f"{head}{more}\r\n".encode() + body
 
 
 def closed_loop(
@@ -176,10 +177,13 @@ class Connection(asyncio.Protocol):
         if self._response and not self._response.done():
             self._response.set_exception(ConnectionResetError())
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the server has not closed the connection, as it does with one that was idle for seconds."""
+        return self._transport is not None and not self._transport.is_closing()
+
     async def send(self, request: bytes) -> tuple[bytes, bytes]:
         assert self._transport
-        if self._transport.is_closing():
-            raise ConnectionResetError
         self._response = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return await self._response
@@ -200,7 +204,8 @@ async def _send(
     """Send the request and record the response in `load`; returns the connection to reuse and the seconds to wait."""
     start = time.perf_counter()
     try:
-        connection = connection or await _connect(port)
+        if connection is None or not connection.is_open:
+            connection = await _connect(port)
         head, body = await connection.send(request)
     except OSError:
         load.statuses[0] += 1

@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import time
@@ -28,8 +29,10 @@ import psutil
 from hardware import hardware
 from load import LoadResult, closed_loop, open_loop, request_bytes
 
+from trainer import artifact
 from trainer.artifact import store
 from trainer.data.sources.digits import DigitsSource
+from trainer.images.decode import decode
 from trainer.images.formats import format_of
 
 PROJECT = Path(__file__).parents[1]
@@ -40,6 +43,8 @@ UVICORN = [str(BIN / "uvicorn"), "--host", "127.0.0.1", "--no-access-log", "--lo
 BENTOML = [str(BIN / "bentoml"), "serve", "--host", "127.0.0.1", "--port", "{port}"]
 COMMANDS = {
     "trainer": [*BENTOML, "--arg", "model={model}"],
+    "trainer_v2_images": [*BENTOML, "--arg", "model={model}"],  # the Open Inference Protocol with binary tensors
+    "trainer_v2_encoded": [*BENTOML, "--arg", "model={model}"],
     "trainer_workers=cores": [*BENTOML, "--arg", "model={model}", "--arg", f"workers={os.cpu_count()}"],
     "ceiling": [*UVICORN, "ceiling:app"],
     "bentoml_dispatcher": [*UVICORN, "bentoml_dispatcher:app"],
@@ -101,7 +106,9 @@ def is_ready(port: int) -> bool:
         return False
 
 
-def make_request(name: str, image: bytes) -> bytes:
+def make_request(name: str, image: bytes, model: store.StoredModel) -> bytes:
+    if name.startswith("trainer_v2"):
+        return make_v2_request(name.removeprefix("trainer_v2_"), image, model)
     if name == "litserve":
         return request_bytes(
             "/predict", json.dumps({"image": base64.b64encode(image).decode()}).encode(), "application/json"
@@ -114,6 +121,20 @@ def make_request(name: str, image: bytes) -> bytes:
     return request_bytes("/predict", head + image + b"\r\n--frame--\r\n", "multipart/form-data; boundary=frame")
 
 
+def make_v2_request(tensor: str, image: bytes, model: store.StoredModel) -> bytes:
+    """As Triton's client makes it: the tensor and all outputs in binary."""
+    if tensor == "images":
+        pixels = decode(image, artifact.load(model.path).pixels)
+        datatype, shape, data = "UINT8", [1, *pixels.shape], pixels.tobytes()
+    else:
+        datatype, shape, data = "BYTES", [1], struct.pack("<I", len(image)) + image
+    inputs = [{"name": tensor, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": len(data)}}]
+    head = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+    path = f"/v2/models/{model.tag.partition(':')[0]}/infer"
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    return request_bytes(path, head + data, "application/octet-stream", headers)
+
+
 def compare(names: list[str], model: store.StoredModel, image: bytes, runs: int, requests: int) -> None:
     loads: dict[tuple[str, int], list[LoadResult]] = {}
     ready: dict[str, list[float]] = {name: [] for name in names}
@@ -121,7 +142,7 @@ def compare(names: list[str], model: store.StoredModel, image: bytes, runs: int,
     for run in range(runs):
         for name in names:
             with serving(name, model) as server:
-                request = make_request(name, image)
+                request = make_request(name, image, model)
                 closed_loop(server.port, request, connections=8, requests=200)
                 for connections in CONNECTIONS:
                     # One connection is slow, and its latency hardly varies: fewer requests are enough.
@@ -131,7 +152,7 @@ def compare(names: list[str], model: store.StoredModel, image: bytes, runs: int,
                         request,
                         connections=connections,
                         requests=count,
-                        is_correct=lambda body: b'"probability"' in body,
+                        is_correct=lambda body: b'"probabilit' in body,
                     )
                     loads.setdefault((name, connections), []).append(load)
                     print(f"run {run + 1}, {name}, {connections}: {load.rate:.0f}/s", file=sys.stderr, flush=True)
@@ -156,7 +177,7 @@ def compare(names: list[str], model: store.StoredModel, image: bytes, runs: int,
 def overload(model: store.StoredModel, image: bytes, seconds: float) -> None:
     """Closed loop of 512 connections, then an open loop at three times the peak rate."""
     with serving("trainer", model) as server:
-        request = make_request("trainer", image)
+        request = make_request("trainer", image, model)
         peak = closed_loop(server.port, request, connections=128, requests=5000).rate
         load = closed_loop(server.port, request, connections=512, seconds=seconds)
         print(f"peak {peak:.0f}/s; 512 connections: good {load.rate:.0f}/s ({load.rate / peak:.0%}), {load.statuses}")
@@ -179,7 +200,7 @@ def first_requests(model: store.StoredModel, image: bytes, starts: int) -> None:
     times as long for any request: so later requests are measured both after such a pause and back to back.
     """
     first, paused, steady = [], [], []
-    request = make_request("trainer", image)
+    request = make_request("trainer", image, model)
 
     def latency(port: int) -> float:
         return closed_loop(port, request, connections=1, requests=1).latencies[0]

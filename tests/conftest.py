@@ -56,7 +56,8 @@ def _own_homes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
         monkeypatch.setenv(variable, str(home / variable.lower()))
     monkeypatch.setenv("TRAINER_CACHE_DIR", str(home / "cache"))
     monkeypatch.setenv("BENTOML_DO_NOT_TRACK", "True")
-    monkeypatch.setenv("WANDB_MODE", "offline")
+    # Starting W&B takes two seconds of CPU; the tests of it set another mode.
+    monkeypatch.setenv("WANDB_MODE", "disabled")
     for variable in ("WANDB_API_KEY", "WANDB_RUN_ID", "WANDB_BASE_URL", "TFDS_DATA_DIR", "TF_CONFIG"):
         monkeypatch.delenv(variable, raising=False)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tiny_model import CLASS_NAMES, PIXELS
 
 from trainer import artifact
 from trainer.artifact.engine import load_engine
@@ -25,8 +24,8 @@ def encoded(format: str = "PNG") -> bytes:
 
 def expected(image: bytes, folder: Path, engine_name: str = "litert") -> dict[str, Any]:
     loaded = artifact.load(folder)
-    outputs = load_engine(loaded, engine_name).predict(decode(image, PIXELS)[None])
-    return prediction({name: rows[0] for name, rows in outputs.items()}, CLASS_NAMES, loaded.threshold)
+    outputs = load_engine(loaded, engine_name).predict(decode(image, loaded.pixels)[None])
+    return prediction({name: rows[0] for name, rows in outputs.items()}, loaded.class_names, loaded.threshold)
 
 
 def assert_same(answer: dict[str, Any], wanted: dict[str, Any]) -> None:

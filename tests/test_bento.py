@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,32 @@ def test_a_bento_serves_its_own_model_whatever_is_newer(home: Path, tiny_artifac
     command = (str(BENTOML), "serve", "classifier:latest")
     with serving(tiny_artifact, home, command=command) as server:  # publishes a newer one
         assert server.ask("GET", "/model").value["model"] == (home / "pinned").read_text() != server.tag
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"model": "tiny"}, "watch_s: a Bento holds one version of its model"),
+        (None, "TRAINER_WATCH_S: '2' is wrong: the model tiny:"),  # as it was built: of a version
+    ],
+)
+def test_a_bento_that_is_to_watch_the_store_is_refused(
+    arguments: dict[str, str] | None, reason: str, home: Path, tmp_path: Path
+) -> None:
+    bento = shutil.copytree(bento_at(home), tmp_path / "bento")
+    description = yaml.safe_load((bento / "bento.yaml").read_text())
+    description["args"] = arguments or description["args"]
+    (bento / "bento.yaml").write_text(yaml.safe_dump(description))
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer.serving", str(bento)],
+        env=environment(home) | {"TRAINER_WATCH_S": "2"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode not in (0, 143)
+    assert reason in done.stdout + done.stderr
 
 
 def test_the_server_of_the_image_runs_in_one_process(home: Path, tiny_artifact: Path) -> None:

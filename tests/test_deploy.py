@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 
 from trainer.cli import run as run_command
 from trainer.serving.__main__ import GRACEFUL_STOP_S
+from trainer.serving.metrics import Metrics
 
 PROJECT = Path(__file__).parents[1]
 DEPLOY = PROJECT / "deploy"
@@ -66,6 +67,31 @@ def test_manifests_are_valid(folder: Path) -> None:
 def test_kustomization_names_every_manifest(folder: Path) -> None:
     named = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
     assert sorted(named) == sorted(file.name for file in folder.glob("*.yaml") if file.name != "kustomization.yaml")
+
+
+def test_autoscalers_ask_for_metrics_that_the_server_has(metrics: Metrics) -> None:
+    """The adapter's rules give the autoscaler its metrics, from series of /metrics; KEDA asks for the same series."""
+    adapter, autoscaler, keda = (
+        yaml.safe_load((KUBERNETES / "queue" / f"{name}.yaml").read_text())
+        for name in ("prometheus-adapter", "autoscaler", "keda")
+    )
+    kubernetes_validate.validate(autoscaler, kubernetes_validate.latest_version(), strict=True)
+    for scaler in (autoscaler, keda):
+        assert scaler["metadata"]["name"] == scaler["spec"]["scaleTargetRef"]["name"] == "classifier"
+    by_cpu, *by_pods = autoscaler["spec"]["metrics"]
+    assert [by_cpu] == manifest_of("HorizontalPodAutoscaler")["spec"]["metrics"]
+    rules = adapter["rules"]["custom"]
+    assert {metric["pods"]["metric"]["name"] for metric in by_pods} == {rule["name"]["as"] for rule in rules}
+    series = set(re.findall(r"^(\w+)", metrics.render().decode(), re.MULTILINE))
+    queries = [rule[key] for rule in rules for key in ("seriesQuery", "metricsQuery")]
+    asked = [query["metadata"]["query"] for query in keda["spec"]["triggers"][1:]]
+    for query in (*queries, *asked):
+        names = set(re.findall(r"trainer_\w+", query))
+        assert names
+        assert names <= series
+    limits = {metric["pods"]["metric"]["name"]: metric["pods"]["target"]["averageValue"] for metric in by_pods}
+    assert limits == {"trainer_deadline_share": "250m", "trainer_queue_depth": "16"}
+    assert [query["metadata"]["threshold"] for query in keda["spec"]["triggers"][1:]] == ["0.25", "16"]
 
 
 def test_notice_names_every_package_of_the_image() -> None:
@@ -202,9 +228,12 @@ def test_documented_canary_is_a_separate_deployment() -> None:
     assert canary["spec"]["template"]["spec"]["containers"][0]["image"].endswith(":2")
 
 
-# Stand-in for Docker: STATE is the status of the last update, RUNNING the deployed image.
+# Stand-in for Docker: STATE is the status of the last update, RUNNING the deployed image; classifier:1 has the model
+# photos:1.
 DOCKER = """#!/bin/sh
+for last; do :; done
 case "$*" in
+"image inspect --format"*) echo "photos:${last#classifier:}" ;;
 "image inspect classifier:"*) ;;
 "image inspect"*) exit 1 ;;
 pull*) echo "pull access denied" >&2; exit 1 ;;
@@ -216,6 +245,13 @@ case "$*" in
 "service inspect"*PreviousSpec*) echo classifier:1@sha256:1 ;;
 "service inspect"*) echo "$RUNNING" ;;
 esac
+"""
+
+
+# Stand-in for `trainer compare`: photos:2 is worse than photos:1.
+COMPARE = """#!/bin/sh
+echo "$#: $*"
+[ "$3" != photos:2 ] || exit 4
 """
 
 
@@ -239,11 +275,31 @@ esac
 def test_swarm_script_reports_the_outcome(
     arguments: str, running: str, state: str, code: int, output: str, tmp_path: Path
 ) -> None:
-    docker = tmp_path / "docker"
-    docker.write_text(DOCKER)
-    docker.chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RUNNING": running, "STATE": state, "TIMEOUT_S": "3"}
-    command = [str(DEPLOY / "swarm"), *arguments.split()]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    variables = {"RUNNING": running, "STATE": state, "TIMEOUT_S": "3"}
+    done = run_swarm(tmp_path, arguments, variables)
     assert done.returncode == code
     assert output in done.stdout + done.stderr
+
+
+def run_swarm(folder: Path, arguments: str, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run deploy/swarm with the stand-ins, which are written into `folder`."""
+    for name, script in (("docker", DOCKER), ("trainer", COMPARE)):
+        (folder / name).write_text(script)
+        (folder / name).chmod(0o755)
+    environment = {"PATH": f"{folder}:{os.environ['PATH']}", "TRAINER": str(folder / "trainer"), **variables}
+    command = [str(DEPLOY / "swarm"), *arguments.split()]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_a_rollout_with_a_data_set_refuses_a_worse_model(tmp_path: Path) -> None:
+    variables = {"RUNNING": "classifier:1", "STATE": "completed", "COMPARE": "folder:my photos"}
+    better = run_swarm(tmp_path, "rollout classifier:3", variables)
+    assert (better.returncode, better.stderr) == (0, "")
+    compared, rolled_out = better.stdout.splitlines()
+    assert compared == "5: compare photos:1 photos:3 --dataset folder:my photos"
+    assert rolled_out == "from classifier:1 to classifier:3, half a minute"
+    worse = run_swarm(tmp_path, "rollout classifier:2", variables)
+    assert (worse.returncode, worse.stdout) == (4, "5: compare photos:1 photos:2 --dataset folder:my photos\n")
+    assert worse.stderr == (
+        "error: classifier:2 is not rolled out, classifier:1 still runs; without COMPARE=… it would be\n"
+    )

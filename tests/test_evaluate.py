@@ -84,9 +84,10 @@ def test_the_artifact_lists_what_it_was_fitted_on(identity: DataManifest) -> Non
     assert FILE in artifact.read_spec(stored)["files"]
     assert identity.class_names == ("cat", "dog")
     assert sum(identity.count(split) for split in (TRAIN, VAL, TEST)) == len(identity.content_hashes) == 80
-    assert len(identity.test_rows) == identity.count(TEST) > 0
-    right = identity.predictions[identity.test_rows] == identity.labels[identity.test_rows]
-    assert right.mean() == pytest.approx(artifact.read_spec(stored)["metrics"]["test_accuracy"])
+    assert len(identity.held_out_rows) == identity.count(VAL) + identity.count(TEST)
+    right = identity.predictions == identity.labels
+    for split, figure in ((VAL, "val_accuracy"), (TEST, "test_accuracy")):
+        assert right[identity.splits == split].mean() == pytest.approx(artifact.read_spec(stored)["metrics"][figure])
 
 
 def test_on_its_own_data_the_held_out_pictures_are_measured(

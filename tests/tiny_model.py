@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trainer import artifact
+from trainer.artifact.engine import LiteRTEngine
+from trainer.artifact.reference import save_reference
 from trainer.artifact.spec import EXPLAIN_FILE
 from trainer.data.manifest import DataManifest
 from trainer.images.pixels import PixelSpec
@@ -58,7 +61,19 @@ def export_pooled_model(folder: Path) -> Path:
     return _export(build("compact_resnet", input_shape=(28, 28, 1), classes=10, dropout=0.0, kernel_size=3), folder)
 
 
-def _export(model: Any, folder: Path) -> Path:
+def export_other_classes(folder: Path) -> Path:
+    """The same with other classes and another input: 20×24×3 → 2 classes."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    network = keras.Sequential(
+        [keras.Input((20, 24, 3), dtype="uint8"), layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(2)]
+    )
+    return _export(network, folder, ("cat", "dog"), PixelSpec(20, 24, 3))
+
+
+def _export(model: Any, folder: Path, class_names: Sequence[str] = CLASS_NAMES, pixels: PixelSpec = PIXELS) -> Path:
     from trainer.export.freeze import convert, freeze, save_activation, save_frozen
 
     frozen = freeze(model)
@@ -66,6 +81,8 @@ def _export(model: Any, folder: Path) -> Path:
     save_frozen(frozen, folder / "saved_model")
     (folder / "model.tflite").write_bytes(convert(folder / "saved_model", "int8"))
     save_activation(model, folder / EXPLAIN_FILE)  # where the network pools
+    images = np.random.default_rng(0).integers(0, 256, (4, *pixels.shape), np.uint8)
+    save_reference(folder, images, LiteRTEngine(folder / "model.tflite").predict(images))
     (folder / "report").mkdir()
     (folder / "report" / "report.txt").write_text("a report\n")
     manifest = DataManifest(
@@ -76,16 +93,16 @@ def _export(model: Any, folder: Path) -> Path:
         class_names=CLASS_NAMES,
     )
     manifest.save(folder)
-    write_tiny_spec(folder)
+    write_tiny_spec(folder, class_names, pixels)
     return folder
 
 
-def write_tiny_spec(folder: Path) -> None:
+def write_tiny_spec(folder: Path, class_names: Sequence[str] = CLASS_NAMES, pixels: PixelSpec = PIXELS) -> None:
     """Write the spec of the files in `folder`."""
     artifact.write_spec(
         folder,
-        class_names=CLASS_NAMES,
-        pixels=PIXELS,
+        class_names=class_names,
+        pixels=pixels,
         dataset="builtin:digits",
         config={"seed": 0},
         metrics={"test_accuracy": 0.5, "val_accuracy": 0.25},

@@ -2,10 +2,12 @@
 
 TrainerError             exit code 1
 ├── InputError           2: the input or the configuration is wrong
+│   └── ResponseError    2: a running server answers with an error
 ├── ArtifactError        2: a stored model is incomplete, altered, or cannot be run here
 ├── ImageError           2: an image that is refused; over HTTP 4xx with its `code`
 ├── RunError             3: the run failed and can be resumed
 │   └── DivergedError    3: resuming would end the same
+├── WorseError           4: a model is worse than the one that it is compared with, beyond chance
 └── Interrupted          130 or 143: a signal ended the run after a checkpoint
 
 A message is one line: what, where, and what was expected.
@@ -27,6 +29,14 @@ class InputError(TrainerError):
     """The input or the configuration is wrong."""
 
     exit_code = 2
+
+
+class ResponseError(InputError):
+    """An error that a running server answers with; `status` is HTTP's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ArtifactError(TrainerError):
@@ -59,6 +69,12 @@ class RunError(TrainerError):
 
 class DivergedError(RunError):
     """The loss or the outputs are not finite: the resumed run would end the same."""
+
+
+class WorseError(TrainerError):
+    """A model is worse than the one that it is compared with, beyond chance."""
+
+    exit_code = 4
 
 
 class Interrupted(TrainerError):

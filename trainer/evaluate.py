@@ -65,12 +65,12 @@ def evaluate(
     stored = store.find(model)
     loaded = artifact.load(stored.path)
     if spec is None:
-        spec, data_dir = loaded.dataset, data_dir or _own_data_dir(loaded)
-        source = _open_own(stored.tag, spec, data_dir)
+        spec = loaded.dataset
+        source, data_dir = open_own(stored.tag, loaded, data_dir)
     else:
         source = open_source(spec, data_dir, for_training=False)
     images = load_undivided(source, loaded.pixels)
-    manifest = _manifest(stored.tag, loaded, source.spec, data_dir)
+    manifest = manifest_of(stored.tag, loaded, source.spec, data_dir)
     selected = _select(LabelledImages(images, _labels(stored.tag, loaded, spec, images)), manifest)
     unseen, val = selected.unseen, selected.val
     if selected.unknown_classes:
@@ -137,20 +137,23 @@ def evaluate(
     }
 
 
-def _own_data_dir(loaded: Artifact) -> Path | None:
-    """The folder of the TFDS data set that the model was fitted on; None where it is not recorded, or gone."""
+def open_own(tag: str, loaded: Artifact, data_dir: Path | None) -> tuple[Source, Path | None]:
+    """The data set that a model was fitted on, and the folder of a TFDS data set (None: the default one).
+
+    `data_dir` None: the recorded folder where it still exists. Raises InputError where the data cannot be opened.
+    """
     recorded = loaded.config.get("data_dir")
-    return Path(recorded) if recorded and Path(recorded).is_dir() else None
-
-
-def _open_own(tag: str, spec: str, data_dir: Path | None) -> Source:
+    if data_dir is None and recorded and Path(recorded).is_dir():
+        data_dir = Path(recorded)
     try:
-        source = open_source(spec, data_dir, for_training=False)
+        source = open_source(loaded.dataset, data_dir, for_training=False)
     except InputError as error:
         reason = str(error).removeprefix("--dataset: ")
-        raise InputError(f"the data set that {tag} was fitted on, {spec}, cannot be opened: {reason}") from error
-    log.info("%s is measured on the data set that it was fitted on, %s", tag, spec)
-    return source
+        raise InputError(
+            f"the data set that {tag} was fitted on, {loaded.dataset}, cannot be opened: {reason}"
+        ) from error
+    log.info("measured on the data set that %s was fitted on, %s", tag, loaded.dataset)
+    return source, data_dir
 
 
 def _labels(tag: str, loaded: Artifact, spec: str, images: Split) -> NDArray[np.int32]:
@@ -182,7 +185,7 @@ def _select(labelled: LabelledImages, manifest: DataManifest | None) -> Selectio
     )
 
 
-def _manifest(tag: str, loaded: Artifact, spec: str, data_dir: Path | None) -> DataManifest | None:
+def manifest_of(tag: str, loaded: Artifact, spec: str, data_dir: Path | None) -> DataManifest | None:
     """The images that the model was fitted on; for an older model without a manifest those of its own data now."""
     if manifest := read_manifest(loaded.path):
         return manifest

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ def test_bad_arguments_are_refused_in_one_line(tmp_path: Path, capsys: pytest.Ca
         (["data", "inspect", "absent"], "absent"),
         (["fit"], "--dataset is missing: expected tfds:NAME, folder:PATH, a path, csv:FILE, or builtin:digits"),
         (["train", "builtin:digits"], "no such command: train; did you mean fit?"),
+        (["compare", "nothing"], "trainer fit"),
         (["evalute"], "did you mean evaluate?"),
         (["inspect", "photos"], "did you mean data inspect?"),
         (["data", "inspect"], "--dataset is missing: expected tfds:NAME"),
@@ -43,6 +45,7 @@ def test_bad_arguments_are_refused_in_one_line(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_each_command_names_the_next_one(
+    tiny_artifact: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
@@ -50,6 +53,9 @@ def test_each_command_names_the_next_one(
 ) -> None:
     first = "trainer fit --dataset builtin:digits"
     assert next_command("models", capsys=capsys) == first
+    kept = store.find(store.publish(tiny_artifact, "kept", lambda latest: ["worse"]))
+    assert next_command("models", capsys=capsys) == f"trainer promote {kept.tag}"
+    shutil.rmtree(kept.path.parent)
     folder = make_folder(tmp_path / "my images", {"cat": 30, "dog": 30}, gray=True)
     assert next_command("data", "inspect", folder, capsys=capsys) == f"trainer fit --dataset '{folder}'"
     with_options = next_command("data", "inspect", "builtin:digits", "--data-dir", "d", capsys=capsys)
@@ -59,10 +65,10 @@ def test_each_command_names_the_next_one(
     fit = ("fit", folder, *quick, "--wandb=disabled", "--run-dir=run")
     assert next_command(*fit, "--no-save", capsys=capsys) == "trainer save run"
     served = "trainer serve "
-    assert next_command("save", "run", capsys=capsys) == "trainer models"  # the images are noise, and the model guesses
-    (kept,) = store.models()
-    tag = kept.tag
-    assert next_command("models", capsys=capsys) == f"trainer promote {tag}"
+    # The images are noise, and the model guesses.
+    assert next_command("save", "run", "--promote", capsys=capsys) == f"{served}my-images"
+    (saved,) = store.models()
+    tag = saved.tag
     assert next_command("promote", tag, capsys=capsys) == f"{served}my-images"
     assert next_command("models", capsys=capsys) == served + tag
     assert next_command("predict", "my-images", folder / "cat" / "0.png", capsys=capsys) == f"{served}my-images"
@@ -77,7 +83,7 @@ def test_each_command_names_the_next_one(
     assert next_command("cache", "prune", capsys=capsys) == first
 
     answer = {"path": "a b.png", "label": "cat", "probability": 0.5}
-    monkeypatch.setattr("trainer.predict.remote.RemoteModel.predict", lambda *_: iter([answer]))
+    monkeypatch.setattr("trainer.predict.remote.RemoteFiles.predict", lambda *_: iter([answer]))
     remote = next_command("predict", "--url", "http://127.0.0.1:3000/", "a b.png", capsys=capsys)
     assert remote == "curl --data-binary '@a b.png' http://127.0.0.1:3000/predict"
 

@@ -96,15 +96,12 @@ def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("options", "advised", "command"),
     [
-        (
-            ("--epochs=1", "--batch-size=1024"),
-            "train longer",
-            "",
-        ),
-        (
+        (("--epochs=1", "--batch-size=1024"), "train longer", ""),
+        pytest.param(
             ("--learning-rate=10", "--epochs=10", "--batch-size=16"),
             "use a smaller learning rate than 10",
             " --epochs=10",
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -193,6 +190,7 @@ def test_bad_options_are_refused_in_one_line(
     assert part in errors.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_class_names_survive_to_the_prediction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class_names = ["Ätna é 日本", "a.b c", "straße"]
     folder = tmp_path / "照片"

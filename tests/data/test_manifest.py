@@ -26,19 +26,22 @@ def test_every_image_has_its_split_and_class(tmp_path: Path) -> None:
         assert (manifest.splits_of(split.content_hashes) == index).all()
         np.testing.assert_array_equal(manifest.labels[manifest.splits == index], split.labels)
     assert manifest.splits_of(np.array([1, 2**64 - 1], np.uint64)).tolist() == [UNKNOWN, UNKNOWN]
-    assert len(manifest.test_rows) == 0  # without predictions
+    assert len(manifest.held_out_rows) == 0  # without predictions
 
 
 def test_it_is_read_as_it_was_saved(tmp_path: Path) -> None:
     dataset = load("builtin:digits", limit=100)
     assert read_manifest(tmp_path) is None
-    predictions = dataset.test.labels[::-1].astype(np.int64)
+    held_out = (dataset.val, dataset.test)
+    predictions = [split.labels[::-1].astype(np.int64) for split in held_out]
     DataManifest.of(dataset, predictions).save(tmp_path)
     manifest = read_manifest(tmp_path)
     assert manifest is not None
     assert manifest.count(TRAIN) == 100  # images beyond the limit are never seen
-    np.testing.assert_array_equal(manifest.predictions[manifest.test_rows], predictions)
-    np.testing.assert_array_equal(manifest.content_hashes[manifest.test_rows], dataset.test.content_hashes)
+    rows = manifest.held_out_rows
+    np.testing.assert_array_equal(manifest.predictions[rows], np.concatenate(predictions))
+    hashes = np.concatenate([split.content_hashes for split in held_out])
+    np.testing.assert_array_equal(manifest.content_hashes[rows], hashes)
     assert manifest.class_names == tuple("0123456789")
     (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:-100])
     with pytest.raises(ArtifactError, match=rf"{FILE}: cannot be read"):
@@ -50,7 +53,8 @@ def test_an_image_in_train_and_test_counts_as_a_training_image(tmp_path: Path) -
     shutil.copy(tmp_path / "train/b/000.png", tmp_path / "test/b/x.png")
     shutil.copy(tmp_path / "val/a/000.png", tmp_path / "test/b/y.png")
     dataset = load(str(tmp_path))
-    manifest = DataManifest.of(dataset, np.zeros(4, np.int64))
+    manifest = DataManifest.of(dataset, (np.zeros(2, np.int64), np.zeros(4, np.int64)))
     assert manifest.splits_of(dataset.test.content_hashes).tolist() == [TEST, TEST, TRAIN, VAL]
     assert manifest.count(TEST) == 4
-    assert manifest.content_hashes[manifest.test_rows].tolist() == dataset.test.content_hashes[:2].tolist()
+    held_out = np.concatenate([dataset.val.content_hashes, dataset.test.content_hashes[[0, 1, 3]]])  # y is in both
+    assert manifest.content_hashes[manifest.held_out_rows].tolist() == held_out.tolist()

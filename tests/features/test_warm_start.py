@@ -59,6 +59,7 @@ def test_the_linear_probe_alone(tmp_path: Path, shapes: Dataset) -> None:
     assert curve.accuracy[-1] >= 0.8
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_probe_and_goes_on_after_an_interruption(tmp_path: Path, shapes: Dataset) -> None:
     settings, run = config(epochs=1, batch_size=16), tmp_path / "run"
     network = make_network(settings, shapes)

@@ -12,7 +12,7 @@ from server import serving
 
 from trainer.cli import run
 from trainer.errors import InputError
-from trainer.predict.remote import RemoteModel
+from trainer.predict.remote import RemoteFiles
 
 
 class FixedAnswer(http.server.BaseHTTPRequestHandler):
@@ -46,9 +46,9 @@ def test_loopback_addresses_bypass_the_proxy(
     image = tmp_path / "7.png"
     image.write_bytes(b"png")
     for url in (f"http://{host}:{port}/", f"HTTP://{host}:{port}", f"{host}:{port}", f"{host}:{port}/"):
-        assert list(RemoteModel(url).predict([image])) == [{"label": "7", "path": str(image)}]
+        assert list(RemoteFiles(url).predict([image])) == [{"label": "7", "path": str(image)}]
     with pytest.raises(InputError, match=r"http://10\.0\.0\.1"):  # refused at once, by the proxy
-        next(RemoteModel("http://10.0.0.1").predict([image]))
+        next(RemoteFiles("http://10.0.0.1").predict([image]))
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,24 @@ def test_guess_accuracy_and_interval() -> None:
     assert evaluation.accuracy_interval == pytest.approx((0.2307, 0.8824), abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("correct", "images", "guess", "may_be", "is_guessing"),
+    [
+        (8, 8, 0.75, True, False),  # 68 to 100 %: neither is excluded, guessing with 75 % nor half of its mistakes
+        (4, 8, 0.75, True, True),  # 22 to 78 %
+        (4, 8, 0.5, True, False),  # 22 to 78 %
+        (50, 100, 0.5, True, True),  # 40 to 60 %, and 75 % is better than that
+        (62, 100, 0.5, False, False),  # 52 to 71 %
+    ],
+)
+def test_guessing_is_told_from_too_few_images(
+    correct: int, images: int, guess: float, may_be: bool, is_guessing: bool
+) -> None:
+    interval = metrics.accuracy_interval(correct / images, images)
+    assert metrics.may_be_guessing(interval, guess) == may_be
+    assert metrics.is_guessing(interval, guess) == is_guessing
+
+
 def test_calibration_error_by_hand() -> None:
     # Ten predictions with a probability of 95 %, eight of them correct.
     probabilities = np.tile(np.array([[0.95, 0.05]], np.float32), (10, 1))

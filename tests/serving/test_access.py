@@ -55,6 +55,14 @@ def test_every_path_needs_a_token(server: Server, method: str, path: str, status
     assert server.ask(method, path, headers=WITH_TOKEN).status == status
 
 
+@pytest.mark.parametrize("path", ["/v2", "/v2/health/ready", "/v2/models/tiny", "/v2/models/tiny/infer", "/v2/nothing"])
+def test_the_open_inference_protocol_needs_a_token_and_says_so_as_text(server: Server, path: str) -> None:
+    reply = server.ask("GET", path)
+    assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer")
+    assert reply.value == {"error": "a token is expected, as the header Authorization: Bearer TOKEN"}
+    assert server.ask("GET", path, headers=WITH_TOKEN).status != 401
+
+
 def test_health_checks_need_no_token(server: Server) -> None:
     assert [server.ask("GET", path).status for path in ("/livez", "/readyz", "/livez/", "//readyz")] == [200] * 4
 
@@ -117,7 +125,7 @@ def test_bentoml_s_client_and_trainer_predict_send_a_token(
 def test_pages_of_listed_origins_may_call(server: Server, path: str) -> None:
     preflight_headers = {
         "Access-Control-Request-Method": "POST",
-        "Access-Control-Request-Headers": "authorization,content-type",
+        "Access-Control-Request-Headers": "authorization,content-type,inference-header-content-length",
     }
     preflight = server.ask(
         "OPTIONS", path, headers={"Origin": ORIGIN, **preflight_headers}
@@ -129,7 +137,8 @@ def test_pages_of_listed_origins_may_call(server: Server, path: str) -> None:
         reply = server.ask("POST", path, headers={"Origin": ORIGIN, **headers})
         assert reply.status in (400, 401, 404, 405)
         assert reply.headers["access-control-allow-origin"] == ORIGIN
-        assert (reply.headers["access-control-expose-headers"], reply.headers["vary"]) == ("Retry-After", "Origin")
+        exposed = "Inference-Header-Content-Length, Retry-After"
+        assert (reply.headers["access-control-expose-headers"], reply.headers["vary"]) == (exposed, "Origin")
 
 
 def test_pages_of_other_origins_may_not_call(server: Server) -> None:

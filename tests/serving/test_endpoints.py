@@ -161,6 +161,7 @@ def test_metrics_count_without_a_series_for_each_path(tiny_server: Server) -> No
         'trainer_batch_size_bucket{le="1.0"}',
         "trainer_engine_seconds_count",
         "trainer_decode_seconds_count",
+        'trainer_deadline_share_bucket{le="0.85"}',
         "trainer_queue_depth 0.0",
         f'trainer_model_info{{model="{tiny_server.tag}"}} 1.0',
     ):
@@ -175,6 +176,10 @@ def test_the_log_has_a_line_for_the_model_and_for_each_error(tiny_server: Server
     tiny_server.ask("GET", "/nothing")
     time.sleep(0.2)  # a line is written after its answer
     tiny_server.ask("GET", "/%0a%9b")
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    for traceparent in (trace, f"{trace}\x9b", "made up"):
+        time.sleep(0.2)
+        tiny_server.ask("GET", "/nothing", headers={"Traceparent": traceparent})
     time.sleep(0.2)
     lines = tiny_server.log.read_text()[before:].splitlines()
     for line, expected_line in zip(
@@ -183,6 +188,9 @@ def test_the_log_has_a_line_for_the_model_and_for_each_error(tiny_server: Server
             r"/predict 415 unsupported_type \d+\.\d ms: not an image of a supported type.*",
             r"/nothing 404 not_found \d+\.\d ms: '/nothing' is no address here; .*",
             r"/\\n\ufffd 404 not_found .*",
+            rf"/nothing 404 .* lists them traceparent={trace}",
+            r"/nothing 404 .* lists them",
+            r"/nothing 404 .* lists them",
         ),
         strict=True,
     ):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import gzip
 import io
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +27,9 @@ from trainer.serving.loaded_model import prepare_model
 from trainer.serving.memory import MemoryBudget
 from trainer.serving.metrics import Metrics
 from trainer.serving.middleware import Handler, Routes
+from trainer.serving.open_inference_paths import MODEL
 from trainer.serving.request import MAX_IMAGE_BYTES, MIB, Request
-from trainer.serving.responses import ApiError
+from trainer.serving.responses import ApiError, Headers
 from trainer.serving.settings import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]  # it measures CPU time
@@ -35,14 +39,18 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WebP", "AVIF")
 
 
 @pytest.fixture(scope="module")
-def routes(tiny_artifact: Path, metrics: Metrics) -> Routes:
+def routes(tiny_artifact: Path, metrics: Metrics) -> Iterator[Routes]:
     options = Settings(deadline_ms=60_000)
     memory = MemoryBudget(256 * MIB)
     model = prepare_model("tiny:1", artifact.load(tiny_artifact), options, metrics.on_batch)
-    return Endpoints(Inference(model, options, metrics, memory), metrics, memory, with_token=False).routes
+    inference = Inference(model, options, metrics, memory)
+    gc.collect()
+    gc.freeze()  # as the service does
+    yield Endpoints(inference, metrics, memory, with_token=False, is_ready=lambda: True).routes
+    gc.unfreeze()
 
 
-def longest_on_loop(handler: Handler, body: bytes, content_type: str = "") -> float:
+def longest_on_loop(handler: Handler, body: bytes, content_type: str = "", headers: Headers = ()) -> float:
     """CPU seconds of the event loop's thread in its longest turn, while one request is answered."""
 
     async def test() -> float:
@@ -51,8 +59,12 @@ def longest_on_loop(handler: Handler, body: bytes, content_type: str = "") -> fl
         async def receive() -> Message:
             return messages.pop() if messages else await asyncio.Future()
 
-        headers = [(b"content-type", content_type.encode())]
-        request = Request({"type": "http", "headers": headers}, receive, MemoryBudget(256 * MIB))
+        scope = {
+            "type": "http",
+            "path": "/v2/models/tiny/infer",  # other handlers do not read it
+            "headers": [(b"content-type", content_type.encode()), *headers],
+        }
+        request = Request(scope, receive, MemoryBudget(256 * MIB))
         task = asyncio.ensure_future(handler(request))
         longest = 0.0
         while not task.done():
@@ -144,3 +156,36 @@ def test_no_form_holds_the_loop(routes: Routes, body: bytes) -> None:
 def test_a_batch_of_many_images_leaves_other_requests_their_turn(routes: Routes) -> None:
     body, content_type = form(*[("images", image_file("PNG", 100, 0))] * 209)
     assert longest_on_loop(routes["/predict_batch"][1], body, content_type) < 3 * MAX_ON_LOOP_S
+
+
+def json_with(data: bytes) -> bytes:
+    head = b'{"inputs":[{"name":"encoded","datatype":"BYTES","shape":[1],"data":'
+    return head + data + b"}]}"
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        pytest.param(json_with(b"[" + b"123," * 259_000 + b"1]"), (), id="numbers"),
+        pytest.param(json_with(b"[" + b"1.2345678901," * 259_000 + b"1]"), (), id="fractions"),
+        pytest.param(json_with(b"[" + b"[]," * 86_000 + b"1]"), (), id="empty lists"),
+        pytest.param(json_with(b"[" + b'{"":0},' * 64_000 + b"1]"), (), id="objects"),
+        pytest.param(json_with(b"[" + (b"[" * 20 + b"]" * 20 + b",") * 6_300 + b"1]"), (), id="nested lists"),
+        pytest.param(json_with(b'["' + b"\\u00e9" * 259_000 + b'"]'), (), id="escapes"),
+        pytest.param(json_with(('["' + "é" * 129_000 + '"]').encode()), (), id="letters"),
+        pytest.param(json_with(b'["' + b"iVBO" * (4 * MIB - 100) + b'"]'), (), id="base64 of the largest size"),
+        pytest.param(b" " * (16 * MIB), (), id="spaces"),
+        pytest.param(b"1" * (16 * MIB), (), id="digits"),
+        pytest.param(json_with(b"[" + b"," * (15 * MIB)), (), id="commas"),
+        pytest.param(gzip.compress(bytes(500 * MIB), 1), ((b"content-encoding", b"gzip"),), id="zeros in gzip"),
+    ],
+)
+def test_no_json_holds_the_loop(routes: Routes, body: bytes, headers: Headers) -> None:
+    """It is parsed in one go, and so is base64."""
+    assert longest_on_loop(routes[f"{MODEL}/infer"][1], body, headers=headers) < 6 * MAX_ON_LOOP_S
+
+
+def test_many_small_elements_do_not_hold_the_loop(routes: Routes) -> None:
+    head = b'{"inputs":[{"name":"encoded","datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":67108864}}]}'
+    headers = ((b"inference-header-content-length", str(len(head)).encode()),)
+    assert longest_on_loop(routes[f"{MODEL}/infer"][1], head + bytes(64 * MIB), headers=headers) < 3 * MAX_ON_LOOP_S

@@ -24,6 +24,9 @@ def test_a_line_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Lines().format(record("the body\r is too large", **ERROR_FIELDS)) == (
         r"10:20:00 WARNING /a\n\x9b2J 413 too_large 3.1 ms: the body\r is too large"
     )
+    assert (
+        Lines().format(record("late", **ERROR_FIELDS, traceparent="00-1-2-01")).endswith("late traceparent=00-1-2-01")
+    )
 
 
 def test_a_line_of_json() -> None:

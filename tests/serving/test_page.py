@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
-from server import Server, serving
+from server import Server, publish, serving
 
 from trainer.data.sources.digits import DigitsSource
 
@@ -172,6 +172,19 @@ def test_an_image_is_chosen_and_a_bad_one_explained(page: Page) -> None:
     choose(page, b"hello")
     expect(page.locator("#error")).to_contain_text("no image that can be read")
     expect(page.locator("#given")).to_be_hidden()
+
+
+def test_a_new_version_is_shown_without_a_reload(digits_home: Path) -> None:
+    home, export = digits_home / "watched", digits_home / "run" / "export"
+    home.mkdir()
+    with serving(export, home, "--arg", "watch_s=0.5") as server, browsing(server) as page:
+        expect(page.locator("#model")).to_contain_text(server.tag)
+        draw(page, (0.2, 0.12), (0.8, 0.12), (0.45, 0.9))
+        expect(page.locator("#label")).to_have_text("7")
+        before = page.locator("#preview").get_attribute("src")
+        expect(page.locator("#model")).to_contain_text(publish(export, home), timeout=60_000)
+        expect(page.locator("#preview")).not_to_have_attribute("src", before or "")  # it was asked about the drawing
+        expect(page.locator("#label")).to_have_text("7")
 
 
 def test_a_token_is_asked_for(digits_home: Path) -> None:

@@ -25,6 +25,12 @@ def test_an_argument_wins_over_the_environment() -> None:
         ({"threads": "0"}, {}, ["--arg threads: '0'", "greater than or equal to 1"]),
         ({}, {"TRAINER_ENGINE": "onnx"}, ["TRAINER_ENGINE: 'onnx'", "litert"]),
         ({}, {"TRAINER_DEADLINE_MS": "-1"}, ["TRAINER_DEADLINE_MS: '-1'"]),
+        ({"watch_s": "-1"}, {}, ["--arg watch_s: '-1'"]),
+        (
+            {"watch_s": "2"},
+            {"TRAINER_MODEL": "photos:abc"},
+            ["--arg watch_s: '2' is wrong: the model photos:abc is one version", "photos would be the promoted one"],
+        ),
         ({"log_json": "maybe"}, {}, ["--arg log_json: 'maybe'"]),
         (
             {},
@@ -41,6 +47,12 @@ def test_a_wrong_setting_is_refused_by_name(
     for part in parts:
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", [None, "photos", "photos:latest"])
+def test_the_store_is_watched_for_a_name(model: str | None) -> None:
+    assert read_settings({"watch_s": "1.5", "model": model}, {}).watch_s == 1.5
+    assert read_settings({"watch_s": "0", "model": "photos:abc"}, {}).watch_s == 0
 
 
 def test_origins_are_as_browsers_send_them() -> None:

@@ -243,7 +243,7 @@ def test_the_run_folder_of_a_real_trial_is_collected_and_published(cluster: Test
     file.write_text(
         "method: grid\nmetric: {name: val_accuracy, goal: maximize}\nparameters:\n"
         "  dataset: {value: 'builtin:digits'}\n  epochs: {value: 2}\n  limit: {value: 320}\n"
-        "  learning_rate: {values: [0.001, 0.002]}\n"
+        "  learning_rate: {values: [0.001, 0.002]}\n  wandb: {value: offline}\n"
     )
     done = cluster.sweep(file, "--save-best")
     assert done.returncode == 0, done.stderr

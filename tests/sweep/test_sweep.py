@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,9 @@ from PIL import Image
 
 from trainer.artifact import store
 from trainer.cli import run
+from trainer.data.manifest import read_manifest
+from trainer.data.splits import TEST, VAL
+from trainer.runs.publish import publish
 from trainer.sweep.search import PARAMS, RUN, Search
 from trainer.sweep.sweep import read_sweep
 
@@ -100,6 +104,41 @@ def interrupt_after_export(folder: Path) -> None:
     (folder / "run.json").write_text(json.dumps(run | {"state": "running", "result": None}))
 
 
+def promote_a_better_version(winner: store.StoredModel) -> None:
+    """Publish the winner's artifact as if it had predicted one more of its test images right."""
+    export = shutil.copytree(winner.path, Path("better"))
+    manifest = read_manifest(export)
+    assert manifest
+    wrong = np.flatnonzero((manifest.predictions != manifest.labels) & (manifest.splits == TEST))
+    manifest.predictions[wrong[0]] = manifest.labels[wrong[0]]
+    manifest.save(export)
+    assert publish(export, "digits").promoted
+
+
+def check_that_all_held_out_images_were_compared(
+    done: Ended, winner: store.StoredModel, first: store.StoredModel
+) -> None:
+    manifest = read_manifest(winner.path)
+    assert manifest
+    count = manifest.count(VAL) + manifest.count(TEST)
+    assert f"{winner.tag} is promoted and replaces {first.tag}: of the {count} held-out images of both" in done.stderr
+
+
+def check_that_the_winner_is_kept_back(done: Ended) -> None:
+    assert done.returncode == 0
+    kept, better = store.models()[0].tag, store.find("digits").tag
+    assert better != kept
+    assert f"saved as {kept}, not promoted; " in done.stdout
+    assert f"{kept} is kept and not promoted: worse than {better}: " in done.stderr
+    assert done.stderr.splitlines()[-1] == f"next: trainer serve {better}"
+
+
+@pytest.fixture
+def _wandb_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+@pytest.mark.usefixtures("_wandb_offline")
 def test_a_grid_on_two_workers_and_its_winner_in_the_store(sweep_here: SweepHere) -> None:
     file = write(GRID.replace("EPOCHS", "1"))
     done = sweep(str(file), "--workers", "2", "--save-best")
@@ -139,10 +178,18 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store(sweep_here: SweepHere
     again = sweep_here(str(file), "--trials", "0", "--save-best")
     assert again.returncode == 0
     assert len(store.models()) == 2
+    first, winner = store.models()[1], store.find("digits")
+    assert winner.tag != first.tag  # as good on the held-out images of both
+    reached = f"{first.tag}, promoted, reached {best.value:.1%} on validation images of builtin:digits; the winner"
+    assert reached in again.stderr
+    check_that_all_held_out_images_were_compared(again, winner, first)
+    promote_a_better_version(winner)
+    check_that_the_winner_is_kept_back(sweep_here(str(file), "--trials", "0", "--save-best"))
+    store.promote(winner.tag)
     interrupt_after_export(Path(best.user_attrs[RUN]))
     again = sweep_here(str(file), "--trials", "0", "--save-best")
     assert again.returncode == 0, again.stderr
-    assert len(store.models()) == 3
+    assert len(store.models()) == 5
     shown = sweep_here(str(file), "--trials", "0")
     assert shown.stderr.splitlines()[-1] == "next: trainer sweep grid.yaml --trials 0 --save-best"
 
@@ -170,6 +217,7 @@ def draw_images(folder: str) -> None:
             Image.fromarray(pixels).save(Path(folder, name, f"{number}.png"))
 
 
+@pytest.mark.slow
 def test_each_of_two_data_sets_has_its_own_best_and_its_own_model(sweep_here: SweepHere) -> None:
     draw_images("images/colours")
     file = write(TWO)

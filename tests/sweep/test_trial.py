@@ -56,6 +56,7 @@ def run_here(*arguments: str, **options: Any) -> dict[str, Any]:
     return plain
 
 
+@pytest.mark.slow
 def test_a_probe_below_the_best_needs_no_tensorflow_and_is_exported_only_when_that_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -231,6 +231,7 @@ def read(path: Path) -> list[np.ndarray]:
         return [file[f"arr_{index}"] for index in range(len(file.files) - 1)]
 
 
+@pytest.mark.slow
 def test_one_device_two_devices_and_two_workers_agree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unused_ports: list[int]
 ) -> None:

@@ -13,7 +13,7 @@ from trainer.artifact.engine import OOD_SCORE, PROBABILITIES
 MAX_TOP = 5  # classes in `top`
 DECIMALS = 6  # of a probability, in answers and before the comparison with the threshold
 NONE_KNOWN = 1.0  # the threshold of a model none of whose probabilities reaches the target precision
-MAX_OOD_SCORE = 0.995  # an image with this score or more is not known; 1 validation image in 200 has such a score
+MAX_OOD_SCORE = 0.995  # an image with this score or more is not known; `trainer.features.ood` scales the scores for it
 
 
 def prediction(

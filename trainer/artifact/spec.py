@@ -7,6 +7,7 @@ explain.tflite     for a network that pools its features: `images` → contribut
 saved_model/       the same network for TensorFlow, signature `serving_default`
 report/            figures and report.html
 data_identity.npz  the data manifest: hashes of the training images and of the held-out images
+reference.npz      a few validation images with the network's answers (see `reference.py`); older artifacts have none
 spec.json          format 2: labels, pixels, temperature, threshold, dataset, config, metrics, versions and the sha256
                    of every file. Format 1, which is still read, has neither temperature nor threshold
 """
@@ -135,8 +136,8 @@ def read_spec(folder: Path) -> dict[str, Any]:
 def load(folder: Path) -> Artifact:
     """Read an artifact and verify the hash of every file that is present; only `model.tflite` must be.
 
-    Some networks have no `explain.tflite`; a container image lacks `saved_model/`, `report/` and `data_identity.npz`.
-    Raises ArtifactError.
+    Some networks have no `explain.tflite`; a container image lacks `saved_model/`, `report/`, `data_identity.npz` and
+    `reference.npz`. Raises ArtifactError.
     """
     spec = read_spec(folder)
     try:

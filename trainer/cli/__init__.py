@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
+from trainer.cli.comparison import compare
 from trainer.cli.data import inspect, prune
 from trainer.cli.inference import explain, predict, serve
 from trainer.cli.runs import runs, sweep
@@ -28,6 +29,7 @@ COMMANDS: dict[str, tuple[str, dict[Callable[..., None], str]]] = {
         {
             fit: "fit folder:photos --model compact_resnet --epochs 20",
             evaluate: "evaluate mnist tfds:mnist",
+            compare: "compare photos photos:VERSION",
             predict: "predict mnist seven.png",
             explain: "explain photos cat.jpg",
             serve: "serve photos",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,9 @@ import typer
 
 from trainer.cli_options import typer_argument, typer_option
 from trainer.config import FitConfig
+from trainer.errors import InputError
+
+log = logging.getLogger("trainer")
 
 DatasetArgument = Annotated[str | None, typer_argument(FitConfig, "dataset")]
 DatasetOption = Annotated[str | None, typer_option(FitConfig, "dataset")]
@@ -20,8 +24,31 @@ PromoteOption = Annotated[bool, typer_option(FitConfig, "promote")]
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model's tag: mnist, mnist:latest or mnist:VERSION.")
 ]
+ReportDirOption = Annotated[Path | None, typer.Option(help="Where the report goes (default: a folder below report/).")]
+TokenFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="With --url: the file's first token is sent to the server (default: the variable TRAINER_TOKEN's)."
+    ),
+]
 
+REPORTS = Path("report")
 FIRST_FIT = ("trainer", "fit", "--dataset", "builtin:digits")  # needs neither data nor network
+
+
+def report_folder(asked: Path | None) -> Path | None:
+    """`--report-dir`; a temporary folder where none is given and REPORTS cannot be written. Raises InputError."""
+    from trainer.files import can_write
+
+    if asked is not None and not can_write(asked):
+        raise InputError(f"--report-dir: {asked} cannot be written")
+    if asked is not None or can_write(REPORTS):
+        return asked
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="trainer-report-"))
+    log.warning("%s cannot be written: the report goes to %s", REPORTS.absolute(), folder)
+    return folder
 
 
 def shorten_spec(spec: str) -> str:

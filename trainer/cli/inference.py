@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trainer.cli.common import JsonOption
+from trainer.cli.common import JsonOption, TokenFileOption
 from trainer.console import print_json, print_line, print_next, serve_command
 from trainer.errors import InputError, TrainerError
 from trainer.text import counted
@@ -35,17 +35,12 @@ def predict(
         typer.Option("--csv", help="Write a table, a row for each image; continued after a stop. -: to stdout."),
     ] = None,
     url: Annotated[str | None, typer.Option(help="Ask this server instead, for example http://127.0.0.1:3000.")] = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="With --url: the file's first token is sent to the server (default: the variable TRAINER_TOKEN's)."
-        ),
-    ] = None,
+    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify image files, and all images of folders, with a stored model or a running server."""
-    from trainer.predict.files import LocalModel, find_images
-    from trainer.predict.remote import RemoteModel
+    from trainer.predict.files import LocalFiles, find_images
+    from trainer.predict.remote import RemoteFiles
     from trainer.predict.table import write_answers
     from trainer.serving.tokens import token_to_send
 
@@ -56,7 +51,7 @@ def predict(
     if url is None and len(arguments) < 2:
         raise InputError("predict: a model and at least one image are expected: trainer predict MODEL IMAGE")
     token = token_to_send(token_file, os.environ) if url else ""
-    model = LocalModel(arguments[0]) if url is None else RemoteModel(url, token)
+    model = LocalFiles(arguments[0]) if url is None else RemoteFiles(url, token)
     paths = find_images([Path(name) for name in (arguments[1:] if url is None else arguments)])
     if csv_file:
         write_answers(csv_file, model.tag, paths, model.predict)

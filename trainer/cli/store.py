@@ -47,13 +47,16 @@ def promote(
 ) -> None:
     """Make a version the one that its model's name stands for. It may be one that was kept back, or an older one."""
     from trainer.artifact import store
+    from trainer.runs.promotion import compare_stored, describe
 
     promoted, replaced = store.promote(tag)
     before = replaced.tag if replaced else None
     if as_json:
         print_json({"tag": promoted.tag, "replaced": before})
-    else:
-        _print_promoted(promoted.tag, before)
+        return
+    if replaced and before != promoted.tag and (compared := compare_stored(replaced.path, promoted.path)):
+        print_line(f"{describe(compared)}{'; clearly worse' if compared.is_worse else ''}")
+    _print_promoted(promoted.tag, before)
 
 
 def _print_models(entries: Sequence[Mapping[str, Any]]) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from trainer.cli.common import DataDirOption, DatasetArgument, DatasetOption, JsonOption, ModelArgument
+from trainer.cli.common import (
+    DataDirOption,
+    DatasetArgument,
+    DatasetOption,
+    JsonOption,
+    ModelArgument,
+    ReportDirOption,
+    report_folder,
+)
 from trainer.cli_options import either, with_options
 from trainer.config import FitConfig
 from trainer.console import (
@@ -23,10 +30,6 @@ from trainer.console import (
     serve_command,
 )
 from trainer.errors import InputError
-
-log = logging.getLogger("trainer")
-
-REPORTS = Path("report")
 
 
 def _options_of_run(resume: str) -> dict[str, str]:
@@ -69,25 +72,14 @@ def evaluate(
     dataset: DatasetOption = None,
     engine: Annotated[str, typer.Option(help="litert (what is served) or tensorflow.")] = "litert",
     data_dir: DataDirOption = None,
-    report_dir: Annotated[
-        Path | None,
-        typer.Option(help="Where the report goes (default: report/MODEL-VERSION; other data: …-on-NAME)."),
-    ] = None,
+    report_dir: ReportDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a stored model on images that it has never seen, by default of the data set that it was fitted on."""
     from trainer.evaluate import evaluate as run_evaluate
-    from trainer.files import can_write
 
     spec = either(FitConfig, "dataset", first_dataset, dataset)
-    if report_dir is not None and not can_write(report_dir):
-        raise InputError(f"--report-dir: {report_dir} cannot be written")
-    if report_dir is None and not can_write(REPORTS):
-        import tempfile
-
-        report_dir = Path(tempfile.mkdtemp(prefix="trainer-report-"))
-        log.warning("%s cannot be written: the report goes to %s", REPORTS.absolute(), report_dir)
-    result = run_evaluate(model, spec, engine_name=engine, data_dir=data_dir, report_dir=report_dir)
+    result = run_evaluate(model, spec, engine_name=engine, data_dir=data_dir, report_dir=report_folder(report_dir))
     if as_json:
         print_json(result)
     else:

@@ -8,6 +8,7 @@ counts as another image.
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +18,11 @@ from numpy.typing import NDArray
 
 from trainer.data.dataset import Dataset
 from trainer.data.sources.base import SPLITS
-from trainer.data.splits import TEST
+from trainer.data.splits import TRAIN
 from trainer.errors import ArtifactError
 
 FILE = "data_identity.npz"
-UNKNOWN = -1  # split of an image outside the manifest; prediction for an image that the model was not tested on
+UNKNOWN = -1  # split of an image outside the manifest; prediction for an image for which none was recorded
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,22 +32,22 @@ class DataManifest:
     content_hashes: NDArray[np.uint64]  # [N]: see `trainer.data.splits`
     splits: NDArray[np.int8]  # [N], an index into SPLITS
     labels: NDArray[np.int32]  # [N], an index into `class_names`
-    predictions: NDArray[np.int32]  # [N]: the model's class for a test image, else UNKNOWN
+    predictions: NDArray[np.int32]  # [N]: the model's class for a held-out image (in older ones: test), else UNKNOWN
     class_names: tuple[str, ...]
 
     @classmethod
-    def of(cls, dataset: Dataset, test_predictions: NDArray[np.int64] | None = None) -> DataManifest:
-        """Manifest of a model fitted on `dataset`; `test_predictions` [n] are its classes for the test images."""
+    def of(cls, dataset: Dataset, predictions: Sequence[NDArray[np.int64]] = ()) -> DataManifest:
+        """Manifest of a model fitted on `dataset`; `predictions` are its classes for validation and for test images."""
         parts = (dataset.train, dataset.val, dataset.test)
         splits = np.repeat(np.arange(len(SPLITS), dtype=np.int8), [len(part) for part in parts])
-        predictions = np.full(len(splits), UNKNOWN, np.int32)
-        if test_predictions is not None:
-            predictions[splits == TEST] = test_predictions
+        recorded = np.full(len(splits), UNKNOWN, np.int32)
+        if predictions:
+            recorded[splits != TRAIN] = np.concatenate(predictions)
         return cls(
             content_hashes=np.concatenate([part.content_hashes for part in parts]),
             splits=splits,
             labels=np.concatenate([part.labels for part in parts]),
-            predictions=predictions,
+            predictions=recorded,
             class_names=dataset.class_names,
         )
 
@@ -72,9 +73,9 @@ class DataManifest:
         return np.where(known[rows] == content_hashes, splits[rows], UNKNOWN).astype(np.int8)
 
     @cached_property
-    def test_rows(self) -> NDArray[np.int64]:
-        """Rows of the images that are in no split but test and have a prediction."""
-        return np.flatnonzero((self.splits_of(self.content_hashes) == TEST) & (self.predictions != UNKNOWN))
+    def held_out_rows(self) -> NDArray[np.int64]:
+        """Rows of the images that the model did not learn from and that have a prediction."""
+        return np.flatnonzero((self.splits_of(self.content_hashes) != TRAIN) & (self.predictions != UNKNOWN))
 
     @cached_property
     def _first_splits(self) -> tuple[NDArray[np.uint64], NDArray[np.int8]]:

@@ -51,6 +51,7 @@ class Exported:
     quantization: Quantization
     check: QuantizationCheck | None  # None: no quantized file was compared, as none would have been served
     val_accuracy: float
+    val_predictions: NDArray[np.int64]  # classes of the validation images
     temperature: float
     threshold: float
 
@@ -90,7 +91,8 @@ def export(model: Any, dataset: Dataset, folder: Path, settings: FitSettings, ti
             "from TensorFlow's; nothing is published"
         )
     threshold = fit_threshold(outputs[PROBABILITIES], val.labels, confidence)
-    plain = Exported("float32", None, float32.accuracy, temperature, threshold)
+    predictions = outputs[PROBABILITIES].argmax(1)
+    plain = Exported("float32", None, float32.accuracy, predictions, temperature, threshold)
     image_s = (evaluated - converted) / len(val)
     quantizing_s = 2 * (evaluated - started) + CALIBRATION_PASSES * CALIBRATION_IMAGES * image_s
     if quantize == "auto" and timer.left_s < SAFETY * (quantizing_s + REPORT_S + len(dataset.test) * image_s):
@@ -111,7 +113,7 @@ def _quantize(plain: Exported, reference: Outputs, dataset: Dataset, folder: Pat
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         for kind in QUANTIZED[config.quantize]:
             log.info("export: quantizing to %s", kind)
-            images = calibration_images(dataset.train) if kind == "static-int8" else None
+            images = evenly_spaced_images(dataset.train, CALIBRATION_IMAGES) if kind == "static-int8" else None
             try:
                 Path(scratch, kind).write_bytes(convert(folder / SAVED_MODEL, kind, images))
                 speedups[kind] = measure_speedup(Path(scratch, kind), served, val)
@@ -129,16 +131,17 @@ def _quantize(plain: Exported, reference: Outputs, dataset: Dataset, folder: Pat
             if check.passed or not automatic:
                 log.info("%s is served: %s, %.1f times as fast", kind, check, speedup)
                 os.replace(Path(scratch, kind), served)
-                threshold = fit_threshold(outputs[PROBABILITIES], val.labels, config.confidence)
-                return Exported(kind, check, check.accuracy, plain.temperature, threshold)
+                probabilities = outputs[PROBABILITIES]
+                threshold = fit_threshold(probabilities, val.labels, config.confidence)
+                return Exported(kind, check, check.accuracy, probabilities.argmax(1), plain.temperature, threshold)
             log.info("%s is not served: %s, %.1f times as fast", kind, check, speedup)
             failed = failed or check
     return replace(plain, check=failed)
 
 
-def calibration_images(train: Split) -> NDArray[np.uint8]:
-    """At most CALIBRATION_IMAGES training images, uint8 [N,H,W,C], at equal distances in the split."""
-    return train.read(np.unique(np.linspace(0, len(train) - 1, CALIBRATION_IMAGES).astype(np.int64)))
+def evenly_spaced_images(split: Split, count: int) -> NDArray[np.uint8]:
+    """At most `count` images of a split, uint8 [N,H,W,C], at equal distances."""
+    return split.read(np.unique(np.linspace(0, len(split) - 1, count).astype(np.int64)))
 
 
 def _calibrate(model: Any, dataset: Dataset, features: str | None) -> tuple[Any, float, NDArray[np.float32]]:

@@ -1,4 +1,4 @@
-"""The artifact around the exported network: data manifest, report and `spec.json` with the metrics."""
+"""The artifact around the exported network: data manifest, reference answers, report, `spec.json` with the metrics."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from trainer import artifact
+from trainer.artifact.engine import LiteRTEngine
+from trainer.artifact.reference import REFERENCE_IMAGES, save_reference
 from trainer.data import Dataset
 from trainer.data.manifest import DataManifest
 from trainer.data.sources.tfds import data_root
-from trainer.export.export import Exported
+from trainer.export.export import Exported, evenly_spaced_images
 from trainer.export.provenance import git_revision, library_versions
 from trainer.reporting.measure import Measurement
 from trainer.reporting.metrics import accuracy_interval
@@ -23,7 +25,9 @@ def package(
 ) -> dict[str, Any]:
     """Complete the artifact in `folder`; return its metrics as plain JSON values, which its spec contains, too."""
     shutil.copytree(report, folder / "report", dirs_exist_ok=True)
-    DataManifest.of(dataset, measured.predicted).save(folder)
+    DataManifest.of(dataset, (exported.val_predictions, measured.predicted)).save(folder)
+    images = evenly_spaced_images(dataset.val, REFERENCE_IMAGES)
+    save_reference(folder, images, LiteRTEngine(folder / artifact.MODEL_FILE).predict(images))
     test, trust = measured.evaluation, measured.trust
     metrics = {
         "val_accuracy": exported.val_accuracy,

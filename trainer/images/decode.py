@@ -109,7 +109,7 @@ class EncodedImage:
         image = self._load(spec)
         if spec.normalize == "mnist":
             return normalize_mnist(np.asarray(image))[:, :, None]
-        return np.asarray(image).reshape(spec.height, spec.width, spec.channels)
+        return np.asarray(image).reshape(spec.shape)
 
     def render(self, spec: PixelSpec) -> Image.Image:
         """The decoded image of mode L or RGB in the size of `spec`. Can be called once: it consumes the open file.

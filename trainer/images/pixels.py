@@ -37,6 +37,11 @@ class PixelSpec:
             raise ValueError(f"pixels: normalize mnist gives 28x28x1, not {self.height}x{self.width}x{self.channels}")
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        return self.height, self.width, self.channels
+
+    @property
     def shape_name(self) -> str:
         """The shape as text, such as 28x28x1."""
         return f"{self.height}x{self.width}x{self.channels}"

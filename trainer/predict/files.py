@@ -24,8 +24,8 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return [file for path in paths for file in (_images_of(path) if path.is_dir() else [path])]
 
 
-class LocalModel:
-    """A model of the store, which answers for image files. Raises what `load_model` raises."""
+class LocalFiles:
+    """Answers of a model of the store for image files. Raises what `load_model` raises."""
 
     def __init__(self, name: str) -> None:
         self._model = load_model(name)

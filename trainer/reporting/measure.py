@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from trainer.artifact.explain import explain, load_activation_engine
 from trainer.data import Split
 from trainer.data.batches import predict_batches
 from trainer.errors import DivergedError
+from trainer.reporting.latency import median_seconds
 from trainer.reporting.metrics import (
     Evaluation,
     Mistake,
@@ -68,7 +67,7 @@ def measure(
         trust=trust,
         mistakes=_mistakes(images, labels, probabilities, engine, folder),
         label_issues=count_test_label_issues(labels, probabilities),
-        latency_s=_latency(engine, images),
+        latency_s=median_seconds([(engine, images.read(np.arange(1)))], TIMED_PREDICTIONS)[0],
     )
 
 
@@ -92,15 +91,3 @@ def _mistakes(
             )
         )
     return mistakes
-
-
-def _latency(engine: Engine, images: Split) -> float:
-    """Median seconds for one image."""
-    image = images.read(np.arange(1))
-    engine.predict(image)  # allocates the tensors for this batch size
-    seconds = []
-    for _ in range(TIMED_PREDICTIONS):
-        start = time.perf_counter()
-        engine.predict(image)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)

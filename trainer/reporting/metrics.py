@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,14 @@ class Evaluation:
         }
 
 
+class CalibrationBins(NamedTuple):
+    """Predictions in CALIBRATION_BINS bins of equal width, by their probability."""
+
+    counts: NDArray[np.int64]
+    confidence: NDArray[np.float64]  # mean probability in each bin; 0 where it is empty
+    accuracy: NDArray[np.float64]  # share of correct predictions in each bin; 0 where it is empty
+
+
 @dataclass(frozen=True)
 class Trust:
     """Calibration and selective-prediction metrics on images that the model has not seen."""
@@ -100,10 +108,7 @@ def evaluate(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> E
     confusion = np.bincount(labels.astype(np.int64) * classes + predicted, minlength=classes**2)
     confusion = confusion.reshape(classes, classes)
     true_probability = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
-    counts = np.bincount(bins, minlength=CALIBRATION_BINS)
-    bin_confidence = _ratio(np.bincount(bins, confidence, CALIBRATION_BINS), counts)
-    bin_accuracy = _ratio(np.bincount(bins, correct, CALIBRATION_BINS), counts)
+    bins = calibration_bins(confidence, correct)
     return Evaluation(
         accuracy=float(correct.mean()),
         # A probability of zero has underflowed float32: its loss is large, not infinite.
@@ -111,11 +116,27 @@ def evaluate(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> E
         confusion=confusion,
         precision=_ratio(confusion.diagonal(), confusion.sum(0)),
         recall=_ratio(confusion.diagonal(), confusion.sum(1)),
-        calibration_error=float((counts * np.abs(bin_confidence - bin_accuracy)).sum() / len(labels)),
-        bin_counts=counts,
-        bin_confidence=bin_confidence,
-        bin_accuracy=bin_accuracy,
+        calibration_error=calibration_error(bins),
+        bin_counts=bins.counts,
+        bin_confidence=bins.confidence,
+        bin_accuracy=bins.accuracy,
     )
+
+
+def calibration_bins(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> CalibrationBins:
+    """Bins of the probabilities [N] of predictions, 0..1, of which `correct` [N] are right."""
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    counts = np.bincount(bins, minlength=CALIBRATION_BINS)
+    return CalibrationBins(
+        counts,
+        confidence=_ratio(np.bincount(bins, confidence, CALIBRATION_BINS), counts),
+        accuracy=_ratio(np.bincount(bins, correct, CALIBRATION_BINS), counts),
+    )
+
+
+def calibration_error(bins: CalibrationBins) -> float:
+    """Expected calibration error, 0..1."""
+    return float((bins.counts * np.abs(bins.confidence - bins.accuracy)).sum() / bins.counts.sum())
 
 
 def measure_trust(labels: NDArray[np.int32], outputs: Outputs, temperature: float, threshold: float) -> Trust:
@@ -148,6 +169,20 @@ def accuracy_interval(accuracy: float, images: int) -> tuple[float, float]:
 
     interval = binomtest(round(accuracy * images), images).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def may_be_guessing(interval: Sequence[float], guess_accuracy: float) -> bool:
+    """Whether the confidence interval of an accuracy leaves room for a model that is no better than guessing."""
+    return interval[0] <= guess_accuracy
+
+
+def is_guessing(interval: Sequence[float], guess_accuracy: float) -> bool:
+    """Whether a model is no better than guessing, as far as anybody can tell.
+
+    The confidence interval of its accuracy contains that of guessing, and excludes that of a model that makes half as
+    many mistakes. An interval that contains both, as that of 8 images may, shows neither.
+    """
+    return may_be_guessing(interval, guess_accuracy) and interval[1] < (1 + guess_accuracy) / 2
 
 
 def most_confident_mistakes(

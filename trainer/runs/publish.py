@@ -1,4 +1,4 @@
-"""Publish a run's model to the store, and decide whether it is promoted."""
+"""Publish a run's model to the store, and promote it unless there are reasons against."""
 
 from __future__ import annotations
 
@@ -9,20 +9,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from trainer import artifact
 from trainer.artifact import SPEC_FILE, store
-from trainer.data import manifest
-from trainer.data.manifest import DataManifest
-from trainer.errors import ArtifactError, InputError
-from trainer.reporting.metrics import SIGNIFICANCE
+from trainer.errors import InputError
+from trainer.runs.promotion import Decision, decide, describe
 from trainer.runs.run_folder import EXPORT, FINISHED, note_saved, read_run, resume_command
 from trainer.text import shell_command
 
 log = logging.getLogger("trainer")
-
-SHOWN_CLASSES = 5  # at most, of the lost ones
 
 
 @dataclass(frozen=True)
@@ -41,32 +35,8 @@ def as_result(published: Published | None) -> dict[str, Any]:
     return asdict(published) if published else dict.fromkeys(field.name for field in fields(Published))
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two models compared on the test images that they share, which neither has seen."""
-
-    images: int
-    new_accuracy: float  # 0..1
-    old_accuracy: float
-    p_value: float  # of the old model alone being correct this often if both are equally good (McNemar, 1947)
-
-    @property
-    def is_worse(self) -> bool:
-        """Whether the new model is worse beyond chance."""
-        return self.p_value < SIGNIFICANCE
-
-
-@dataclass(frozen=True)
-class _Decision:
-    """Decision whether a new version replaces the one that its name stands for."""
-
-    latest: str | None  # tag that the name stands for
-    reasons: tuple[str, ...]  # against the new version
-    compared: Comparison | None
-
-
-def publish_run(folder: Path, name: str | None, *, promote: bool = False) -> Published:
-    """`trainer save`: publish the export of a finished run, as `publish` does.
+def publish_run(folder: Path, name: str | None, *, promote: bool = False, must_match: bool = False) -> Published:
+    """`trainer save`, and the winner of a sweep: publish the export of a finished run, as `publish` does.
 
     Raises InputError if the folder is not a run, or its export is not complete.
     """
@@ -82,7 +52,7 @@ def publish_run(folder: Path, name: str | None, *, promote: bool = False) -> Pub
             f"`{shell_command(resume_command(folder))}` does so"
         )
     artifact.load(export)
-    published = publish(export, name or run["name"], promote=promote)
+    published = publish(export, name or run["name"], promote=promote, must_match=must_match)
     with suppress(OSError):  # another user's run may be read-only
         note_saved(folder, published.tag)
     return published
@@ -114,25 +84,23 @@ def _same_artifact(stored: Path, export: Path) -> bool:
         return False
 
 
-def publish(export: Path, name: str, *, promote: bool = False) -> Published:
+def publish(export: Path, name: str, *, promote: bool = False, must_match: bool = False) -> Published:
     """Publish an artifact as a new version of `name`, and promote it: the name stands for it from then on.
 
     A version that is no better than guessing, that lacks a class of the current version, or that is worse than it
-    beyond chance on images that neither has seen is stored and not promoted, unless `promote` asks for it. Raises what
-    `store.publish` does.
+    beyond chance (`must_match`: at all) on images that neither learned from is stored and not promoted, unless
+    `promote` asks for it. Raises what `store.publish` does.
     """
-    metrics = artifact.read_spec(export)["metrics"]
-    guessing = "guess_accuracy" in metrics and metrics["test_accuracy_interval"][0] <= metrics["guess_accuracy"]
-    judged = []
+    decided: list[Decision] = []
 
-    def judge(latest: store.StoredModel | None) -> Sequence[str]:
-        judged.append(_judge(export, guessing, latest))
-        return () if promote else judged[0].reasons
+    def reasons_against(latest: store.StoredModel | None) -> Sequence[str]:
+        decided.append(decide(export, latest, must_match=must_match))
+        return () if promote else decided[0].reasons
 
-    tag = store.publish(export, name, judge)
-    (decision,) = judged
+    tag = store.publish(export, name, reasons_against)
+    (decision,) = decided
     promoted = promote or not decision.reasons
-    _tell(tag, decision, promoted)
+    _log_decision(tag, decision, promoted)
     return Published(
         tag,
         promoted=promoted,
@@ -142,62 +110,7 @@ def publish(export: Path, name: str, *, promote: bool = False) -> Published:
     )
 
 
-def compare(new: DataManifest | None, old: DataManifest | None) -> Comparison | None:
-    """Compare by the recorded test predictions of both; labels are those of the new model.
-
-    None if no image is known to be a test image of both.
-    """
-    if new is None or old is None:
-        return None
-    _, ours, theirs = np.intersect1d(
-        new.content_hashes[new.test_rows], old.content_hashes[old.test_rows], return_indices=True
-    )
-    if not len(ours):
-        return None
-    from scipy.stats import binomtest
-
-    ours, theirs = new.test_rows[ours], old.test_rows[theirs]
-    new_names, old_names = np.array(new.class_names), np.array(old.class_names)
-    truth = new_names[new.labels[ours]]
-    new_right, old_right = new_names[new.predictions[ours]] == truth, old_names[old.predictions[theirs]] == truth
-    lost, different = int((old_right & ~new_right).sum()), int((old_right != new_right).sum())
-    return Comparison(
-        images=len(ours),
-        new_accuracy=float(new_right.mean()),
-        old_accuracy=float(old_right.mean()),
-        p_value=float(binomtest(lost, different, alternative="greater").pvalue) if different else 1,
-    )
-
-
-def _judge(export: Path, guessing: bool, latest: store.StoredModel | None) -> _Decision:
-    reasons = ["hardly better than guessing"] if guessing else []
-    if latest is None:
-        return _Decision(None, tuple(reasons), None)
-    lost = _lost_classes(export, latest.path)
-    if lost:  # fewer classes are an easier task: the accuracies do not compare
-        shown = ", ".join(lost[:SHOWN_CLASSES]) + (", …" if len(lost) > SHOWN_CLASSES else "")
-        are, them = ("is", "it") if len(lost) == 1 else ("are", "them")
-        return _Decision(latest.tag, (*reasons, f"{shown} {are} gone: clients will never get {them} again"), None)
-    compared = compare(_identity(export), _identity(latest.path))
-    if compared and compared.is_worse:
-        reasons.append(
-            f"worse than {latest.tag}: {compared.new_accuracy:.1%} right, not {compared.old_accuracy:.1%}, of the "
-            f"{compared.images} test images of both"
-        )
-    return _Decision(latest.tag, tuple(reasons), compared)
-
-
-def _lost_classes(new: Path, old: Path) -> list[str]:
-    """Classes of the artifact `old` that `new` lacks, in order; none if `old` is damaged."""
-    try:
-        known = artifact.read_spec(old)["labels"]
-    except ArtifactError:
-        return []
-    kept = set(artifact.read_spec(new)["labels"])
-    return [label for label in known if label not in kept]
-
-
-def _tell(tag: str, decision: _Decision, promoted: bool) -> None:
+def _log_decision(tag: str, decision: Decision, promoted: bool) -> None:
     """Log whether a version replaces the current one, and why."""
     latest, reasons = decision.latest, "; ".join(decision.reasons)
     if not promoted:
@@ -206,20 +119,10 @@ def _tell(tag: str, decision: _Decision, promoted: bool) -> None:
     elif reasons:
         log.warning("%s is promoted all the same%s: %s", tag, f" and replaces {latest}" if latest else "", reasons)
     elif decision.compared:
-        log.info(
-            "%s is promoted and replaces %s: of the %d test images of both %.1f%% are right, before %.1f%%",
-            *(tag, latest, decision.compared.images),
-            *(100 * decision.compared.new_accuracy, 100 * decision.compared.old_accuracy),
-        )
+        log.info("%s is promoted and replaces %s: %s", tag, latest, describe(decision.compared))
     elif latest:
         log.info(
-            "%s is not compared with %s, which it replaces: no images are known to be test images of both", tag, latest
+            "%s is not compared with %s, which it replaces: no images are known to be held out by both", tag, latest
         )
-
-
-def _identity(folder: Path) -> DataManifest | None:
-    try:
-        return manifest.read_manifest(folder)
-    except ArtifactError as error:  # damage to the current version must not hold a new one back
-        log.warning("%s", error)
-        return None
+    elif decision.is_doubtful:
+        log.warning("%s is promoted as the first version: too few held-out images to tell it from guessing", tag)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.artifact.engine import Engine, Outputs
-from trainer.serving.runner import STALLED_S, WARM_UP_RUNS, OnBatch, min_cpu_s, report_batch
+from trainer.serving.runner import STALLED_S, WARM_UP_RUNS, Measured, OnBatch, min_cpu_s, report_batch
 
 QueuedImage = tuple[NDArray[np.uint8], "asyncio.Future[Outputs]"]
 
@@ -37,7 +37,7 @@ SHORT_S = 0.005  # longest batch that may run on the event loop
 
 
 class BatchRunner:
-    """Runs an engine in batches. `warm_up` comes first, from any thread; see `Runner`."""
+    """Runs an engine in batches; see `Runner`. `warm_up` comes first, from any thread, unless `measured` is given."""
 
     def __init__(
         self,
@@ -47,18 +47,23 @@ class BatchRunner:
         queue_length: int,
         spare_cpu: bool = True,
         on_batch: OnBatch = lambda size, seconds: None,
+        measured: Measured | None = None,
     ) -> None:
-        """`spare_cpu`: whether the engine's thread has another CPU than the event loop."""
+        """`spare_cpu`: whether the engine's thread has another CPU than the event loop.
+
+        `measured`: results of a warm-up elsewhere; the engine has run each of its sizes.
+        """
         self._engine = engine
         self._image_shape = tuple(image_shape)
         self._queue_length = queue_length
         self._spare_cpu = spare_cpu
         self._on_batch = on_batch
-        self._sizes: tuple[int, ...] = BATCH_SIZES
+        self._sizes = tuple(measured.batch_cpu_s) if measured else BATCH_SIZES
         self._queue: deque[QueuedImage] = deque()
         self._running = False
         self._start = 0.0  # of the current batch
-        self._seconds: dict[int, float] = {}  # of the last batch of each size; after warm-up, CPU seconds
+        # Of the last batch of each size; after warm-up, CPU seconds.
+        self._seconds = dict(measured.batch_cpu_s) if measured else {}
         self._thread = ThreadPoolExecutor(1, "engine")
 
     @property
@@ -84,6 +89,10 @@ class BatchRunner:
     @property
     def alone_cpu_s(self) -> float:
         return self._seconds[1]
+
+    @property
+    def measured(self) -> Measured:
+        return Measured(False, self.alone_cpu_s, {size: self._seconds[size] for size in self._sizes})
 
     def warm_up(self, max_batch_s: float) -> None:
         """Choose the largest batch, and run every size up to it.

@@ -19,6 +19,7 @@ from trainer.serving.inference import Inference
 from trainer.serving.memory import MemoryBudget
 from trainer.serving.metrics import CONTENT_TYPE, Metrics
 from trainer.serving.middleware import PAGE_PATH, Routes
+from trainer.serving.open_inference import OpenInference
 from trainer.serving.openapi import describe
 from trainer.serving.request import (
     MAX_BATCH_BYTES,
@@ -43,7 +44,15 @@ Infer = Callable[[bytes, int], Coroutine[Any, Any, T]]  # an image, and the byte
 class Endpoints:
     """Endpoints of one worker. Call `warm_up` first."""
 
-    def __init__(self, inference: Inference, metrics: Metrics, memory: MemoryBudget, *, with_token: bool) -> None:
+    def __init__(
+        self,
+        inference: Inference,
+        metrics: Metrics,
+        memory: MemoryBudget,
+        *,
+        with_token: bool,
+        is_ready: Callable[[], bool],
+    ) -> None:
         """`with_token`: whether callers need one, for the description."""
         self._inference = inference
         self._metrics = metrics
@@ -59,6 +68,7 @@ class Endpoints:
             PAGE_PATH: ("GET", self._get_page),
             "/metrics": ("GET", self._get_metrics),
             "/docs.json": ("GET", self._get_description),
+            **OpenInference(inference, is_ready).routes,
         }
 
     async def warm_up(self) -> None:
@@ -85,7 +95,7 @@ class Endpoints:
     async def _post_predict_batch(self, request: Request) -> Response:
         body = request.chunks(MAX_BATCH_BYTES + MAX_FRAMING_BYTES)
         images = await request.files(body, "images", MAX_BATCH_IMAGES)
-        return json_response(await _while_connected(request, self._inference.predict_batch(images, request.charged)))
+        return json_response(await request.while_connected(self._inference.predict_batch(images, request.charged)))
 
     async def _post_preview(self, request: Request) -> Response:
         return await self._png(request, self._inference.preview)
@@ -99,7 +109,7 @@ class Endpoints:
     async def _answer(self, request: Request, image: bytes, infer: Infer[T]) -> T:
         """Await `infer` while the client is connected. Raises ImageError with a hint."""
         try:
-            return await _while_connected(request, infer(image, request.charged))
+            return await request.while_connected(infer(image, request.charged))
         except ImageError as error:
             raise with_hint(error, image, request) from error
 
@@ -126,26 +136,3 @@ class Endpoints:
         while True:
             self._metrics.on_waiting(self._inference.loaded.runner.waiting)
             await asyncio.sleep(QUEUE_WATCH_S)
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`, and cancel it when the client goes. Raises ConnectionResetError then."""
-    task = asyncio.current_task()
-    assert task
-    gone = asyncio.ensure_future(request.disconnected())
-    working = True
-
-    def cancel_work(_: asyncio.Future[None]) -> None:
-        if working and not gone.cancelled():
-            task.cancel()
-
-    gone.add_done_callback(cancel_work)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if gone.done() and not gone.cancelled() and not task.uncancel():
-            raise ConnectionResetError from None
-        raise
-    finally:
-        working = False
-        gone.cancel()

@@ -35,14 +35,22 @@ class Explainer:
     def __init__(self, folder: Path) -> None:
         """`folder`: the artifact."""
         self._folder = folder
-        self._has_activation = (folder / EXPLAIN_FILE).is_file()
         self._one_at_a_time = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "explain")
+
+    @property
+    def _has_activation(self) -> bool:
+        """Whether there is an activation engine; none any more where the version was deleted while it is served."""
+        return (self._folder / EXPLAIN_FILE).is_file()
 
     @property
     def images(self) -> int:
         """Additional images that the network runs for an explanation."""
         return 1 if self._has_activation else OCCLUSIONS
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(wait=False)
 
     async def explain(
         self,

@@ -20,7 +20,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from trainer.serving.half_close import ResponseProbe
 from trainer.serving.memory import MemoryBudget
-from trainer.serving.responses import error_body, to_json
+from trainer.serving.open_inference_paths import is_open_inference
+from trainer.serving.responses import error_body, protocol_error_body, to_json
 from trainer.serving.schemas import ErrorCode
 
 HEAD_TIMEOUT_S = 30.0  # from the connection, or a head's first byte, to the head's end
@@ -46,6 +47,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     memory: ClassVar[MemoryBudget] = MemoryBudget(sys.maxsize)  # charged with heads
 
+    url = b""  # before the first request
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0  # of the current request, as the parser has reported them
     _earlier_head_bytes = 0  # of the requests before it whose responses are not complete
@@ -182,7 +184,9 @@ class HttpProtocol(HttpToolsProtocol):
         if self.cycle and not self.cycle.response_complete:  # an error would take the place of another response
             self.transport.close()
             return
-        body = to_json(error_body(refusal.code, str(refusal)))
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        in_protocol = is_open_inference(path)
+        body = protocol_error_body(str(refusal)) if in_protocol else to_json(error_body(refusal.code, str(refusal)))
         retry = "retry-after: 1\r\n" if refusal.code == "overloaded" else ""
         head = f"HTTP/1.1 {refusal.status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{retry}"
         self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)

@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -18,7 +21,7 @@ from trainer.artifact.prediction import prediction
 from trainer.errors import ImageError
 from trainer.images.saliency import overlay
 from trainer.serving.body_hints import with_hint
-from trainer.serving.decoding import Decoder
+from trainer.serving.decoding import Decoder, Pixels
 from trainer.serving.loaded_model import LoadedModel
 from trainer.serving.memory import MemoryBudget
 from trainer.serving.metrics import Metrics
@@ -30,11 +33,24 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class FailedVersion:
+    """A version that is promoted and not served, as it did not pass its check."""
+
+    tag: str  # NAME:VERSION
+    reason: str  # one line, without a path
+
+
 class Inference:
-    """Answers for encoded images. Call it only from the event loop's thread."""
+    """Answers for encoded images. Call it only from the event loop's thread.
+
+    `loaded` may be replaced at any time. Each request takes it once, at its start, and hands it on: one version answers
+    all of it, and the answer names that version.
+    """
 
     def __init__(self, loaded: LoadedModel, settings: Settings, metrics: Metrics, memory: MemoryBudget) -> None:
-        self.loaded = loaded  # each request reads it once
+        self.loaded = loaded  # the model of the requests that begin now
+        self.failed_version: FailedVersion | None = None
         self.warm = False  # answers before are not counted as unknown
         self._deadline_s = settings.deadline_ms / 1000
         self._metrics = metrics
@@ -52,21 +68,38 @@ class Inference:
         `charged`, here and below: what the request holds of the memory budget.
         """
         loaded = self.loaded
-        async with asyncio.timeout(self._deadline_s):
-            answer = await self._classify(loaded, data, charged)
+        async with self._deadline():
+            _, answer = await self._classify(loaded, lambda: self._decoder.decode(data, loaded.pixels, charged))
         return {**answer, "model": loaded.tag}
 
     async def predict_batch(self, images: Sequence[bytes], charged: int = 0) -> Predictions:
         """The predictions, in order, of up to 256 encoded images; a faulty image has an error in its place."""
         loaded = self.loaded
-        chunk = loaded.runner.largest_batch
-        predictions: list[BatchPrediction | Error] = []
-        async with asyncio.timeout(self._deadline_s * math.ceil(len(images) / chunk)):
-            # One chunk after the other: a large batch leaves slots in the queue for other requests.
-            for start in range(0, len(images), chunk):
-                items = images[start : start + chunk]
-                predictions += await _gather(lambda data: self._classify_item(loaded, data, charged), items)
+        predictions = await self._in_chunks(loaded, lambda data: self._classify_item(loaded, data, charged), images)
         return {"model": loaded.tag, "predictions": predictions}
+
+    async def infer(
+        self, loaded: LoadedModel, images: Sequence[bytes | Pixels], charged: int = 0
+    ) -> list[tuple[Outputs, BatchPrediction]]:
+        """The network's outputs and the prediction for each image, encoded or uint8 [H,W,C] as the model sees it.
+
+        `loaded` is the model that the request began with. Raises as `predict`; errors name the image, as `encoded[0]`.
+        """
+
+        async def classify(item: tuple[int, bytes | Pixels]) -> tuple[Outputs, BatchPrediction]:
+            index, image = item
+            if not isinstance(image, bytes):
+                return await self._classify(loaded, lambda: _completed(image))
+            try:
+                return await self._classify(loaded, lambda: self._decoder.decode(image, loaded.pixels, charged))
+            except ImageError as error:
+                raise ImageError(error.code, f"encoded[{index}]: {with_hint(error, image)}") from error
+            except ApiError as error:
+                if error.code == "overloaded":  # not the image's fault
+                    raise
+                raise ApiError(error.code, f"encoded[{index}]: {error}") from error
+
+        return await self._in_chunks(loaded, classify, list(enumerate(images)))
 
     async def explain(self, data: bytes, charged: int = 0) -> bytes:
         """PNG of the image as the model sees it, in gray under the saliency map of the most probable class.
@@ -78,7 +111,7 @@ class Inference:
         async with asyncio.timeout(self._deadline_s * (1 + math.ceil(loaded.explainer.images / chunk))):
             pixels = await self._decoder.decode(data, loaded.pixels, charged)
 
-            async def run(image: NDArray[np.uint8]) -> Outputs:
+            async def run(image: Pixels) -> Outputs:
                 return await self._run(loaded, lambda: _completed(image))
 
             outputs = await run(pixels)
@@ -91,8 +124,9 @@ class Inference:
 
     async def preview(self, data: bytes, charged: int = 0) -> bytes:
         """PNG of the image as the model sees it. Raises ApiError, ImageError, and TimeoutError after the deadline."""
+        loaded = self.loaded
         async with asyncio.timeout(self._deadline_s):
-            return await self._decoder.encode(await self._decoder.decode(data, self.loaded.pixels, charged))
+            return await self._decoder.encode(await self._decoder.decode(data, loaded.pixels, charged))
 
     def describe_model(self) -> Model:
         """Body of GET /model."""
@@ -114,7 +148,8 @@ class Inference:
     async def _classify_item(self, loaded: LoadedModel, data: bytes, charged: int) -> BatchPrediction | Error:
         """A prediction, or the error of a faulty image. Raises ApiError `overloaded`."""
         try:
-            return await self._classify(loaded, data, charged)
+            _, answer = await self._classify(loaded, lambda: self._decoder.decode(data, loaded.pixels, charged))
+            return answer
         except ImageError as error:
             return error_body(cast(ErrorCode, error.code), str(with_hint(error, data)))
         except ApiError as error:
@@ -122,15 +157,48 @@ class Inference:
                 raise
             return error_body(error.code, str(error))
 
-    async def _classify(self, loaded: LoadedModel, data: bytes, charged: int) -> BatchPrediction:
-        """A prediction without `model`. Raises ApiError (`too_large`, `overloaded`) and ImageError."""
-        outputs = await self._run(loaded, lambda: self._decoder.decode(data, loaded.pixels, charged))
+    @contextlib.asynccontextmanager
+    async def _deadline(self, batches: int = 1) -> AsyncIterator[None]:
+        """A deadline for each batch of the network; its used share is a metric. Raises TimeoutError after it.
+
+        Requests that are refused do not count: they would make a busy server look idle.
+        """
+        limit_s = self._deadline_s * batches
+        start = time.perf_counter()
+        try:
+            async with asyncio.timeout(limit_s):
+                yield
+        except TimeoutError:
+            self._metrics.on_deadline_share(1.0)
+            raise
+        if self.warm:
+            self._metrics.on_deadline_share((time.perf_counter() - start) / limit_s)
+
+    async def _in_chunks(
+        self, loaded: LoadedModel, run: Callable[[S], Coroutine[Any, Any, T]], images: Sequence[S]
+    ) -> list[T]:
+        """Results of `run` for the images of one request, in order. Raises TimeoutError after a deadline for each batch
+        of the model that they fill, and as `_gather`.
+        """
+        chunk = loaded.runner.largest_batch
+        results: list[T] = []
+        async with self._deadline(math.ceil(len(images) / chunk)):
+            # One chunk after the other: a large batch leaves slots in the queue for other requests.
+            for start in range(0, len(images), chunk):
+                results += await _gather(run, images[start : start + chunk])
+        return results
+
+    async def _classify(
+        self, loaded: LoadedModel, pixels: Callable[[], Awaitable[Pixels]]
+    ) -> tuple[Outputs, BatchPrediction]:
+        """The outputs and a prediction without `model`. Raises as `_run`."""
+        outputs = await self._run(loaded, pixels)
         answer = cast(BatchPrediction, prediction(outputs, loaded.class_names, loaded.threshold))
         if self.warm and not answer["known"]:
             self._metrics.on_unknown()
-        return answer
+        return outputs, answer
 
-    async def _run(self, loaded: LoadedModel, pixels: Callable[[], Awaitable[NDArray[np.uint8]]]) -> Outputs:
+    async def _run(self, loaded: LoadedModel, pixels: Callable[[], Awaitable[Pixels]]) -> Outputs:
         """The engine's outputs for an image; `pixels` is called once it is admitted.
 
         Raises ApiError `overloaded`, and the errors of `pixels`.
@@ -152,8 +220,10 @@ class Inference:
         return outputs
 
 
-async def _gather(run: Callable[[S], Coroutine[Any, Any, T]], images: Iterable[S]) -> list[T]:
-    """Results of `run` for each image, in order. Raises the first ApiError, and the other images are cancelled."""
+async def _gather(run: Callable[[S], Coroutine[Any, Any, T]], images: Sequence[S] | Pixels) -> list[T]:
+    """Results of `run` for each image, in order. Raises the first error, and the other images are cancelled."""
+    if len(images) == 1:  # without a task, which takes as long as the other work for a small image
+        return [await run(images[0])]
     tasks = []
     try:
         async with asyncio.TaskGroup() as group:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from trainer.artifact import Artifact
 from trainer.artifact.engine import load_engine
@@ -15,7 +18,7 @@ from trainer.serving.admission import Admission
 from trainer.serving.batching import BatchRunner
 from trainer.serving.explanation import Explainer
 from trainer.serving.parallel import ParallelRunner
-from trainer.serving.runner import OnBatch, Runner
+from trainer.serving.runner import Measured, OnBatch, Runner
 from trainer.serving.settings import Settings
 
 log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
@@ -26,6 +29,7 @@ MAX_BATCH_SHARE = 0.25  # of the deadline: a longer batch leaves no time to wait
 PARALLEL_BONUS = 1.25
 INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}  # without them, static-int8 is slower than float32
 MIN_PARALLEL_CPU_S = 0.002  # of an image; a quicker network has little to wait for
+PAUSE_S = 0.25  # between two engines that are loaded beside requests: those that waited are answered first
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,19 @@ class LoadedModel:
     explainer: Explainer
 
 
-def prepare_model(tag: str, artifact: Artifact, settings: Settings, on_batch: OnBatch) -> LoadedModel:
-    """Load the engines of the model `tag`, warm them up, and choose batches or parallel engines."""
-    threads = settings.threads or max(1, available_cpus() // settings.workers)
-    runner = _choose_runner(artifact, settings, threads, on_batch)
+def prepare_model(
+    tag: str, artifact: Artifact, settings: Settings, on_batch: OnBatch, measured: Measured | None = None
+) -> LoadedModel:
+    """Load the engines of the model `tag`, warm them up, and choose batches or parallel engines.
+
+    `measured`: results of `choose_runner` in another process. The choice is taken from there, as this process answers
+    requests meanwhile: their CPU time would be measured, too.
+    """
+    threads = engine_threads(settings)
+    if measured:
+        runner = _rebuild_runner(artifact, settings, on_batch, measured)
+    else:
+        runner = choose_runner(artifact, settings, on_batch)
     parallel = isinstance(runner, ParallelRunner)
     how = f"{threads} images at once" if parallel else f"batches of up to {runner.largest_batch}"
     log.info("serving %s on %s with %d threads, %s", tag, settings.engine, threads, how)
@@ -65,13 +78,18 @@ def prepare_model(tag: str, artifact: Artifact, settings: Settings, on_batch: On
     )
 
 
-def _choose_runner(artifact: Artifact, settings: Settings, threads: int, on_batch: OnBatch) -> Runner:
-    """The runner that takes less CPU time for an image when many come at once; the other one is closed."""
+def engine_threads(settings: Settings) -> int:
+    """Threads of one worker's engine."""
+    return settings.threads or max(1, available_cpus() // settings.workers)
+
+
+def choose_runner(artifact: Artifact, settings: Settings, on_batch: OnBatch) -> Runner:
+    """The runner that takes less CPU time for an image when many come at once, warm; the other one is closed."""
+    threads, queue_length, shape = engine_threads(settings), settings.queue_length, artifact.pixels.shape
     engine = load_engine(artifact, settings.engine, threads)
-    shape = (artifact.pixels.height, artifact.pixels.width, artifact.pixels.channels)
-    queue_length = settings.queue_length
-    spare_cpu = available_cpus() > settings.workers
-    batching = BatchRunner(engine, shape, queue_length=queue_length, spare_cpu=spare_cpu, on_batch=on_batch)
+    batching = BatchRunner(
+        engine, shape, queue_length=queue_length, spare_cpu=_has_spare_cpu(settings), on_batch=on_batch
+    )
     batching.warm_up(MAX_BATCH_SHARE * settings.deadline_ms / 1000)
     # Not with TensorFlow: its threads are the process's.
     if batching.alone_cpu_s < MIN_PARALLEL_CPU_S or threads == 1 or settings.engine != "litert":
@@ -84,3 +102,31 @@ def _choose_runner(artifact: Artifact, settings: Settings, threads: int, on_batc
         return parallel
     parallel.close()
     return batching
+
+
+def _rebuild_runner(artifact: Artifact, settings: Settings, on_batch: OnBatch, measured: Measured) -> Runner:
+    """The runner that was `measured` in another process, warm.
+
+    Each engine runs its largest batch: the memory is then allocated, and any other size takes 0.1 ms to set up.
+    """
+    threads, queue_length, shape = engine_threads(settings), settings.queue_length, artifact.pixels.shape
+    largest = np.zeros((max(measured.batch_cpu_s), *shape), np.uint8)
+    engines = []
+    for count in (threads, *([1] * threads if measured.parallel else ())):
+        engines.append(load_engine(artifact, settings.engine, count))
+        time.sleep(PAUSE_S)
+        engines[-1].predict(largest)
+    if measured.parallel:
+        return ParallelRunner(engines[0], engines[1:], queue_length=queue_length, on_batch=on_batch, measured=measured)
+    return BatchRunner(
+        engines[0],
+        shape,
+        queue_length=queue_length,
+        spare_cpu=_has_spare_cpu(settings),
+        on_batch=on_batch,
+        measured=measured,
+    )
+
+
+def _has_spare_cpu(settings: Settings) -> bool:
+    return available_cpus() > settings.workers

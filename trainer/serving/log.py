@@ -15,6 +15,7 @@ HANDLER = "tracehandler"  # BentoML's name for the handler of its servers' log
 WRITTEN_TWICE = ("uvicorn.error", "circus")
 # Attributes of a record about an error response; the record's message is the error's.
 RESPONSE_FIELDS = ("path", "status", "code", "ms")
+TRACE = "traceparent"  # one more, of a request that has this header
 
 
 def configure_logging(*, as_json: bool) -> None:
@@ -40,13 +41,14 @@ class Lines(logging.Formatter):
         if hasattr(record, "status"):
             path, status, code, ms = (getattr(record, field) for field in RESPONSE_FIELDS)
             # Path and message may hold text of a client: it must not forge a line or control a terminal.
-            record.message = printable(f"{path} {status} {code} {ms} ms: {record.message}")
+            trace = f" {TRACE}={getattr(record, TRACE)}" if hasattr(record, TRACE) else ""
+            record.message = printable(f"{path} {status} {code} {ms} ms: {record.message}{trace}")
         return super().formatMessage(record)
 
 
 class JsonLines(logging.Formatter):
     """`{"time": …, "level": …, "logger": …, "message": …}`; with `path`, `status`, `code` and `ms` for an error
-    response, and `traceback` for an exception.
+    response, `traceparent` if its request had one, and `traceback` for an exception.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -56,7 +58,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= {field: getattr(record, field) for field in RESPONSE_FIELDS if hasattr(record, field)}
+        line |= {field: getattr(record, field) for field in (*RESPONSE_FIELDS, TRACE) if hasattr(record, field)}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line)

@@ -8,6 +8,7 @@ own paths (/livez, /readyz, its pages) are passed on; only their errors are made
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,9 +18,19 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trainer.errors import ImageError
+from trainer.serving.log import TRACE
 from trainer.serving.memory import MemoryBudget
+from trainer.serving.open_inference_paths import is_open_inference, route_of
 from trainer.serving.request import Request
-from trainer.serving.responses import CHALLENGE, STATUS, ApiError, Headers, Response, error_response
+from trainer.serving.responses import (
+    CHALLENGE,
+    STATUS,
+    ApiError,
+    Headers,
+    Response,
+    error_response,
+    protocol_error_body,
+)
 from trainer.serving.schemas import ErrorCode
 from trainer.serving.tokens import Tokens
 
@@ -29,8 +40,9 @@ log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which 
 BENTOML_POLICY = b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:"
 OPEN_PATHS = ("/livez", "/readyz")  # health checks send no token
 PAGE_PATH = "/ui"
+TRACE_PARENT = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
 Handler = Callable[[Request], Awaitable[Response]]
-Routes = Mapping[str, tuple[str, Handler]]  # path → its method and its handler
+Routes = Mapping[str, tuple[str, Handler]]  # path, or what `route_of` makes of it → its method and its handler
 
 
 class Backend(NamedTuple):
@@ -61,8 +73,9 @@ class ApiMiddleware:
         path = f"/{scope['path'].strip('/')}"  # slashes at either end do not matter
         if path != scope["path"]:
             scope = {**scope, "path": path, "raw_path": path.encode()}
+        route = route_of(path)
         refusal = tokens.refusal(scope["headers"]) if tokens and path not in OPEN_PATHS else None
-        if path not in routes and not refusal:
+        if route not in routes and not refusal:
             status = await self._pass_on(scope, receive, send, start)
             on_request("other", status, time.perf_counter() - start)
             return
@@ -71,7 +84,7 @@ class ApiMiddleware:
             if refusal and path != PAGE_PATH:
                 response = error_response("unauthorized", refusal)
             else:
-                method, handler = routes[path]
+                method, handler = routes[route]
                 response = await _respond(request, handler, scope["method"], method)
             if refusal and response.status == 200:  # a browser shows the page all the same, and it asks for a token
                 response = replace(response, status=STATUS["unauthorized"], headers=(*response.headers, CHALLENGE))
@@ -79,10 +92,10 @@ class ApiMiddleware:
             return
         finally:
             request.release()
-        await _send(send, response)
+        await _send(send, path, response)
         seconds = time.perf_counter() - start
-        on_request(path if path in routes else "other", response.status, seconds)
-        _log_error(path, response, seconds)
+        on_request(route if route in routes else "other", response.status, seconds)
+        _log_error(scope, response, seconds)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, start: float) -> int:
         """Let BentoML answer, with its errors as JSON; return the status."""
@@ -95,8 +108,8 @@ class ApiMiddleware:
                 if status >= 400:
                     allow = tuple(pair for pair in message.get("headers", ()) if pair[0].lower() == b"allow")
                     response = _framework_error(status, scope["path"], allow)
-                    await _send(send, response)
-                    _log_error(scope["path"], response, time.perf_counter() - start)
+                    await _send(send, scope["path"], response)
+                    _log_error(scope, response, time.perf_counter() - start)
                 else:
                     message["headers"] = [*message.get("headers", ()), (b"content-security-policy", BENTOML_POLICY)]
             if status < 400:
@@ -108,7 +121,7 @@ class ApiMiddleware:
             log.exception("an error in BentoML's application")
             if not status:
                 status = 500
-                await _send(send, _framework_error(status, scope["path"], ()))
+                await _send(send, scope["path"], _framework_error(status, scope["path"], ()))
         return status
 
 
@@ -121,8 +134,8 @@ def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
         app,
         allow_origins=origins,
         allow_methods=("GET", "HEAD", "POST"),
-        allow_headers=("Authorization", "Content-Type"),
-        expose_headers=("Retry-After",),
+        allow_headers=("Authorization", "Content-Encoding", "Content-Type", "Inference-Header-Content-Length"),
+        expose_headers=("Inference-Header-Content-Length", "Retry-After"),
         allow_private_network=True,
     )
 
@@ -178,17 +191,22 @@ def _internal_error() -> Response:
     return error_response("internal", "an internal error; the server's log says more")
 
 
-def _log_error(path: str, response: Response, seconds: float) -> None:
-    """Log a response that is an error; others leave no line."""
+def _log_error(scope: Scope, response: Response, seconds: float) -> None:
+    """Log a response that is an error, with the trace that the request belongs to; others leave no line."""
     if not response.error:
         return
     level = logging.ERROR if response.status == STATUS["internal"] else logging.WARNING
     ms = round(1000 * seconds, 1)
-    fields = {"path": path[:100], "status": response.status, "code": response.error["code"], "ms": ms}
+    fields = {"path": scope["path"][:100], "status": response.status, "code": response.error["code"], "ms": ms}
+    trace = next((value for name, value in scope["headers"] if name == TRACE.encode()), b"").decode("latin-1")
+    if TRACE_PARENT.fullmatch(trace):
+        fields[TRACE] = trace
     log.log(level, "%s", response.error["message"], extra=fields)
 
 
-async def _send(send: Send, response: Response) -> None:
+async def _send(send: Send, path: str, response: Response) -> None:
+    if response.error and is_open_inference(path):
+        response = replace(response, body=protocol_error_body(response.error["message"]))
     headers = [
         (b"content-type", response.media_type.encode()),
         (b"content-length", str(len(response.body)).encode()),

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.artifact.engine import Engine, Outputs
-from trainer.serving.runner import STALLED_S, OnBatch, RunningCalls, min_cpu_s, report_batch
+from trainer.serving.runner import STALLED_S, Measured, OnBatch, RunningCalls, min_cpu_s, report_batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,10 @@ class QueuedImage:
 
 
 class ParallelRunner:
-    """Runs each image on an idle engine. `warm_up` comes first, from any thread; see `Runner`."""
+    """Runs each image on an idle engine; see `Runner`.
+
+    `warm_up` comes first, from any thread, unless `measured` is given.
+    """
 
     def __init__(
         self,
@@ -38,8 +41,12 @@ class ParallelRunner:
         *,
         queue_length: int,
         on_batch: OnBatch = lambda size, seconds: None,
+        measured: Measured | None = None,
     ) -> None:
-        """`whole` has all CPUs, each of `engines` has one. `on_batch` is called from several threads."""
+        """`whole` has all CPUs, each of `engines` has one. `on_batch` is called from several threads.
+
+        `measured`: results of a warm-up elsewhere; every engine has run an image.
+        """
         self._whole = whole
         self._idle: SimpleQueue[Engine] = SimpleQueue()
         for engine in engines:
@@ -50,7 +57,8 @@ class ParallelRunner:
         self._queue: deque[QueuedImage] = deque()
         self._running_threads = 0
         self._calls = RunningCalls()
-        self._alone_cpu_s, self._image_cpu_s = 0.0, 0.0
+        self._alone_cpu_s = measured.alone_cpu_s if measured else 0.0
+        self._image_cpu_s = measured.batch_cpu_s[1] if measured else 0.0
         self._threads = ThreadPoolExecutor(self._parallel, "engine")
 
     @property
@@ -77,6 +85,10 @@ class ParallelRunner:
     def largest_batch(self) -> int:
         """A few for each engine: none of them is to wait for the next image."""
         return min(4 * self._parallel, self._queue_length)
+
+    @property
+    def measured(self) -> Measured:
+        return Measured(True, self._alone_cpu_s, {1: self._image_cpu_s})
 
     def warm_up(self, image_shape: Sequence[int]) -> None:
         """Run and measure every engine."""

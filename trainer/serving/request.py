@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
-from typing import ClassVar
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, ClassVar, TypeVar
 
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message, Receive, Scope
 
+from trainer.serving.compression import unpack
 from trainer.serving.memory import MemoryBudget
 from trainer.serving.responses import ApiError
+
+T = TypeVar("T")
 
 MIB = 2**20
 MAX_IMAGE_BYTES = 10 * MIB
@@ -34,6 +37,7 @@ class Request:
 
     def __init__(self, scope: Scope, receive: Receive, memory: MemoryBudget) -> None:
         self.headers = Headers(scope=scope)
+        self.path: str = scope.get("path", "")
         self._receive = receive
         self._memory = memory
         self.charged = 0  # bytes of the memory budget
@@ -63,6 +67,21 @@ class Request:
         chunks = [chunk async for chunk in self.chunks(limit)]
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    async def unpacked_body(self, limit: int) -> bytes | bytearray:
+        """As `body`, after a Content-Encoding of gzip or deflate. The limit and the charge are also those of the body
+        that it unpacks to. Raises ApiError `bad_request` for a damaged one, `unsupported_type` for another encoding.
+        """
+        if not self.content_encoding:
+            return await self.body(limit)
+        body = bytearray()
+        async for piece in unpack(self.chunks(limit), self.content_encoding):
+            if len(body) + len(piece) > limit:
+                raise _too_large(limit)
+            self.charge(len(piece) + len(piece) // BUFFER_OVERHEAD)
+            body += piece
+            await asyncio.sleep(0)  # other requests have their turn
+        return body
+
     async def chunks(self, limit: int) -> AsyncIterator[bytes]:
         """The body as it arrives. Raises as `body` does."""
         length = self.headers.get("content-length", "")
@@ -80,7 +99,7 @@ class Request:
             size += len(chunk)
             if size > limit:
                 raise _too_large(limit)
-            self._charge(len(chunk) + len(chunk) // BUFFER_OVERHEAD)
+            self.charge(len(chunk) + len(chunk) // BUFFER_OVERHEAD)
             more = message.get("more_body", False)
             if chunk:
                 yield chunk
@@ -113,8 +132,37 @@ class Request:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
+    async def while_connected(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await `work`, and cancel it when the client goes. Raises ConnectionResetError then."""
+        task = asyncio.current_task()
+        assert task
+        gone = asyncio.ensure_future(self.disconnected())
+        working = True
+
+        def cancel_work(_: asyncio.Future[None]) -> None:
+            if working and not gone.cancelled():
+                task.cancel()
+
+        gone.add_done_callback(cancel_work)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if gone.done() and not gone.cancelled() and not task.uncancel():
+                raise ConnectionResetError from None
+            raise
+        finally:
+            working = False
+            gone.cancel()
+
+    def charge(self, size: int) -> None:
+        """Charge bytes to the memory budget until `release`. Raises ApiError `too_large`, or `overloaded`."""
+        self._check_budget(self.charged + size)
+        if not self._memory.take(size):
+            raise ApiError("overloaded", "the server holds as many bodies as it has memory for; try again later")
+        self.charged += size
+
     def release(self) -> None:
-        """Give back the memory that was charged for the body."""
+        """Give back the memory that was charged."""
         self._memory.give_back(self.charged)
         self.charged = 0
 
@@ -134,12 +182,6 @@ class Request:
         if size > self._memory.size:
             budget = f"this server has {self._memory.size // MIB} MiB for all requests"
             raise ApiError("too_large", f"the body is too large: {budget}")
-
-    def _charge(self, size: int) -> None:
-        self._check_budget(self.charged + size)
-        if not self._memory.take(size):
-            raise ApiError("overloaded", "the server holds as many bodies as it has memory for; try again later")
-        self.charged += size
 
 
 class _InMemoryParser(MultiPartParser):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.serving.schemas import Error, ErrorCode
+from trainer.serving.schemas import Error, ErrorCode, ProtocolError
 from trainer.text import printable_json
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -27,6 +27,7 @@ STATUS: dict[ErrorCode, int] = {
     "not_ready": 503,
     "deadline_exceeded": 504,
 }
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 CHALLENGE = (b"www-authenticate", b"Bearer")
 RETRY_AFTER_S = 1  # the queue holds less than a second of work
 
@@ -56,6 +57,12 @@ def error_body(code: ErrorCode, message: str) -> Error:
     return {"error": {"code": code, "message": message}}
 
 
+def protocol_error_body(message: str) -> bytes:
+    """An error as the Open Inference Protocol has it: text. Its clients fail at an object."""
+    body: ProtocolError = {"error": message}
+    return to_json(body)
+
+
 def error_response(code: ErrorCode, message: str, headers: Headers = ()) -> Response:
     if code == "unauthorized":
         headers = (*headers, CHALLENGE)
@@ -67,4 +74,4 @@ def error_response(code: ErrorCode, message: str, headers: Headers = ()) -> Resp
 
 def to_json(value: Any) -> bytes:
     """Raises ValueError for values that JSON does not have, such as NaN."""
-    return printable_json(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))).encode()
+    return printable_json(_ENCODER.encode(value)).encode()

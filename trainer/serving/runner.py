@@ -8,7 +8,8 @@ import logging
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,15 @@ log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which 
 OnBatch = Callable[[int, float], None]  # images of a finished batch, and the engine's seconds for it
 WARM_UP_RUNS = 3
 STALLED_S = 10.0  # a runner that finishes nothing in this time is stalled
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Which runner a network has on this machine, and how fast it is: warm-up finds it out."""
+
+    parallel: bool  # parallel engines, not batches
+    alone_cpu_s: float  # CPU seconds of an image by itself
+    batch_cpu_s: Mapping[int, float]  # size → CPU seconds, of each batch size in use; parallel engines have the size 1
 
 
 class Runner(Protocol):
@@ -49,6 +59,10 @@ class Runner(Protocol):
     @property
     def alone_cpu_s(self) -> float:
         """CPU seconds of an image by itself. After warm-up, before the first image."""
+
+    @property
+    def measured(self) -> Measured:
+        """Results of the warm-up, before the first image."""
 
     def predict(self, image: NDArray[np.uint8]) -> asyncio.Future[Outputs]:
         """uint8 [H,W,C] → a future of the engine's outputs for it, such as `probabilities` float32 [K].

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from trainer.artifact.engine import EngineName
+from trainer.artifact.store.stored_models import LATEST
 
 PREFIX = "TRAINER_"
 ALL_ORIGINS = "*"
@@ -45,9 +46,23 @@ class Settings(BaseModel):
     deadline_ms: float = Field(default=1000, gt=0, le=3_600_000)  # from the end of the body to the response
     drain_delay_s: float = Field(default=0, ge=0, le=3600)  # how long a stopping server is not ready before it ends
     drain_file: Path | None = None  # while it exists, /readyz says 503
+    watch_s: float = Field(default=0, ge=0, le=86_400)  # between two looks for a newer version of the model; 0: none
     token_file: Path | None = None  # bearer tokens, one a line; None: no token is needed
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(parse_origins)] = ()  # whose pages may call (CORS)
     log_json: bool = False  # one JSON object a line; else lines for people
+
+    @field_validator("watch_s")
+    @classmethod
+    def _needs_a_name(cls, watch_s: float, info: ValidationInfo) -> float:
+        """Raise ValueError where `model` is one version: no other is to be served in its place."""
+        name, _, version = str(info.data.get("model") or "").partition(":")
+        if watch_s and version not in ("", LATEST):
+            raise PydanticCustomError(
+                "pinned",
+                "the model {model} is one version, and no other takes its place; {name} would be the promoted one",
+                {"model": f"{name}:{version}", "name": name},
+            )
+        return watch_s
 
 
 def read_settings(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:

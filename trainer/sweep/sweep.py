@@ -28,7 +28,7 @@ from trainer.sweep.space import METRIC, SweepSpec
 from trainer.sweep.start_from import earlier_trials
 from trainer.sweep.sweep_file import read_spec
 from trainer.sweep.sweep_page import write_page
-from trainer.sweep.winner import publish_best
+from trainer.sweep.winner import log_promoted, publish_best
 
 log = logging.getLogger("trainer")
 
@@ -53,8 +53,9 @@ def run_sweep(
     where all trials fail, and Interrupted after a signal.
     """
     spec, sources = read_sweep(file)
+    names = [spec.model_name or slug(source.name) for source in sources]
     if save_best:
-        _refuse_equal_names(spec, sources)
+        _refuse_equal_names(spec, names)
     earlier = earlier_trials(spec, start_from) if start_from else ()
     with Search(spec, RUNS / f"sweep-{spec.name}", earlier) as search:
         max_trials = trials if trials is not None else spec.run_cap
@@ -65,6 +66,7 @@ def run_sweep(
         log.info(
             "sweep in %s: %s, %s trials; %s", search.folder, spec.method, count, format_params(fixed) or "nothing fixed"
         )
+        log_promoted(names, save_best=save_best)
         try:
             # Signals come after Ray, which installs signal handlers of its own when it starts.
             with _executor(search, sources, workers, cluster) as executor, Signals():
@@ -95,9 +97,8 @@ def read_sweep(file: Path) -> tuple[SweepSpec, list[Source]]:
     return replace(spec, data=tuple(source.fingerprint for source in sources)), sources
 
 
-def _refuse_equal_names(spec: SweepSpec, sources: Sequence[Source]) -> None:
-    """Raise InputError where the best models of two data sets would be versions of one name."""
-    names = [spec.model_name or slug(source.name) for source in sources]
+def _refuse_equal_names(spec: SweepSpec, names: Sequence[str]) -> None:
+    """Raise InputError where the best models of two data sets would be versions of one name; `names` are theirs."""
     for name, count in Counter(names).items():
         if count > 1:
             same = [dataset for dataset, own in zip(spec.datasets, names, strict=True) if own == name]

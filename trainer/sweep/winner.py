@@ -1,4 +1,4 @@
-"""`--save-best`: export and publish the model of the best trial of each data set."""
+"""`--save-best`: export and publish the model of the best trial of each data set, beside what is promoted."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
+from trainer.artifact.listing import list_models
 from trainer.console import print_line, print_saved
 from trainer.errors import InputError, RunError
 from trainer.runs.publish import publish_run
@@ -20,8 +21,19 @@ from trainer.sweep.search import PARAMS, RUN, Search
 log = logging.getLogger("trainer")
 
 
+def log_promoted(names: Sequence[str], *, save_best: bool) -> None:
+    """Log the promoted version of each model that the sweep is about, with its accuracy; the winner has to match it."""
+    for entry in list_models():
+        if entry["latest"] and entry["tag"].partition(":")[0] in names and entry["val_accuracy"] is not None:
+            log.info(
+                "%s, promoted, reached %.1f%% on validation images of %s%s",
+                *(entry["tag"], 100 * entry["val_accuracy"], entry["dataset"]),
+                "; the winner replaces it if it is right as often on the held-out images of both" if save_best else "",
+            )
+
+
 def publish_best(search: Search) -> None:
-    """Publish the best model of each data set.
+    """Publish the best model of each data set; it is promoted where it is right as often as the promoted version.
 
     Raises InputError where no trial has finished, RunError where an export fails.
     """
@@ -36,7 +48,7 @@ def _publish(search: Search, best: FrozenTrial) -> None:
     folder = Path(best.user_attrs[RUN])
     if not _is_done(folder):
         _export(search.spec.options(best.user_attrs[PARAMS]), best.number, folder)
-    published = publish_run(folder, None)
+    published = publish_run(folder, None, must_match=True)
     result = result_of(folder, read_run(folder))
     print_line(
         f"trial {best.number}: validation accuracy {result['val_accuracy']:.2%}, "

@@ -18,6 +18,8 @@ from trainer.reporting.metrics import evaluate
         (EVEN, {}, "good", ["right 95 times in 100", "91 to 97 times", "guessing would be right 25 times"]),
         # 8 of 18 correct, 6 by guessing.
         ([[3, 2, 1], [2, 3, 1], [2, 2, 2]], {}, "bad", ["right 44 times", "be right 33 times", "18 test images"]),
+        # 8 of 8 correct: too few to tell that from guessing, which names 6 of them.
+        ([[6, 0], [0, 2]], {}, "doubtful", ["right 100 times", "be right 75 times", "8 test images"]),
         # Always predicting `hat` is correct 90 times in 100 as well.
         ([[90, 0], [10, 0]], {}, "bad", ["be right 90 times"]),
         (EVEN, {"unseen": False}, "doubtful", ["these very images"]),

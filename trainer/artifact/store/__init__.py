@@ -5,6 +5,6 @@ promoted version, the one that NAME alone means.
 """
 
 from trainer.artifact.store.publishing import promote, publish, refuse_unwritable
-from trainer.artifact.store.stored_models import StoredModel, find, models
+from trainer.artifact.store.stored_models import StoredModel, find, models, promoted
 
-__all__ = ["StoredModel", "find", "models", "promote", "publish", "refuse_unwritable"]
+__all__ = ["StoredModel", "find", "models", "promote", "promoted", "publish", "refuse_unwritable"]

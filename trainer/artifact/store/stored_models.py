@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import difflib
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,9 +34,13 @@ class StoredModel:
     tag: str  # NAME:VERSION
     path: Path
     created: datetime  # with a time zone
-    size_bytes: int
     not_promoted: tuple[str, ...]  # the reasons against promoting it, or ()
     is_latest: bool = False  # whether NAME alone means this version
+
+    @property
+    def size_bytes(self) -> int:
+        """Total size of its files."""
+        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
 
 
 def store_home() -> Path:
@@ -43,9 +48,9 @@ def store_home() -> Path:
     return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
 
 
-def models() -> list[StoredModel]:
-    """All models in the store that `trainer` published, newest first."""
-    stored = sorted(_read_all(), key=lambda model: (model.created, model.tag), reverse=True)
+def models(name: str | None = None) -> list[StoredModel]:
+    """The models in the store that `trainer` published, newest first: all, or the versions of `name`."""
+    stored = sorted(_read_all(name or "*"), key=lambda model: (model.created, model.tag), reverse=True)
     versions = collections.defaultdict(list)
     for model in stored:
         versions[model.path.parent].append(model)
@@ -94,13 +99,19 @@ def find(tag: str | None) -> StoredModel:
     raise InputError(f"{tag}: the store {home} has no such version of {name}; there are {shown}")
 
 
+def promoted(name: str) -> StoredModel | None:
+    """The promoted version of `name`; None without one. Cheap enough to be called every second."""
+    return next((model for model in models(name) if model.is_latest), None)
+
+
 def metadata_of(description: dict[str, Any]) -> dict[str, Any]:
     """The metadata in the contents of a model.yaml."""
     return description.get("metadata") or {}
 
 
-def _read_all() -> Iterator[StoredModel]:
-    for file in (store_home() / "models").glob(f"*/*/{MODEL_YAML}"):
+def _read_all(name: str) -> Iterator[StoredModel]:
+    """The versions whose name matches the pattern `name`, in any order."""
+    for file in (store_home() / "models").glob(f"{name}/*/{MODEL_YAML}"):
         description = _read_yaml(file)
         if description is None or (description.get("labels") or {}).get("trainer") != LABELS["trainer"]:
             continue
@@ -110,19 +121,25 @@ def _read_all() -> Iterator[StoredModel]:
             tag=f"{version.parent.name}:{version.name}",
             path=version,
             created=created if created.tzinfo else created.replace(tzinfo=UTC),
-            size_bytes=sum(path.stat().st_size for path in version.rglob("*") if path.is_file()),
             not_promoted=tuple(metadata_of(description).get(NOT_PROMOTED, ())),
         )
 
 
 def _read_yaml(file: Path) -> dict[str, Any] | None:
     """The contents of a model.yaml; None if it is damaged or was just deleted."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # tens of times faster, if PyYAML was built with it
     try:
-        description = yaml.load(file.read_bytes(), Loader=loader)
+        status = file.stat()
+        description = _parse_yaml(file, status.st_ino, status.st_mtime_ns, status.st_size)
     except (OSError, yaml.YAMLError):
         return None
     return description if isinstance(description, dict) and "creation_time" in description else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _parse_yaml(file: Path, *_: int) -> Any:
+    """The values in a YAML file, which are shared: read only. The other arguments change when the file does."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # tens of times faster, if PyYAML was built with it
+    return yaml.load(file.read_bytes(), Loader=loader)
 
 
 def _latest(folder: Path, versions: Sequence[StoredModel]) -> Path | None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.reporting.advice.facts import Facts, Proportion
-from trainer.reporting.metrics import SIGNIFICANCE, WELL_CALIBRATED, Evaluation
+from trainer.reporting.metrics import SIGNIFICANCE, WELL_CALIBRATED, Evaluation, is_guessing, may_be_guessing
 from trainer.text import counted
 
 MAX_ACCURACY_ERROR = 0.1  # half of the accuracy's 95 % interval, 0..1; 100 test images are enough for less
@@ -18,13 +18,13 @@ Grade = Literal["good", "doubtful", "bad"]
 
 
 def grade(facts: Facts) -> tuple[Grade, str]:
-    """Bad: no better than guessing. Doubtful: a measurement speaks against the model. Good otherwise."""
+    """Bad: no better than guessing. Doubtful: a measurement speaks against the model, or too few. Good otherwise."""
     test = facts.test
     low, high = test.accuracy_interval
     correct = f"right {in_100(test.accuracy)} times in 100 on test images"
     guess = in_100(test.guess_accuracy)
-    if low <= test.guess_accuracy:
-        return "bad", (
+    if may_be_guessing((low, high), test.guess_accuracy):
+        return "bad" if is_guessing((low, high), test.guess_accuracy) else "doubtful", (
             f"{correct}; naming the most frequent class each time would be right {guess} times, and the "
             f"model is not shown to do better by {counted(test.images, 'test image')}"
         )
