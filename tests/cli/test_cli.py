@@ -83,7 +83,7 @@ def test_each_command_names_the_next_one(
     assert next_command("cache", "prune", capsys=capsys) == first
 
     answer = {"path": "a b.png", "label": "cat", "probability": 0.5}
-    monkeypatch.setattr("trainer.predict.predict_remote", lambda *_: iter([answer]))
+    monkeypatch.setattr("trainer.predict.remote.RemoteFiles.predict", lambda *_: iter([answer]))
     remote = next_command("predict", "--url", "http://127.0.0.1:3000/", "a b.png", capsys=capsys)
     assert remote == "curl --data-binary '@a b.png' http://127.0.0.1:3000/predict"
 

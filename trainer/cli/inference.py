@@ -6,13 +6,19 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trainer.cli.common import JsonOption, TokenFileOption
 from trainer.console import print_json, print_line, print_next, serve_command
-from trainer.errors import InputError
+from trainer.errors import InputError, TrainerError
+from trainer.text import counted
+
+if TYPE_CHECKING:
+    from trainer.predict.files import Answer
+
+MAX_NAMED = 20  # failures in a message
 
 log = logging.getLogger("trainer")
 
@@ -20,29 +26,43 @@ log = logging.getLogger("trainer")
 def predict(
     arguments: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL IMAGE...", help="A model's tag and image files; no MODEL with --url."),
+        typer.Argument(
+            metavar="MODEL IMAGE...", help="A model's tag, and image files or folders of them; no MODEL with --url."
+        ),
     ],
+    csv_file: Annotated[
+        Path | None,
+        typer.Option("--csv", help="Write a table, a row for each image; continued after a stop. -: to stdout."),
+    ] = None,
     url: Annotated[str | None, typer.Option(help="Ask this server instead, for example http://127.0.0.1:3000.")] = None,
     token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Classify image files, with a stored model or a running server."""
-    from trainer.predict import predict_local, predict_remote
+    """Classify image files, and all images of folders, with a stored model or a running server."""
+    from trainer.predict.files import LocalFiles, find_images
+    from trainer.predict.remote import RemoteFiles
+    from trainer.predict.table import write_answers
     from trainer.serving.tokens import token_to_send
 
+    if csv_file and as_json:
+        raise InputError("--csv and --json: the answers are either a table or JSON; leave out one of them")
     if url is None and token_file is not None:
         raise InputError("--token-file: only a server wants a token; --url names it")
     if url is None and len(arguments) < 2:
         raise InputError("predict: a model and at least one image are expected: trainer predict MODEL IMAGE")
-    if url is None:
-        _print_each(predict_local(arguments[0], [Path(path) for path in arguments[1:]]), as_json, _print_prediction)
-        if not as_json:
-            print_next(*serve_command(arguments[0]))
+    token = token_to_send(token_file, os.environ) if url else ""
+    model = LocalFiles(arguments[0]) if url is None else RemoteFiles(url, token)
+    paths = find_images([Path(name) for name in (arguments[1:] if url is None else arguments)])
+    if csv_file:
+        write_answers(csv_file, model.tag, paths, model.predict)
         return
-    token = token_to_send(token_file, os.environ)
-    _print_each(predict_remote(url, [Path(path) for path in arguments], token), as_json, _print_prediction)
-    if not as_json and not token:  # a command line is no place for a token
-        print_next("curl", "--data-binary", f"@{arguments[0]}", f"{url.rstrip('/')}/predict")
+    _print_each(model.predict(paths), as_json, _print_prediction)
+    if as_json:
+        return
+    if url is None:
+        print_next(*serve_command(arguments[0]))
+    elif not token:  # a command line is no place for a token
+        print_next("curl", "--data-binary", f"@{paths[0]}", f"{url.rstrip('/')}/predict")
 
 
 def explain(
@@ -55,9 +75,10 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Explain the prediction for each image file by a heat map."""
-    from trainer.predict import explain_local
+    from trainer.predict.explain import explain_files
+    from trainer.predict.model import load_model
 
-    _print_each(explain_local(model, images, output), as_json, _print_explanation)
+    _print_each(explain_files(load_model(model), images, output), as_json, _print_explanation)
 
 
 def serve(
@@ -85,25 +106,26 @@ def serve(
     launch.run()
 
 
-def _print_each(
-    results: Iterable[dict[str, Any] | InputError], as_json: bool, print_result: Callable[[dict[str, Any]], None]
-) -> None:
-    """Print each result as it comes. Raises one InputError at the end for all failures."""
+def _print_each(answers: Iterable[Answer], as_json: bool, print_answer: Callable[[dict[str, Any]], None]) -> None:
+    """Print each answer as it comes. Raises one InputError at the end for all failures."""
     failures = []
-    for result in results:
-        if isinstance(result, InputError):
-            failures.append(str(result))
+    for answer in answers:
+        if isinstance(answer, TrainerError):
+            failures.append(str(answer))
         elif as_json:
-            print_json(result)
+            print_json(answer)
         else:
-            print_result(result)
+            print_answer(answer)
     if failures:
-        raise InputError("; ".join(failures))
+        more = f"; and {counted(len(failures) - MAX_NAMED, 'more image')}" if len(failures) > MAX_NAMED else ""
+        raise InputError("; ".join(failures[:MAX_NAMED]) + more)
 
 
 def _print_prediction(prediction: Mapping[str, Any]) -> None:
-    doubt = "" if prediction.get("known", True) else "; not sure: perhaps none of the classes"
-    print_line(f"{prediction['path']}: {prediction['label']} ({prediction['probability']:.2%}{doubt})")
+    from trainer.predict.model import summary
+
+    known = prediction.get("known", True)  # old servers do not say
+    print_line(f"{prediction['path']}: {summary(prediction['label'], prediction['probability'], known=known)}")
 
 
 def _print_explanation(prediction: Mapping[str, Any]) -> None:

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 FREQUENCIES = 16  # of each axis
 SIGN_WORDS = FREQUENCIES * FREQUENCIES // 64
@@ -67,6 +65,9 @@ def group_near_duplicates(content_hashes: NDArray[np.uint64], hashes: NDArray[np
     Images with equal bytes or near hashes are in one group, and so are the near-duplicates of near-duplicates. 60,000
     images take a second.
     """
+    from scipy.sparse import coo_array  # half of the time to import `trainer.data`, which `predict` only searches with
+    from scipy.sparse.csgraph import connected_components
+
     _, content = np.unique(content_hashes, return_inverse=True)
     unique, row = np.unique(hashes, axis=0, return_inverse=True)
     left, right = _near(unique)

@@ -11,7 +11,7 @@ from pathlib import Path
 from trainer.data.sources.base import SPLITS, Example
 from trainer.data.sources.file_states import FileStates
 from trainer.data.sources.folder_layout import FolderLayout, shorten
-from trainer.data.sources.image_files import IMAGE_SUFFIXES, is_image_file, is_junk, sorted_entries, suffix
+from trainer.data.sources.image_files import IMAGE_SUFFIXES, suffix, walk
 from trainer.data.sources.similar_names import warn_similar_names
 from trainer.errors import InputError, did_you_mean
 from trainer.names import slug
@@ -75,13 +75,8 @@ class FolderSource:
     def _read_class(self, folder: str, split: str, label: int, files: FileStates) -> None:
         """Append the images under `folder`, and add their files to `files`."""
         start = len(self._root) + 1
-        for entry in sorted_entries(folder):
-            if is_junk(entry.name):
-                self.ignored += 1
-            elif entry.is_dir():
-                if not (entry.is_symlink() and _is_loop(entry.path)):
-                    self._read_class(entry.path, split, label, files)
-            elif is_image_file(entry):
+        for kind, entry in walk(folder):
+            if kind == "image":
                 try:
                     status = entry.stat()
                 except OSError:  # a broken link: the decoder will report it
@@ -92,7 +87,7 @@ class FolderSource:
                 self._examples.append(Example(split, label, shown, entry.path, status.st_size if status else 0))
             else:
                 self.ignored += 1
-                if entry.is_file():
+                if kind == "other" and entry.is_file():
                     self._other_files[suffix(entry.name)] += 1
 
 
@@ -115,12 +110,6 @@ def _class_names(root: Path, layout: FolderLayout, for_training: bool) -> tuple[
     if suggestion:
         log.warning("%s has only one class folder, %r%s", root, class_names[0], suggestion)
     return class_names
-
-
-def _is_loop(link: str) -> bool:
-    """Whether a link to a folder points back at a folder that contains it."""
-    target = os.path.realpath(link)
-    return os.path.commonpath([target, os.path.realpath(os.path.dirname(link))]) == target
 
 
 def _no_images(folder: str, other_files: Counter[str], remedy: str) -> InputError:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from typing import Literal
 
 from trainer.images.decode import is_image
+
+Kind = Literal["image", "other", "junk"]
 
 # Tells images from the rest without opening them; the decoder then uses the bytes alone.
 IMAGE_SUFFIXES = (
@@ -37,6 +41,21 @@ def sorted_entries(folder: str) -> list[os.DirEntry[str]]:
         return sorted(entries, key=lambda entry: entry.name)
 
 
+def walk(folder: str) -> Iterator[tuple[Kind, os.DirEntry[str]]]:
+    """Entries of a folder and of the folders in it, each sorted by code point; of junk, a folder is one entry.
+
+    Links are followed, except one to a folder that contains it. Raises OSError for a folder that cannot be read.
+    """
+    for entry in sorted_entries(folder):
+        if is_junk(entry.name):
+            yield "junk", entry
+        elif entry.is_dir():
+            if not (entry.is_symlink() and _is_loop(entry.path)):
+                yield from walk(entry.path)
+        else:
+            yield ("image" if is_image_file(entry) else "other"), entry
+
+
 def is_junk(name: str) -> bool:
     """Whether an operating system, a network disk or a tool has left the file."""
     return name.startswith(".") or name.lower() in JUNK
@@ -49,6 +68,12 @@ def is_image_file(entry: os.DirEntry[str]) -> bool:
     if name.endswith(IMAGE_SUFFIXES):
         return entry.is_file() or entry.is_symlink()
     return not suffix(name) and entry.is_file() and _begins_as_image(entry.path)
+
+
+def _is_loop(link: str) -> bool:
+    """Whether a link to a folder points back at a folder that contains it."""
+    target = os.path.realpath(link)
+    return os.path.commonpath([target, os.path.realpath(os.path.dirname(link))]) == target
 
 
 def _begins_as_image(path: str) -> bool:

@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 from expected_answers import encoded
 from server import serving
-from tiny_model import export_tiny_model
 
-from trainer.artifact import store
 from trainer.cli import run
 from trainer.errors import InputError
-from trainer.predict import predict_remote
+from trainer.predict.remote import RemoteFiles
 
 
 class FixedAnswer(http.server.BaseHTTPRequestHandler):
@@ -48,9 +46,9 @@ def test_loopback_addresses_bypass_the_proxy(
     image = tmp_path / "7.png"
     image.write_bytes(b"png")
     for url in (f"http://{host}:{port}/", f"HTTP://{host}:{port}", f"{host}:{port}", f"{host}:{port}/"):
-        assert list(predict_remote(url, [image])) == [{"label": "7", "path": str(image)}]
+        assert list(RemoteFiles(url).predict([image])) == [{"label": "7", "path": str(image)}]
     with pytest.raises(InputError, match=r"http://10\.0\.0\.1"):  # refused at once, by the proxy
-        next(predict_remote("http://10.0.0.1", [image]))
+        next(RemoteFiles("http://10.0.0.1").predict([image]))
 
 
 @pytest.mark.parametrize(
@@ -73,17 +71,3 @@ def test_an_address_needs_no_scheme(tiny_artifact: Path, tmp_path: Path, capsys:
         for url in (f"localhost:{server.port}", f"127.0.0.1:{server.port}/"):
             assert run(["predict", "--json", "--url", url, str(image)]) == 0
             assert json.loads(capsys.readouterr().out)["model"] == server.tag
-
-
-def test_no_prediction_is_known_where_no_probability_is_enough(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    certain = export_tiny_model(tmp_path / "export", logit_scale=1e5)
-    spec = certain / "spec.json"
-    for threshold, known in ((0.999999, True), (1.0, False)):
-        spec.write_text(json.dumps(json.loads(spec.read_text()) | {"threshold": threshold}))
-        store.publish(certain, "certain")
-        (tmp_path / "7.png").write_bytes(encoded())
-        assert run(["predict", "--json", "certain", str(tmp_path / "7.png")]) == 0
-        answer = json.loads(capsys.readouterr().out)
-        assert (answer["probability"], answer["known"]) == (1.0, known)
