@@ -26,6 +26,24 @@ def test_data_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "dog" in capsys.readouterr().out
 
 
+def test_data_inspect_goes_on_where_a_fit_refuses_the_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_folder(tmp_path / "images", {"cat": 20, "dog": 20}, gray=True)
+    for number in range(5):
+        (folder / "cat" / f"{number}.png").write_text("a text")
+    assert run(["data", "inspect", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "5 rejected" in printed
+    assert "  cat/4.png: not an image of a supported type" in printed
+    assert "trainer fit refuses" not in printed
+    (folder / "dog" / "0.png").write_text("a text")
+    assert run(["data", "inspect", str(folder)]) == 0
+    assert "trainer fit refuses so many" in capsys.readouterr().out
+    assert run(["fit", str(folder)]) == 2
+    assert "6 of 40 images cannot be used" in capsys.readouterr().err
+
+
 def test_a_contact_sheet_that_cannot_be_written_is_a_warning(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

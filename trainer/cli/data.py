@@ -63,6 +63,7 @@ def inspect(
         spec,
         data_dir=data_dir,
         input_preference=lambda sizes: default_architecture(sizes, "none").input_preference,
+        any_rejected=True,
     )
     if fix and choices:
         written = fixing.apply(fix, root, loaded, choices)
@@ -138,3 +139,5 @@ def _print_dataset(summary: DatasetSummary, sheet: Path | None) -> None:
     print_line(f"{len(summary.rejected)} rejected, {summary.ignored} ignored (no images)")
     for file in summary.rejected[:MAX_REJECTED]:
         print_line(f"  {file.path}: {file.reason}")
+    if summary.too_many_rejected:
+        print_line("trainer fit refuses so many: replace or delete them")

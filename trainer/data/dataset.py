@@ -99,6 +99,7 @@ def load(
     seed: int = 0,
     limit: int | None = None,
     progress: bool | None = None,
+    any_rejected: bool = False,
 ) -> Dataset:
     """Decode (or find in the cache) and split the images that `spec` names.
 
@@ -106,12 +107,14 @@ def load(
     `normalize` auto: mnist for `tfds:mnist`, else none. `pixels` fixes all of the decoding, for an existing model. A
     tenth of train becomes validation where there is none, and another tenth test, by content hash: see
     `trainer.data.splits`. `limit` caps train only, by a draw from `seed`. `progress` None: a bar on a terminal, else
-    log lines. Raises InputError where the data cannot be used.
+    log lines. `any_rejected`: any number of files may be no usable images. Raises InputError where the data cannot be
+    used.
     """
     source = open_source(spec, data_dir)
     if normalize == "auto":
         normalize = source.default_normalize
-    cache = open_or_build(source, PixelRequest(image_size, normalize, pixels, input_preference), progress)
+    request = PixelRequest(image_size, normalize, pixels, input_preference)
+    cache = open_or_build(source, request, progress, any_rejected=any_rejected)
     rows = {name: np.arange(part.start, part.stop) for name, part in cache.splits.items()}
     missing = tuple(name for name in ("val", "test") if not len(rows[name]))
     if missing:
