@@ -14,6 +14,7 @@ from trainer.cli_options import either, require
 from trainer.config import FitConfig
 from trainer.console import print_json, print_line, print_next, print_table
 from trainer.errors import InputError
+from trainer.text import counted
 
 if TYPE_CHECKING:
     from trainer.data import Dataset
@@ -46,6 +47,7 @@ def inspect(
     from trainer.data.dataset_summary import summarize
     from trainer.data.sources.spec import open_source
     from trainer.data_checks import fix as fixing
+    from trainer.data_checks.class_counts import missing_classes
     from trainer.data_checks.page import write_page
     from trainer.data_checks.run import run_checks
     from trainer.data_checks.summary import sentences, to_dict
@@ -89,7 +91,7 @@ def inspect(
         print_json({**summary.to_dict(), **files, "findings": to_dict(findings)})
         return
     _print_dataset(summary, sheet_file)
-    for line in sentences(findings):
+    for line in (*missing_classes(loaded), *sentences(findings)):
         print_line(line)
     if page:
         print_line(f"the images in question, and what to do with each: open {page} in a browser")
@@ -130,9 +132,9 @@ def _print_dataset(summary: DatasetSummary, sheet: Path | None) -> None:
         [(name, *(f"{counts[split][i]:,}" for split in counts)) for i, name in enumerate(summary.class_names)],
     )
     for height, width, channels, images in summary.sizes[:MAX_SIZES]:
-        print_line(f"{images:,} images of {height}x{width}x{channels}")
+        print_line(f"{counted(images, 'image')} of {height}x{width}x{channels}")
     if len(summary.sizes) > MAX_SIZES:
-        print_line(f"and {len(summary.sizes) - MAX_SIZES} more sizes")
+        print_line(f"and {counted(len(summary.sizes) - MAX_SIZES, 'more size')}")
     pixels = summary.pixels
     drawn = f"; contact sheet in {sheet}" if sheet else ""
     print_line(f"decoded to {pixels.height}x{pixels.width}x{pixels.channels}{drawn}")

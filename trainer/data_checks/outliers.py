@@ -1,8 +1,8 @@
 """Outliers: images that are like none of their class, such as a placeholder or a photo of something else.
 
 The distance of an image is the cosine distance of its features to the third nearest of its class (a nearest-neighbour
-score, as Ramaswamy, Rastogi & Shim, "Efficient Algorithms for Mining Outliers", 2000). Logarithms of distances are about
-normal, so an outlier lies many standard deviations above the median of all images.
+score, as Ramaswamy, Rastogi & Shim, "Efficient Algorithms for Mining Outliers", 2000). Logarithms of distances are
+about normal, so an outlier lies many standard deviations above the median of all images.
 
 Measured with 24 planted images (placeholders, photos of another data set) in each of three draws: of 3,781 photos of
 clothing 42 % are found and nothing else is named; of 5,421 of groceries all are found, with 14 others. Of 50 to 1,000

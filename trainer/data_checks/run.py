@@ -21,7 +21,9 @@ from trainer.data_checks.duplicates import (
     group_of_each,
 )
 from trainer.data_checks.image_quality import (
+    KINDS,
     MIN_BLURRED_SIDE,
+    Kind,
     LowQuality,
     find_blank_or_dark,
     find_blurred,
@@ -46,6 +48,7 @@ class Findings:
     label_issues: list[LabelIssue]  # the most likely first
     duplicates: list[NDArray[np.int64]]  # groups of sorted positions
     low_quality: list[LowQuality]
+    kinds_checked: list[Kind]  # of low quality: tiny images have no sharpness, and are not compared by the network
     confusable: list[ConfusableClasses]
 
     @property
@@ -93,6 +96,7 @@ def run_checks(dataset: Dataset, source: Source) -> Findings:
         label_issues=label_issues,
         duplicates=duplicates,
         low_quality=low_quality,
+        kinds_checked=[kind for kind in KINDS if {"blurred": has_detail, "outlier": uses_network}.get(kind, True)],
         confusable=labels.confusable,
     )
 

@@ -332,7 +332,9 @@ def test_more_than_one_percent_and_than_five_bad_files_are_refused(
             continue
         with pytest.raises(InputError) as error:
             opened(tmp_path)
-        message = f"{bad} of {good + bad} images cannot be used, and at most 1 % or 5 are skipped: a/bad0.png (the image"
+        message = (
+            f"{bad} of {good + bad} images cannot be used, and at most 1 % or 5 are skipped: a/bad0.png (the image"
+        )
         assert message in str(error.value)
         assert "\n" not in str(error.value)
         assert len(open_or_build(FolderSource(tmp_path), PixelRequest(), any_rejected=True)) == good
