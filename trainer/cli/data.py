@@ -76,7 +76,7 @@ def inspect(
             f"{written.table}: {written.images:,} images, {written.left_out:,} left out, {written.relabelled:,} with "
             "another label; no image was deleted or changed"
         )
-        print_next("trainer", "fit", f"csv:{written.table}")
+        print_next(*fixing.fit_command(written.table, loaded.name))
         return
     summary = summarize(loaded)
     sheet_file = _draw_sheet(loaded, sheet or Path(f"contact-sheet-{loaded.name}.png"))
