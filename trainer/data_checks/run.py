@@ -87,7 +87,7 @@ def run_checks(dataset: Dataset, source: Source) -> Findings:
     if uses_network:
         groups = group_of_each(duplicates, len(images))[sample]
         outliers = sample[find_outliers(features, images.labels[sample], groups)].tolist()
-        reported = {found.position for found in (*low_quality, *label_issues)}
+        reported = {image.position for image in low_quality} | {issue.position for issue in label_issues}
         low_quality += [LowQuality(position, "outlier") for position in outliers if position not in reported]
     return Findings(
         images=images,

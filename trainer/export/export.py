@@ -44,13 +44,14 @@ MAX_DEVIATION = 1e-3  # between a probability of LiteRT's float32 network and Te
 LOGITS, FEATURES = "logits", "features"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Exported:
     """The network in `model.tflite`."""
 
     quantization: Quantization
     check: QuantizationCheck | None  # None: no quantized file was compared, as none would have been served
     val_accuracy: float
+    val_probabilities: NDArray[np.float32]  # [V,K]
     temperature: float
     threshold: float
 
@@ -90,7 +91,7 @@ def export(model: Any, dataset: Dataset, folder: Path, settings: FitSettings, ti
             "from TensorFlow's; nothing is published"
         )
     threshold = fit_threshold(outputs[PROBABILITIES], val.labels, confidence)
-    plain = Exported("float32", None, float32.accuracy, temperature, threshold)
+    plain = Exported("float32", None, float32.accuracy, outputs[PROBABILITIES], temperature, threshold)
     image_s = (evaluated - converted) / len(val)
     quantizing_s = 2 * (evaluated - started) + CALIBRATION_PASSES * CALIBRATION_IMAGES * image_s
     if quantize == "auto" and timer.left_s < SAFETY * (quantizing_s + REPORT_S + len(dataset.test) * image_s):
@@ -130,7 +131,7 @@ def _quantize(plain: Exported, reference: Outputs, dataset: Dataset, folder: Pat
                 log.info("%s is served: %s, %.1f times as fast", kind, check, speedup)
                 os.replace(Path(scratch, kind), served)
                 threshold = fit_threshold(outputs[PROBABILITIES], val.labels, config.confidence)
-                return Exported(kind, check, check.accuracy, plain.temperature, threshold)
+                return Exported(kind, check, check.accuracy, outputs[PROBABILITIES], plain.temperature, threshold)
             log.info("%s is not served: %s, %.1f times as fast", kind, check, speedup)
             failed = failed or check
     return replace(plain, check=failed)
