@@ -95,7 +95,9 @@ class ChosenModel(BentoModel):
 
     @property
     def tag(self) -> Tag:
-        return Tag.from_str(chosen_model().tag)
+        tag = chosen_model().tag
+        log.info("the model of this service: %s", tag)  # the only line of `bentoml build` that names it
+        return Tag.from_str(tag)
 
 
 def image_labels() -> list[dict[str, str]]:
@@ -165,7 +167,7 @@ class Classifier:
         return_freed_blocks()
         memory = MemoryBudget(request_memory(settings.workers))
         HttpProtocol.memory = memory
-        log.info("requests may take %d MiB of memory", memory.size >> 20)
+        log.info("memory: requests in flight get at most %d MiB; more of them wait", memory.size >> 20)
         self.inference = Inference(loaded, settings, metrics, memory)
         self.endpoints = Endpoints(self.inference, metrics, memory, with_token=settings.token_file is not None)
         tokens = Tokens(Path(os.environ.get(TOKEN_FILE, settings.token_file))) if settings.token_file else None

@@ -57,7 +57,9 @@ class CommandGroup(TyperGroup):
 def run_command(command: Any, command_line: Sequence[str]) -> int:
     """Run a Typer command with the arguments of a command line → the exit code. An error is printed as one line."""
     try:
-        code = command(normalize_arguments(command_line, boolean_flags(command)), standalone_mode=False)
+        arguments = normalize_arguments(command_line, boolean_flags(command))
+        # One name in every message, also for `python -m trainer` and a path to the script.
+        code = command(arguments, prog_name=command.name, standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in command_line:
             import traceback

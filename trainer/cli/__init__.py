@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from trainer.cli.data import inspect, prune
+from trainer.cli.data import info, inspect, prune
 from trainer.cli.fit_help import FitCommand
 from trainer.cli.inference import explain, predict, serve
 from trainer.cli.runs import runs, sweep
@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[str, dict[Callable[..., None], str]]] = {
         },
     ),
     "data": ("Look at a data set before training on it.", {inspect: "data inspect folder:photos"}),
-    "cache": ("The cache of decoded images.", {prune: "cache prune"}),
+    "cache": ("The cache of decoded images.", {info: "cache info", prune: "cache prune"}),
 }
 HELP_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 FIRST_EXAMPLE = "fit builtin:digits"  # of the program itself

@@ -1,4 +1,4 @@
-"""`trainer data inspect` and `trainer cache prune`."""
+"""`trainer data inspect`, `trainer cache info` and `trainer cache prune`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainer.cli.common import FIRST_FIT, DataDirOption, DatasetArgument, DatasetOption, JsonOption, format_size
+from trainer.cli.common import DataDirOption, DatasetArgument, DatasetOption, JsonOption, format_size
 from trainer.cli_options import either, require
 from trainer.config import FitConfig
 from trainer.console import print_json, print_line, print_next, print_table
@@ -62,8 +62,7 @@ def inspect(
     if fix and choices:
         root = fixing.check(fix, source.spec)
     loaded = load(
-        spec,
-        data_dir=data_dir,
+        source,
         input_preference=lambda sizes: default_architecture(sizes, "none").input_preference,
         any_rejected=True,
     )
@@ -107,8 +106,15 @@ def prune() -> None:
     from trainer.data.cache.entries import prune as prune_cache
 
     count, size_bytes = prune_cache()
-    print_line(f"{count} cached data sets deleted, {format_size(size_bytes)} freed")
-    print_next(*FIRST_FIT)
+    print_line(f"{counted(count, 'entry', 'entries')} deleted, {format_size(size_bytes)} freed")
+
+
+def info() -> None:
+    """Say where the decoded images are, and how much disk they take; `prune` makes it free."""
+    from trainer.data.cache.entries import cache_dir, usage
+
+    count, size_bytes = usage()
+    print_line(f"{cache_dir()}: {counted(count, 'entry', 'entries')}, {format_size(size_bytes)}")
 
 
 def _draw_sheet(dataset: Dataset, file: Path) -> Path | None:

@@ -9,11 +9,11 @@ from typer.core import TyperCommand
 GROUPS = {
     "Options that most people need": (
         *("--dataset", "--time-limit", "--model", "--epochs", "--image-size"),
-        *("--limit", "--confidence", "--name", "--resume", "--promote"),
+        *("--limit", "--class-weights", "--name", "--resume", "--promote"),
     ),
     "Training": (
         *("--weights", "--fine-tune", "--batch-size", "--learning-rate", "--optimizer", "--weight-decay", "--dropout"),
-        *("--kernel-size", "--normalize", "--augment", "--flip", "--class-weights", "--precision", "--seed"),
+        *("--kernel-size", "--normalize", "--augment", "--flip", "--precision", "--seed"),
     ),
 }
 OTHERS = "Files, store and output"
