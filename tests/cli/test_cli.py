@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
@@ -49,6 +50,7 @@ def test_each_command_names_the_next_one(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    caplog.set_level(logging.INFO, "trainer")
     first = "trainer fit --dataset builtin:digits"
     assert next_command("models", capsys=capsys) == first
     folder = make_folder(tmp_path / "my images", {"cat": 30, "dog": 30}, gray=True)

@@ -8,6 +8,8 @@ from command_line import call, make_folder
 from PIL import Image
 
 from trainer.cli import run
+from trainer.data import load
+from trainer.data_checks.class_counts import log_class_counts
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
@@ -42,11 +44,16 @@ def test_data_inspect_goes_on_where_a_fit_refuses_the_files(tmp_path: Path, caps
     assert "6 of 40 images cannot be used" in capsys.readouterr().err
 
 
-def test_classes_without_validation_images_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classes_without_validation_images_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     folder = make_folder(tmp_path / "images", {"train/cat": 9, "train/dog": 9, "train/emu": 9, "val/cat": 1}, gray=True)
     assert run(["data", "inspect", str(folder)]) == 0
     printed = capsys.readouterr().out
-    assert "validation has no images of dog, emu: its figures say nothing about them" in printed
+    missing = "validation has no images of dog, emu: its figures say nothing about them"
+    assert missing in printed
+    log_class_counts(load(str(folder)))
+    assert missing in caplog.messages
     assert "28 images of 12x12x1" in printed
 
 

@@ -16,6 +16,7 @@ def test_every_option_of_fit_is_in_one_group_and_those_most_used_are_first(
     monkeypatch.setenv("COLUMNS", "80")
     assert run(["fit", "--help"]) == 0
     text = capsys.readouterr().out
+    assert text.startswith("Usage: trainer fit ")  # not the name of this process
     assert max(map(len, text.splitlines())) <= 80
     headings = re.findall(r"^(\S.*):$", text, re.MULTILINE)
     assert headings == ["Arguments", *GROUPS, OTHERS]
