@@ -102,7 +102,9 @@ class ChosenModel(BentoModel):
 
     @property
     def tag(self) -> Tag:
-        return Tag.from_str(chosen_model().tag)
+        tag = chosen_model().tag
+        log.info("the model of this service: %s", tag)  # the only line of `bentoml build` that names it
+        return Tag.from_str(tag)
 
 
 def image_labels() -> list[dict[str, str]]:
@@ -175,7 +177,7 @@ class Classifier:
         return_freed_blocks()
         memory = MemoryBudget(request_memory(settings.workers))
         HttpProtocol.memory = memory
-        log.info("requests may take %d MiB of memory", memory.size >> 20)
+        log.info("memory: requests in flight get at most %d MiB; more of them wait", memory.size >> 20)
         self.inference = Inference(loaded, settings, metrics, memory)
         self.watcher = Watcher(self.inference, packed.path, settings, metrics, memory) if settings.watch_s else None
         self.endpoints = Endpoints(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 from sklearn.datasets import load_digits
 
 CLASSES = ("zero", "one", "four")
@@ -54,6 +54,9 @@ def add_faults(root: Path) -> None:
     (root / "train/four/016.png").unlink()
     opened("train/one/017.png").resize((SIDE, 5 * SIDE)).save(root / "train/one/long.png")
     (root / "train/one/017.png").unlink()
+    placeholder = Image.new("RGB", (SIDE, SIDE), "white")
+    ImageDraw.Draw(placeholder).text((8, 40), "image not found", fill="gray")
+    placeholder.save(root / "train/four/placeholder.png")
 
 
 class Inspected(NamedTuple):

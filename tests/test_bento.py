@@ -34,6 +34,7 @@ def home(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tags = [publish(tiny_artifact, folder) for _ in range(3)]
     done = build(folder, "--arg", f"model={tags[1]}")
     assert done.returncode == 0, done.stderr
+    assert f"the model of this service: {tags[1]}" in done.stdout + done.stderr
     (folder / "pinned").write_text(tags[1])
     return folder
 

@@ -156,6 +156,6 @@ def test_server_in_a_real_group_outlives_large_images(real_group: Path, tiny_art
         replies = list(pool.map(server.predict, [file.getvalue()] * 4))
         assert {reply.status for reply in replies} <= {200, 413, 503, 504}
         assert server.process.poll() is None
-        budget = re.search(r"requests may take (\d+) MiB", server.log.read_text())
+        budget = re.search(r"requests in flight get at most (\d+) MiB", server.log.read_text())
     assert budget
     assert int(budget[1]) < 512

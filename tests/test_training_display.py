@@ -20,6 +20,9 @@ def test_a_log_has_a_line_at_the_first_step_and_after_a_silence(
         now[0] = time_s
         display.on_step(step, 44)
     assert caplog.messages == ["training: step 10 of 44", "training: step 14 of 44, at most 30 s left"]
+    now[0] = 119
+    display.on_step(20, 35)  # a time limit has changed the plan
+    assert caplog.messages[2] == "training: step 20 of about 35, at most 28 s left"
 
 
 def test_an_epoch_is_a_json_object_where_a_program_follows(capsys: pytest.CaptureFixture[str]) -> None:

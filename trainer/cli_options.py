@@ -1,4 +1,4 @@
-"""Parsing of command lines: a Typer command from a dataclass of options, one spelling, and suggestions in errors."""
+"""Parsing of command lines: a Typer command from a dataclass of options, and one spelling."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from trainer.console import fail, masked
 from trainer.errors import InputError, choose, did_you_mean
 from trainer.option_fields import flag, options
 from trainer.text import printable
+from trainer.usage_errors import explain_usage_error, hint_at_quotes
 
 Command = Callable[..., None]
 
@@ -30,16 +31,6 @@ COMMAND_SYNONYMS = {
     "inspect": "data inspect",
     "prune": "cache prune",
 }
-OPTION_SYNONYMS = {
-    "lr": "learning-rate",
-    "bs": "batch-size",
-    "wd": "weight-decay",
-    **dict.fromkeys(("arch", "network"), "model"),
-    **dict.fromkeys(("data", "input"), "dataset"),
-    **dict.fromkeys(("img-size", "imgsz", "size"), "image-size"),
-    **dict.fromkeys(("output", "output-dir"), "run-dir"),
-}
-EXPECTED_TYPES = {"int_parsing": "a whole number", "float_parsing": "a number"}  # by pydantic's kinds of error
 
 
 class CommandGroup(TyperGroup):
@@ -66,31 +57,17 @@ class CommandGroup(TyperGroup):
 def run_command(command: Any, command_line: Sequence[str]) -> int:
     """Run a Typer command with the arguments of a command line → the exit code. An error is printed as one line."""
     try:
-        code = command(normalize_arguments(command_line, boolean_flags(command)), standalone_mode=False)
+        arguments = normalize_arguments(command_line, boolean_flags(command))
+        # One name in every message, also for `python -m trainer` and a path to the script.
+        code = command(arguments, prog_name=command.name, standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in command_line:
             import traceback
 
             lines = masked(traceback.format_exc()).splitlines()
             sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
-        return fail(explain_usage_error(error))
+        return fail(hint_at_quotes(explain_usage_error(error), command_line))
     return code if isinstance(code, int) else 0
-
-
-def explain_usage_error(error: BaseException) -> BaseException:
-    """An InputError for Typer's error about an unknown option or a wrong value; any other error as it is."""
-    if (name := getattr(error, "option_name", None)) and hasattr(error, "possibilities"):
-        known = [option for parameter in error.ctx.command.params for option in parameter.opts]  # type: ignore[attr-defined]
-        meant = "--" + OPTION_SYNONYMS.get(name.removeprefix("--"), "")
-        near = [meant] if meant in known else error.possibilities or ()
-        return InputError(f"no such option: {name}{did_you_mean(near)}")
-    if isinstance(error, typer.BadParameter) and (errors := getattr(error.__cause__, "errors", None)):
-        first = errors()[0]  # pydantic's errors: Typer parses values with it
-        expected = EXPECTED_TYPES.get(first["type"])
-        problem = f"is wrong; {expected} is expected" if expected else f"is wrong: {first['msg']}"
-        option = error.param.opts[0] if error.param else error.param_hint
-        return InputError(f"{option}: {first['input']!r} {problem}")
-    return error
 
 
 def typer_option(config: type[Any], name: str) -> Any:

@@ -21,7 +21,7 @@ from trainer.features.flip_check import check_flips
 from trainer.features.warm_start import fit_warm_start, measure_learning_curve
 from trainer.fit_report import write_fit_report
 from trainer.models import check_model_name
-from trainer.reporting.measure import measure
+from trainer.reporting.measure import find_mistakes, measure
 from trainer.runs.checkpoints import Progress
 from trainer.runs.open_run import refuse_private_folder
 from trainer.runs.publish import as_result, publish_once
@@ -137,8 +137,9 @@ def _export(
         engine, test = LiteRTEngine(run.export / MODEL_FILE), dataset.test
         measured = measure(engine, test, test.labels, run.export, "testing", exported.temperature, exported.threshold)
     with timer.section("report"):
+        val_mistakes = find_mistakes(dataset.val, dataset.val.labels, exported.val_probabilities, engine, run.export)
         judgement, files = write_fit_report(
-            run, network, dataset, settings, start, trained, exported, measured, timer.report
+            run, network, dataset, settings, start, trained, exported, measured, val_mistakes, timer.report
         )
     tracker.log_report(files, measured.mistakes, dataset.class_names, measured.evaluation)
     metrics = package(run.export, run.report, dataset, settings, exported, measured)

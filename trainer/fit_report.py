@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from trainer.models import default_architecture
 from trainer.option_fields import flag, options
 from trainer.reporting.advice import Judgement, Proportion, TrainingFacts
 from trainer.reporting.measure import Measurement
+from trainer.reporting.metrics import Mistake
 from trainer.reporting.model_report import inspect_command, write_model_report
 from trainer.runs.run_folder import RunFolder
 from trainer.training.loop import Start, TrainResult
@@ -29,6 +30,7 @@ def write_fit_report(
     trained: TrainResult,
     exported: Exported,
     measured: Measurement,
+    val_mistakes: Sequence[Mistake],
     seconds: Mapping[str, float],
 ) -> tuple[Judgement, dict[str, Path]]:
     """Write the report of a run into its folder → the verdict with advice, and the files by name."""
@@ -43,7 +45,7 @@ def write_fit_report(
         command=config.command(),
         inspect_command=inspect_command(config.dataset, config.data_dir),
         unseen=True,
-        test_images_note="kept apart for this figure",
+        test_images_note="taken from train and " * ("test" in dataset.held_out) + "kept apart for this figure",
         train_images=len(dataset.train),
         val_images=len(dataset.val),
         val_accuracy=exported.val_accuracy,
@@ -52,6 +54,7 @@ def write_fit_report(
         seconds=seconds,
         model_file=run.export / MODEL_FILE,
         training=training_facts(dataset, settings, start, trained),
+        val_mistakes=val_mistakes,
     )
 
 

@@ -22,9 +22,9 @@ def printable_json(json_text: str) -> str:
     return UNPRINTABLE.sub(lambda found: "\n" if found[0] == "\n" else f"\\u{ord(found[0]):04x}", json_text)
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 epoch`, `1,200 epochs`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """`1 epoch`, `1,200 epochs`; `plural` where it is not the noun and an s."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {plural or f'{noun}s'}"
 
 
 def shell_command(words: Iterable[str]) -> str:

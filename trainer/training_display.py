@@ -25,6 +25,7 @@ class TrainingDisplay:
         self._bar: Any = None
         self._first: tuple[int, float] | None = None  # a step and its time, from which the throughput is measured
         self._pulse: LogThrottle | None = None
+        self._total_steps: int | None = None  # of the first step: with a time limit it is corrected on the way
 
     def on_step(self, step: int, total_steps: int) -> None:
         """Move the bar. A log gets a line at the first call, and then whenever there was no other line for a while."""
@@ -45,6 +46,7 @@ class TrainingDisplay:
 
         if self._pulse is None:
             self._pulse = LogThrottle()
+            self._total_steps = total_steps
             log.info("training: step %d of %d", step, total_steps)
             return
         if self._first is None:  # the first steps build the graph, and say nothing about the throughput
@@ -53,7 +55,8 @@ class TrainingDisplay:
             first, since = self._first
             step_s = (time.monotonic() - since) / max(1, step - first)
             left = f", at most {format_duration(step_s * (total_steps - step))} left" if step > first else ""
-            log.info("training: step %d of %d%s", step, total_steps, left)
+            about = "" if total_steps == self._total_steps else "about "
+            log.info("training: step %d of %s%d%s", step, about, total_steps, left)
 
     def on_epoch(self, entry: Mapping[str, float], *, step: int, epochs: int) -> None:
         """Log the metrics of an epoch; epoch 0 is the linear probe on a pretrained network."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from command_line import FIT, call, make_folder, next_command, write_digit
 
 from trainer.artifact import store
 from trainer.cli import app, run
+from trainer.data.cache.entries import cache_dir
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
@@ -51,6 +53,7 @@ def test_each_command_names_the_next_one(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    caplog.set_level(logging.INFO, "trainer")
     first = "trainer fit --dataset builtin:digits"
     assert next_command("models", capsys=capsys) == first
     kept = store.find(store.publish(tiny_artifact, "kept", lambda latest: ["worse"]))
@@ -79,8 +82,14 @@ def test_each_command_names_the_next_one(
     assert f"{Path('report').absolute()} cannot be written: the report goes to {report.parent}" in caplog.messages
     assert next_command(*fit, capsys=capsys) == f"{served}my-images"  # finished, and its model is in the store already
     assert next_command("save", "run", "--promote", capsys=capsys) == f"{served}my-images"
-    assert (len(store.models()), store.find("my-images")) == (2, store.models()[0])
-    assert next_command("cache", "prune", capsys=capsys) == first
+    assert store.models() == [store.find("my-images")]  # the same version again
+    assert f"saved already as {tag}: no other version is made" in caplog.text
+    assert run(["cache", "info"]) == 0
+    entries = len([path for path in cache_dir().iterdir() if path.is_dir()])
+    size = sum(path.stat().st_size for path in cache_dir().glob("*/*"))
+    assert capsys.readouterr().out == f"{cache_dir()}: {entries} entries, {size / 1e6:.0f} MB\n"
+    assert run(["cache", "prune"]) == 0
+    assert capsys.readouterr() == (f"{entries} entries deleted, {size / 1e6:.0f} MB freed\n", "")
 
     answer = {"path": "a b.png", "label": "cat", "probability": 0.5}
     monkeypatch.setattr("trainer.predict.remote.RemoteFiles.predict", lambda *_: iter([answer]))

@@ -8,6 +8,8 @@ from command_line import call, make_folder
 from PIL import Image
 
 from trainer.cli import run
+from trainer.data import load
+from trainer.data_checks.class_counts import log_class_counts
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
@@ -24,6 +26,35 @@ def test_data_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert sheet.size[0] > 50
     assert run(["data", "inspect", "--dataset", str(folder)]) == 0
     assert "dog" in capsys.readouterr().out
+
+
+def test_data_inspect_goes_on_where_a_fit_refuses_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_folder(tmp_path / "images", {"cat": 20, "dog": 20}, gray=True)
+    for number in range(5):
+        (folder / "cat" / f"{number}.png").write_text("a text")
+    assert run(["data", "inspect", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "5 rejected" in printed
+    assert "  cat/4.png: not an image of a supported type" in printed
+    assert "trainer fit refuses" not in printed
+    (folder / "dog" / "0.png").write_text("a text")
+    assert run(["data", "inspect", str(folder)]) == 0
+    assert "trainer fit refuses so many" in capsys.readouterr().out
+    assert run(["fit", str(folder)]) == 2
+    assert "6 of 40 images cannot be used" in capsys.readouterr().err
+
+
+def test_classes_without_validation_images_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_folder(tmp_path / "images", {"train/cat": 9, "train/dog": 9, "train/emu": 9, "val/cat": 1}, gray=True)
+    assert run(["data", "inspect", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    missing = "validation has no images of dog, emu: its figures say nothing about them"
+    assert missing in printed
+    log_class_counts(load(str(folder)))
+    assert missing in caplog.messages
+    assert "28 images of 12x12x1" in printed
 
 
 def test_a_contact_sheet_that_cannot_be_written_is_a_warning(

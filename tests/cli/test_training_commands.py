@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from PIL import Image
 from trainer import artifact
 from trainer.artifact import store
 from trainer.cli import run
+from trainer.data import load
 from trainer.names import slug
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -27,6 +29,18 @@ def check_explanation(digit: Path, predicted: dict[str, Any], capsys: pytest.Cap
     assert "none.jpg: No such file" in error
     names = sorted(path.name for path in Path("seen").iterdir())
     assert names == ["a digit-2.explained.png", "a digit.explained.png"]
+
+
+def check_mistakes(page: str, fitted: dict[str, Any]) -> None:
+    """The report shows the mistakes of test and of validation images apart."""
+    assert "taken from train and kept apart for this figure" in page
+    digits = load("builtin:digits")
+    parts = page.split("Worst mistakes on validation images") if fitted["val_accuracy"] < 1 else [page]
+    for part, split in zip(parts, (digits.test, digits.val), strict=False):
+        shown = set(re.findall(r'class="file">(.*?)</span>', part))
+        assert shown <= {split.name(position) for position in range(len(split))}
+        accuracy = fitted["test_accuracy" if split is digits.test else "val_accuracy"]
+        assert len(shown) == min(16, round((1 - accuracy) * len(split)))
 
 
 def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,6 +61,7 @@ def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.Capture
         fitted["run_dir"], "report/report.html"
     ).read_bytes()
     assert "report/report.html" in artifact.read_spec(stored)["files"]
+    check_mistakes(Path(fitted["run_dir"], "report/report.html").read_text(), fitted)
 
     code, (listed,), _ = call("models", "--json", capsys=capsys)
     assert (code, listed["tag"], listed["dataset"]) == (0, fitted["tag"], "builtin:digits")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -211,3 +212,17 @@ def test_real_mnist() -> None:
     assert (mnist.name, mnist.spec, mnist.has_character_classes) == ("mnist", "tfds:mnist:3.0.1", True)
     assert mnist.test.labels[:5].tolist() == [2, 0, 4, 8, 7]
     assert not mnist.rejected
+
+
+@pytest.mark.parametrize(("splits", "held_out"), [(("train",), ("val", "test")), (("train", "val"), ("test",))])
+def test_the_splits_that_are_taken_from_train_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, splits: tuple[str, ...], held_out: tuple[str, ...]
+) -> None:
+    caplog.set_level(logging.INFO, "trainer")
+    folder = image_folder(tmp_path, {f"{split}/{name}": 40 for split in splits for name in ("cat", "dog")})
+    dataset = load(str(folder))
+    assert dataset.held_out == held_out
+    for name in held_out:
+        taken = len(getattr(dataset, name))
+        assert f"has no {name} images: {taken} of its 80 train images are taken for it" in caplog.text
+    assert caplog.text.count("are taken for it") == len(held_out)

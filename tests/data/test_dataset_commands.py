@@ -110,8 +110,8 @@ def test_a_fit_trains_on_images_whose_cache_entry_was_pruned(
 ) -> None:
     pruned = []
 
-    def open_and_prune(*arguments: Any) -> ImageCache:
-        cache = open_or_build(*arguments)
+    def open_and_prune(*arguments: Any, **named: Any) -> ImageCache:
+        cache = open_or_build(*arguments, **named)
         pruned.append(prune())
         return cache
 

@@ -31,6 +31,7 @@ def test_the_page_works_without_network(inspected: Inspected) -> None:
     hashed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert policy == [f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{hashed}'"]
     assert "://" not in page
+    assert re.search(r"trainer fit csv:\S+/fixed\.csv --name \S+", page)  # a version of the same model
     options = re.findall(r'<select data-image="([^"]*)".*?</select>', page, re.DOTALL)
     assert {"train/zero/blank.png", "train/one/wrong10.png", "train/four/same.png"} <= set(options)
     left_out = re.findall(r'<select data-image="([^"]*)"[^>]*>\n<option value="">.*\n<option value="-" selected', page)

@@ -47,7 +47,7 @@ def test_choices_become_a_table(faulty_folder: Path, tmp_path: Path, capsys: pyt
     assert run(["data", "inspect", f"csv:{table}", "--choices", str(choices), "--fix", str(again)]) == 0
     printed = capsys.readouterr()
     assert "1 left out, 0 with another label" in printed.out
-    assert f"next: trainer fit csv:{again}" in printed.err
+    assert f"next: trainer fit csv:{again} --name fixed\n" in printed.err
     with again.open(newline="") as stream:
         assert len(list(csv.DictReader(stream))) == written["images"] - 1
 

@@ -22,7 +22,10 @@ def test_every_fault_is_found(inspected: Inspected) -> None:
         ["train/one/001.png", "test/one/again.jpg"],
         ["train/zero/000.png", "train/zero/mirrored.png"],
     ]
-    assert {image["image"]: image["kind"] for image in found["poor"]} == {
+    outliers = [image["image"] for image in found["poor"] if image["kind"] == "outlier"]
+    assert outliers[0] == "train/four/placeholder.png"
+    assert len(outliers) <= 5
+    assert {image["image"]: image["kind"] for image in found["poor"] if image["kind"] != "outlier"} == {
         "train/zero/blank.png": "blank",
         "train/one/dark.png": "dark",
         "train/four/blurred.png": "blurred",
@@ -42,7 +45,10 @@ def test_every_fault_is_found(inspected: Inspected) -> None:
 def test_clean_digits_have_no_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["data", "inspect", "builtin:digits", "--sheet", str(tmp_path / "sheet.png")]) == 0
     printed = capsys.readouterr()
-    assert "nothing found" in printed.out
+    assert (
+        "in order: no near-duplicates, no label issues, no blank, dark, tiny or oddly shaped images, no confusable "
+        "classes" in printed.out
+    )
     assert "next: trainer fit --dataset builtin:digits" in printed.err
 
 

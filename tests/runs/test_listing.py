@@ -73,7 +73,13 @@ def test_each_run_is_listed_with_what_became_of_it(
 
     assert run_command(["runs"]) == 0
     printed = capsys.readouterr()
-    for shown in ("digits-20260101-080000 ", "digits:qgl7ui3zws3u3aaa ", "epoch 3 of 30", "running, epoch 0 of 30"):
+    for shown in (
+        "digits-20260101-080000 ",
+        "digits:qgl7ui3zws3u3aaa ",
+        "epoch 3 of 30",
+        "running, epoch 0 of 30",
+        "on disk",
+    ):
         assert shown in printed.out
     assert "sweep, 1 of 2 finished" in printed.out
     assert "`rm -r runs/torn` takes it away" in printed.out

@@ -104,33 +104,48 @@ def interrupt_after_export(folder: Path) -> None:
     (folder / "run.json").write_text(json.dumps(run | {"state": "running", "result": None}))
 
 
-def promote_a_better_version(winner: store.StoredModel) -> None:
-    """Publish the winner's artifact as if it had predicted one more of its test images right."""
-    export = shutil.copytree(winner.path, Path("better"))
+def promote_altered(version: store.StoredModel, *, right: int) -> None:
+    """Publish and promote the artifact as if it had predicted so many more of its test images right (or fewer); delete
+    the version itself.
+    """
+    export = shutil.copytree(version.path, Path(f"{right} more"))
     manifest = read_manifest(export)
     assert manifest
-    wrong = np.flatnonzero((manifest.predictions != manifest.labels) & (manifest.splits == TEST))
-    manifest.predictions[wrong[0]] = manifest.labels[wrong[0]]
+    correct = manifest.predictions == manifest.labels
+    places = np.flatnonzero((correct == (right < 0)) & (manifest.splits == TEST))[: abs(right)]
+    manifest.predictions[places] = manifest.labels[places] if right > 0 else (manifest.labels[places] + 1) % 10
     manifest.save(export)
-    assert publish(export, "digits").promoted
+    assert publish(export, "digits", promote=True).promoted
+    shutil.rmtree(version.path)
 
 
-def check_that_all_held_out_images_were_compared(
-    done: Ended, winner: store.StoredModel, first: store.StoredModel
-) -> None:
-    manifest = read_manifest(winner.path)
-    assert manifest
-    count = manifest.count(VAL) + manifest.count(TEST)
-    assert f"{winner.tag} is promoted and replaces {first.tag}: of the {count} held-out images of both" in done.stderr
+def check_the_winner_beside_other_versions(sweep: Callable[[], Ended], reached: str) -> None:
+    """A winner that is saved again is no other version; one that is worse than the promoted one is kept back."""
+    (first,) = store.models()
+    again = sweep()
+    assert again.returncode == 0
+    assert store.models() == [first]
+    assert f"saved already as {first.tag}" in again.stderr
+    assert (
+        f"{first.tag}, promoted, reached {reached} on validation images of builtin:digits; the winner" in again.stderr
+    )
 
-
-def check_that_the_winner_is_kept_back(done: Ended) -> None:
+    promote_altered(first, right=1)
+    done = sweep()
     assert done.returncode == 0
-    kept, better = store.models()[0].tag, store.find("digits").tag
-    assert better != kept
-    assert f"saved as {kept}, not promoted; " in done.stdout
-    assert f"{kept} is kept and not promoted: worse than {better}: " in done.stderr
+    kept, better = store.models()[0], store.find("digits").tag
+    assert better != kept.tag
+    assert f"saved as {kept.tag}, not promoted; " in done.stdout
+    assert f"{kept.tag} is kept and not promoted: worse than {better}: " in done.stderr
     assert done.stderr.splitlines()[-1] == f"next: trainer serve {better}"
+
+    manifest = read_manifest(kept.path)
+    assert manifest
+    promote_altered(kept, right=-1)
+    before = store.find("digits").tag
+    done = sweep()
+    winner, count = store.find("digits").tag, manifest.count(VAL) + manifest.count(TEST)
+    assert f"{winner} is promoted and replaces {before}: of the {count} held-out images of both" in done.stderr
 
 
 @pytest.fixture
@@ -175,21 +190,13 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store(sweep_here: SweepHere
     assert "decoded 1797 images" not in (search.folder / "trial-0003" / "fit.log").read_text()  # the cache is shared
     tracked = Path(os.environ["WANDB_DIR"]).glob("wandb/offline-run-*")
     assert len({folder.name.rpartition("-")[2] for folder in tracked}) == 4
-    again = sweep_here(str(file), "--trials", "0", "--save-best")
-    assert again.returncode == 0
-    assert len(store.models()) == 2
-    first, winner = store.models()[1], store.find("digits")
-    assert winner.tag != first.tag  # as good on the held-out images of both
-    reached = f"{first.tag}, promoted, reached {best.value:.1%} on validation images of builtin:digits; the winner"
-    assert reached in again.stderr
-    check_that_all_held_out_images_were_compared(again, winner, first)
-    promote_a_better_version(winner)
-    check_that_the_winner_is_kept_back(sweep_here(str(file), "--trials", "0", "--save-best"))
-    store.promote(winner.tag)
+    check_the_winner_beside_other_versions(
+        lambda: sweep_here(str(file), "--trials", "0", "--save-best"), f"{best.value:.1%}"
+    )
     interrupt_after_export(Path(best.user_attrs[RUN]))
     again = sweep_here(str(file), "--trials", "0", "--save-best")
     assert again.returncode == 0, again.stderr
-    assert len(store.models()) == 5
+    assert f"saved already as {store.find('digits').tag}" in again.stderr
     shown = sweep_here(str(file), "--trials", "0")
     assert shown.stderr.splitlines()[-1] == "next: trainer sweep grid.yaml --trials 0 --save-best"
 

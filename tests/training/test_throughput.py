@@ -49,6 +49,10 @@ def test_linear_probe_is_announced_without_epochs(image_s: float, caplog: pytest
 
 
 def test_time_limit_that_is_too_short(caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(InputError, match=r"--time-limit: 600s are too short .* at least \d{4}s are needed"):
+    with pytest.raises(InputError, match=r"--time-limit: 600s are too short .* at least \d{4}s are needed: \d+s until"):
         _announcement(PROBE, caplog, image_s=0.5, limit_s=600)
+    with pytest.raises(
+        InputError, match=r"\d+s of the rest .* and \d{3} validation and test images, which --limit lea"
+    ):
+        _announcement(PROBE | {"limit": 500}, caplog, image_s=0.5, limit_s=600)
     assert _announcement(PROBE, caplog, limit_s=600) == "time limit 10 min 0 s, 10 min 0 s left"

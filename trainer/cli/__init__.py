@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
 
 from trainer.cli.comparison import compare
-from trainer.cli.data import inspect, prune
+from trainer.cli.data import info, inspect, prune
+from trainer.cli.fit_help import FitCommand
 from trainer.cli.inference import explain, predict, serve
 from trainer.cli.runs import runs, sweep
 from trainer.cli.store import models, promote, save
@@ -41,8 +42,9 @@ COMMANDS: dict[str, tuple[str, dict[Callable[..., None], str]]] = {
         },
     ),
     "data": ("Look at a data set before training on it.", {inspect: "data inspect folder:photos"}),
-    "cache": ("The cache of decoded images.", {prune: "cache prune"}),
+    "cache": ("The cache of decoded images.", {info: "cache info", prune: "cache prune"}),
 }
+HELP_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 FIRST_EXAMPLE = "fit builtin:digits"  # of the program itself
 
 
@@ -53,12 +55,12 @@ def _group(name: str) -> typer.Typer:
         cls=CommandGroup,
         rich_markup_mode=None,  # Rich takes as long to import as the rest of `trainer --help`
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=HELP_SETTINGS,
         help=help_text,
         epilog=f"Example: trainer {next(iter(commands.values())) if name else FIRST_EXAMPLE}",
     )
     for command, example in commands.items():
-        group.command(epilog=f"Example: trainer {example}")(command)
+        group.command(epilog=f"Example: trainer {example}", cls=FitCommand if command is fit else None)(command)
     return group
 
 

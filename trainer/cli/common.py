@@ -69,5 +69,7 @@ def format_age(created: str) -> str:
 
 
 def format_size(size_bytes: int) -> str:
-    """A size in megabytes."""
+    """A size in megabytes, or in gigabytes from one on."""
+    if size_bytes >= 1e9:
+        return f"{size_bytes / 1e9:.1f} GB"
     return f"{size_bytes / 1e6:.0f} MB"

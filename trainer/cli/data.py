@@ -1,4 +1,4 @@
-"""`trainer data inspect` and `trainer cache prune`."""
+"""`trainer data inspect`, `trainer cache info` and `trainer cache prune`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainer.cli.common import FIRST_FIT, DataDirOption, DatasetArgument, DatasetOption, JsonOption, format_size
+from trainer.cli.common import DataDirOption, DatasetArgument, DatasetOption, JsonOption, format_size
 from trainer.cli_options import either, require
 from trainer.config import FitConfig
 from trainer.console import print_json, print_line, print_next, print_table
 from trainer.errors import InputError
+from trainer.text import counted
 
 if TYPE_CHECKING:
     from trainer.data import Dataset
@@ -46,6 +47,7 @@ def inspect(
     from trainer.data.dataset_summary import summarize
     from trainer.data.sources.spec import open_source
     from trainer.data_checks import fix as fixing
+    from trainer.data_checks.class_counts import missing_classes
     from trainer.data_checks.page import write_page
     from trainer.data_checks.run import run_checks
     from trainer.data_checks.summary import sentences, to_dict
@@ -60,9 +62,9 @@ def inspect(
     if fix and choices:
         root = fixing.check(fix, source.spec)
     loaded = load(
-        spec,
-        data_dir=data_dir,
+        source,
         input_preference=lambda sizes: default_architecture(sizes, "none").input_preference,
+        any_rejected=True,
     )
     if fix and choices:
         written = fixing.apply(fix, root, loaded, choices)
@@ -73,7 +75,7 @@ def inspect(
             f"{written.table}: {written.images:,} images, {written.left_out:,} left out, {written.relabelled:,} with "
             "another label; no image was deleted or changed"
         )
-        print_next("trainer", "fit", f"csv:{written.table}")
+        print_next(*fixing.fit_command(written.table, loaded.name))
         return
     summary = summarize(loaded)
     sheet_file = _draw_sheet(loaded, sheet or Path(f"contact-sheet-{loaded.name}.png"))
@@ -88,7 +90,7 @@ def inspect(
         print_json({**summary.to_dict(), **files, "findings": to_dict(findings)})
         return
     _print_dataset(summary, sheet_file)
-    for line in sentences(findings):
+    for line in (*missing_classes(loaded), *sentences(findings)):
         print_line(line)
     if page:
         print_line(f"the images in question, and what to do with each: open {page} in a browser")
@@ -104,8 +106,15 @@ def prune() -> None:
     from trainer.data.cache.entries import prune as prune_cache
 
     count, size_bytes = prune_cache()
-    print_line(f"{count} cached data sets deleted, {format_size(size_bytes)} freed")
-    print_next(*FIRST_FIT)
+    print_line(f"{counted(count, 'entry', 'entries')} deleted, {format_size(size_bytes)} freed")
+
+
+def info() -> None:
+    """Say where the decoded images are, and how much disk they take; `prune` makes it free."""
+    from trainer.data.cache.entries import cache_dir, usage
+
+    count, size_bytes = usage()
+    print_line(f"{cache_dir()}: {counted(count, 'entry', 'entries')}, {format_size(size_bytes)}")
 
 
 def _draw_sheet(dataset: Dataset, file: Path) -> Path | None:
@@ -129,12 +138,14 @@ def _print_dataset(summary: DatasetSummary, sheet: Path | None) -> None:
         [(name, *(f"{counts[split][i]:,}" for split in counts)) for i, name in enumerate(summary.class_names)],
     )
     for height, width, channels, images in summary.sizes[:MAX_SIZES]:
-        print_line(f"{images:,} images of {height}x{width}x{channels}")
+        print_line(f"{counted(images, 'image')} of {height}x{width}x{channels}")
     if len(summary.sizes) > MAX_SIZES:
-        print_line(f"and {len(summary.sizes) - MAX_SIZES} more sizes")
+        print_line(f"and {counted(len(summary.sizes) - MAX_SIZES, 'more size')}")
     pixels = summary.pixels
     drawn = f"; contact sheet in {sheet}" if sheet else ""
     print_line(f"decoded to {pixels.height}x{pixels.width}x{pixels.channels}{drawn}")
     print_line(f"{len(summary.rejected)} rejected, {summary.ignored} ignored (no images)")
     for file in summary.rejected[:MAX_REJECTED]:
         print_line(f"  {file.path}: {file.reason}")
+    if summary.too_many_rejected:
+        print_line("trainer fit refuses so many: replace or delete them")

@@ -120,17 +120,19 @@ def _print_runs(listed: Sequence[Run]) -> None:
         return
     print_table(
         "runs, with their accuracy on validation images (val), which choose, and test images, which judge",
-        ("run, data set", "state, model", "val / test", "size, age"),
+        ("run, data set, model", "state", "val / test", "size, age"),
         [
             (
-                (Path(run.path).name, shorten_spec(run.dataset or "")),
-                (_describe_state(run), run.tag or ""),
+                tuple(filter(None, (Path(run.path).name, shorten_spec(run.dataset or ""), run.tag))),
+                _describe_state(run),
                 " / ".join(f"{value:.1%}" for value in (run.val_accuracy, run.test_accuracy) if value is not None),
                 (format_size(run.size_bytes), format_age(run.created)),
             )
             for run in listed
         ],
+        whole=True,
     )
+    print_line(f"together {format_size(sum(run.size_bytes for run in listed))} on disk")
     for run in listed:
         if run.error:
             print_line(f"{run.error}; `{shell_command(('rm', '-r', run.path))}` takes it away")

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from trainer.data.dataset import Dataset
-from trainer.text import printable
+from trainer.text import counted, printable
 
 SAMPLES = 8  # per class
 MAX_CLASSES = 50  # on a contact sheet
@@ -30,7 +30,7 @@ def draw_contact_sheet(dataset: Dataset, path: Path) -> None:
     left_out = len(dataset.class_names) - len(shown)
     row_height = CELL + GAP
     font = ImageFont.load_default(FONT_SIZE)
-    lines = [(_shorten(name, font), f"{count} images") for name, count in zip(shown, split.counts, strict=False)]
+    lines = [(_shorten(name, font), counted(count, "image")) for name, count in zip(shown, split.counts, strict=False)]
     left = 2 * MARGIN + round(max(font.getlength(line) for pair in lines for line in pair))
     size = (left + SAMPLES * row_height, len(shown) * row_height + GAP + bool(left_out) * (FONT_SIZE + 2 * GAP))
     sheet = Image.new("RGB", size, "white")

@@ -86,10 +86,11 @@ class Dataset:
     rejected: tuple[Rejected, ...]
     ignored: int
     has_character_classes: bool  # every class name is one character: images are not mirrored
+    held_out: tuple[str, ...]  # val, test: splits that the data set lacks and that are made from train
 
 
 def load(
-    spec: str,
+    data: str | Source,
     *,
     image_size: tuple[int, int] | None = None,
     normalize: str = "auto",
@@ -99,19 +100,22 @@ def load(
     seed: int = 0,
     limit: int | None = None,
     progress: bool | None = None,
+    any_rejected: bool = False,
 ) -> Dataset:
-    """Decode (or find in the cache) and split the images that `spec` names.
+    """Decode (or find in the cache) and split the images of `data`, a source or its spec.
 
     `image_size` is (height, width); None: chosen from the native sizes and the network's preference for them.
     `normalize` auto: mnist for `tfds:mnist`, else none. `pixels` fixes all of the decoding, for an existing model. A
     tenth of train becomes validation where there is none, and another tenth test, by content hash: see
     `trainer.data.splits`. `limit` caps train only, by a draw from `seed`. `progress` None: a bar on a terminal, else
-    log lines. Raises InputError where the data cannot be used.
+    log lines. `any_rejected`: any number of files may be no usable images. Raises InputError where the data cannot be
+    used.
     """
-    source = open_source(spec, data_dir)
+    source = open_source(data, data_dir) if isinstance(data, str) else data
     if normalize == "auto":
         normalize = source.default_normalize
-    cache = open_or_build(source, PixelRequest(image_size, normalize, pixels, input_preference), progress)
+    request = PixelRequest(image_size, normalize, pixels, input_preference)
+    cache = open_or_build(source, request, progress, any_rejected=any_rejected)
     rows = {name: np.arange(part.start, part.stop) for name, part in cache.splits.items()}
     missing = tuple(name for name in ("val", "test") if not len(rows[name]))
     if missing:
@@ -123,6 +127,14 @@ def load(
         raise InputError(
             f"--dataset: {source.spec} has {len(cache)} images, too few to set some aside for validation and test; "
             "add images, or folders val and test beside train"
+        )
+    for name in missing:
+        log.info(
+            "%s has no %s images: %d of its %d train images are taken for it",
+            source.spec,
+            name,
+            len(rows[name]),
+            len(train),
         )
     _log_near_duplicates(cache, rows)
     if limit is not None:
@@ -139,6 +151,7 @@ def load(
         rejected=cache.rejected,
         ignored=source.ignored + cache.unlabelled,
         has_character_classes=all(len(name) == 1 for name in cache.class_names),
+        held_out=missing,
     )
 
 

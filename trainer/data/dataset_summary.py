@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trainer.data.cache.writer import Rejected
+from trainer.data.cache.writer import Rejected, is_too_many
 from trainer.data.dataset import Dataset
 from trainer.images.pixels import PixelSpec
 
@@ -21,6 +21,12 @@ class DatasetSummary:
     sizes: tuple[tuple[int, int, int, int], ...]  # native (height, width, channels, images), most frequent first
     rejected: tuple[Rejected, ...]
     ignored: int  # files that are not images, and images without a class
+
+    @property
+    def too_many_rejected(self) -> bool:
+        """Whether the rejected files are more than a fit skips."""
+        images = sum(map(sum, self.counts.values()))
+        return is_too_many(len(self.rejected), images + len(self.rejected))
 
     @property
     def imbalance(self) -> float:

@@ -1,4 +1,4 @@
-"""Class counts, and warnings about few or unbalanced images, before a fit."""
+"""Class counts, and warnings about few, missing or unbalanced images, before a fit."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ import logging
 import math
 
 from trainer.data import Dataset
+from trainer.data.sources.folder_layout import shorten
 from trainer.reporting.metrics import FEW_TEST_IMAGES
 
 log = logging.getLogger("trainer")
 
 MIN_TRAINING_IMAGES = 30  # of a class
 MAX_IMBALANCE = 3  # times the images of the smallest class
+
+
+def missing_classes(dataset: Dataset) -> list[str]:
+    """A line for validation and test each, where classes have no images there."""
+    lines = []
+    for name, split in (("validation", dataset.val), ("test", dataset.test)):
+        missing = tuple(dataset.class_names[label] for label in (split.counts == 0).nonzero()[0])
+        if missing:
+            lines.append(f"{name} has no images of {shorten(missing)}: its figures say nothing about them")
+    return lines
 
 
 def log_class_counts(dataset: Dataset) -> None:
@@ -34,6 +45,8 @@ def log_class_counts(dataset: Dataset) -> None:
             counts.min(),
             MIN_TRAINING_IMAGES,
         )
+    for line in missing_classes(dataset):
+        log.warning("%s", line)
     images = len(dataset.test)
     if images < FEW_TEST_IMAGES:
         log.warning(

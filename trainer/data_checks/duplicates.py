@@ -35,6 +35,14 @@ def find_duplicates(groups: NDArray[np.int64], pairs: NDArray[np.int64]) -> list
     return sorted(members_of_groups(joined[group]), key=lambda members: int(members[0]))
 
 
+def group_of_each(duplicates: list[NDArray[np.int64]], count: int) -> NDArray[np.int64]:
+    """Number of the group of each of `count` images, [count]; an image without `duplicates` is a group of its own."""
+    group = np.arange(count)
+    for members in duplicates:
+        group[members] = members[0]
+    return group
+
+
 def members_of_groups(groups: NDArray[np.integer]) -> list[NDArray[np.int64]]:
     """Sorted positions of the members of each group of two and more, from the group of each image [N]."""
     order = np.argsort(groups, kind="stable")

@@ -76,6 +76,11 @@ class WrittenTable:
     relabelled: int
 
 
+def fit_command(table: Path | str, name: str) -> tuple[str, ...]:
+    """The command that fits the mended table as another version of the model `name`, and not as one of its own."""
+    return ("trainer", "fit", f"csv:{table}", "--name", name)
+
+
 def source_folder(spec: str) -> Path | None:
     """The folder with the images of a data set `spec`; None where they are not files."""
     kind, _, rest = spec.partition(":")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trainer.data.perceptual_hash import contrasts, mean_colours
 
-Kind = Literal["blank", "dark", "blurred", "tiny", "oddly shaped"]
+Kind = Literal["blank", "dark", "blurred", "tiny", "oddly shaped", "outlier"]
 
 KINDS: dict[Kind, str] = {  # → the words for people: "3 images are …"
     "blank": "of one colour",
@@ -20,6 +20,7 @@ KINDS: dict[Kind, str] = {  # → the words for people: "3 images are …"
     "blurred": "far less sharp than the others",
     "tiny": "far smaller than the others, and than what the model takes",
     "oddly shaped": "far longer or wider than the others, which are stretched to one shape",
+    "outlier": "like none of their class, the least alike first",
 }
 MAX_BLANK_CONTRAST = 1  # of 255
 MIN_BRIGHTNESS = 40  # of 255: an image whose bright parts are below is dark
@@ -70,7 +71,7 @@ def _gaussian(gray: NDArray[np.float32]) -> NDArray[np.float32]:
 def find_blurred(sharpnesses: NDArray[np.float32]) -> NDArray[np.int64]:
     """Positions of the images that are blurred compared with the others, from the sharpness of each [n]."""
     values = np.log(np.maximum(sharpnesses, 1e-6))
-    distance = np.maximum(MAX_DEVIATIONS * _deviation(values), -np.log(MAX_BLURRED_SHARPNESS))
+    distance = np.maximum(MAX_DEVIATIONS * deviation(values), -np.log(MAX_BLURRED_SHARPNESS))
     return np.flatnonzero(values < np.median(values) - distance)
 
 
@@ -80,11 +81,11 @@ def find_odd_sizes(sizes: NDArray[np.int64], side: int) -> list[LowQuality]:
     tiny = (short < MAX_TINY_SHARE * side) & (short < MAX_TINY_SHARE * np.median(short))
     shape = np.log(sizes[:, 0] / sizes[:, 1])
     distance = np.abs(shape - np.median(shape))
-    odd = distance > max(MAX_DEVIATIONS * _deviation(shape), np.log(MIN_ODD_STRETCH))
+    odd = distance > max(MAX_DEVIATIONS * deviation(shape), np.log(MIN_ODD_STRETCH))
     return [*_low_quality(tiny, "tiny"), *_low_quality(odd, "oddly shaped")]
 
 
-def _deviation(values: NDArray[np.floating]) -> float:
+def deviation(values: NDArray[np.floating]) -> float:
     """Robust standard deviation: that of a normal distribution with the same median distance to the median."""
     return float(1.4826 * np.median(np.abs(values - np.median(values))))
 

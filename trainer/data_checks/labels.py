@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data_checks.confusable_classes import ConfusableClasses, find_confusable_classes
+from trainer.data_checks.duplicates import group_of_each
 from trainer.data_checks.images import CheckedImages
 from trainer.data_checks.label_issues import beats_majority_class, find_label_issues
 from trainer.data_checks.out_of_fold import out_of_fold
@@ -46,10 +47,7 @@ def check_labels(
     labels, classes = images.labels[sample], len(images.class_names)
     if len(np.unique(labels)) < 2 or len(labels) < MIN_IMAGES_PER_CLASS * classes:
         return LabelCheck(reliable=False, issues=[], confusable=[])
-    group = np.arange(len(images))
-    for members in duplicates:
-        group[members] = members[0]
-    probabilities = out_of_fold(features, labels, group[sample], classes)
+    probabilities = out_of_fold(features, labels, group_of_each(duplicates, len(images))[sample], classes)
     confusable = find_confusable_classes(probabilities, labels)
     if not beats_majority_class(probabilities, labels):
         return LabelCheck(reliable=False, issues=[], confusable=confusable)

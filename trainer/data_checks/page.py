@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from trainer.data.sources.base import SPLITS, Source
-from trainer.data_checks.fix import source_folder
+from trainer.data_checks.fix import fit_command, source_folder
 from trainer.data_checks.image_quality import KINDS
 from trainer.data_checks.run import Findings
 from trainer.data_checks.summary import sentences
@@ -87,7 +87,7 @@ def write_page(findings: Findings, file: Path, *, name: str, spec: str, data_dir
         classes=findings.images.class_names,
         images=len(findings.images),
         fix=table and shell_command([*inspect, "--fix", str(table), "--choices", "choices.json"]),
-        fit=table and shell_command(["trainer", "fit", f"csv:{table}"]),
+        fit=table and shell_command(fit_command(table, name)),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )

@@ -13,9 +13,17 @@ from trainer.data.batches import predict_batches
 from trainer.data.sources.base import Source
 from trainer.data_checks import embeddings
 from trainer.data_checks.confusable_classes import ConfusableClasses
-from trainer.data_checks.duplicates import NO_PAIRS, confirm_near_duplicates, find_copies, find_duplicates
+from trainer.data_checks.duplicates import (
+    NO_PAIRS,
+    confirm_near_duplicates,
+    find_copies,
+    find_duplicates,
+    group_of_each,
+)
 from trainer.data_checks.image_quality import (
+    KINDS,
     MIN_BLURRED_SIDE,
+    Kind,
     LowQuality,
     find_blank_or_dark,
     find_blurred,
@@ -24,6 +32,7 @@ from trainer.data_checks.image_quality import (
 )
 from trainer.data_checks.images import CheckedImages
 from trainer.data_checks.labels import LabelIssue, check_labels
+from trainer.data_checks.outliers import find_outliers
 from trainer.data_checks.registration import FINE_SIDE, downscale
 from trainer.images.decode import EncodedImage
 from trainer.machine import start_tensorflow
@@ -39,6 +48,7 @@ class Findings:
     label_issues: list[LabelIssue]  # the most likely first
     duplicates: list[NDArray[np.int64]]  # groups of sorted positions
     low_quality: list[LowQuality]
+    kinds_checked: list[Kind]  # of low quality: tiny images have no sharpness, and are not compared by the network
     confusable: list[ConfusableClasses]
 
     @property
@@ -65,20 +75,28 @@ def run_checks(dataset: Dataset, source: Source) -> Findings:
     duplicates = find_duplicates(near_duplicates, copies)
     labels = check_labels(features, images, sample, duplicates)
     blank_or_dark = find_blank_or_dark(images.perceptual_hashes)
-    reported = {image.position for image in blank_or_dark}
+    dull = {image.position for image in blank_or_dark}
+    label_issues = [issue for issue in labels.issues if issue.position not in dull]
     has_detail = min(images.combined.shape[:2]) >= MIN_BLURRED_SIDE
     blurred = sample[find_blurred(pixels.sharpness)].tolist() if has_detail else []
+    low_quality = [
+        *blank_or_dark,
+        *(LowQuality(position, "blurred") for position in blurred if position not in dull),
+        *_odd_sizes(images, sample, source),
+    ]
+    if uses_network:
+        groups = group_of_each(duplicates, len(images))[sample]
+        outliers = sample[find_outliers(features, images.labels[sample], groups)].tolist()
+        reported = {image.position for image in low_quality} | {issue.position for issue in label_issues}
+        low_quality += [LowQuality(position, "outlier") for position in outliers if position not in reported]
     return Findings(
         images=images,
         sample=sample,
         labels_checked=labels.reliable or bool(labels.confusable),
-        label_issues=[issue for issue in labels.issues if issue.position not in reported],
+        label_issues=label_issues,
         duplicates=duplicates,
-        low_quality=[
-            *blank_or_dark,
-            *(LowQuality(position, "blurred") for position in blurred if position not in reported),
-            *_odd_sizes(images, sample, source),
-        ],
+        low_quality=low_quality,
+        kinds_checked=[kind for kind in KINDS if {"blurred": has_detail, "outlier": uses_network}.get(kind, True)],
         confusable=labels.confusable,
     )
 

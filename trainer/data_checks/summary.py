@@ -14,22 +14,40 @@ from trainer.data.splits import TEST, VAL
 from trainer.data_checks.image_quality import KINDS
 from trainer.data_checks.images import CheckedImages
 from trainer.data_checks.run import Findings
+from trainer.text import counted
 
 EXAMPLES = 3
 
 
 def sentences(findings: Findings) -> list[str]:
-    """One to four lines for each kind of issue, with names of images; one line where there are none."""
+    """One to four lines for each kind of issue, with names of images, then what is in order and what is not checked."""
     lines = [
         *_duplicates(findings.images, findings.duplicates),
         *_label_issues(findings),
         *_low_quality(findings),
         *_confusable(findings),
     ]
+    if in_order := _in_order(findings):
+        lines.append(f"in order: {in_order}")
     count, sample = len(findings.images), len(findings.sample)
     if sample < count:
         lines.append(f"checked in full: {sample:,} of {count:,} images, drawn at random; the others by hashes only")
-    return lines or ["nothing found: no duplicates, no labels that look wrong, no blank, dark, blurred or odd images"]
+    return lines
+
+
+def _in_order(findings: Findings) -> str:
+    """The checks that were made and found nothing; empty without any."""
+    found = {image.kind for image in findings.low_quality}
+    clean = [kind for kind in findings.kinds_checked if kind not in found and kind != "outlier"]
+    labels = findings.labels_checked
+    results = {
+        "no near-duplicates": not findings.duplicates,
+        "no label issues": labels and not findings.label_issues and not findings.confusable,
+        f"no {', '.join(clean[:-1])}{' or ' if clean[1:] else ''}{''.join(clean[-1:])} images": bool(clean),
+        "no outliers": "outlier" in findings.kinds_checked and "outlier" not in found,
+        "no confusable classes": labels and not findings.confusable,
+    }
+    return ", ".join(text for text, is_clean in results.items() if is_clean)
 
 
 def to_dict(findings: Findings) -> dict[str, Any]:
@@ -66,7 +84,7 @@ def _duplicates(images: CheckedImages, groups: list[NDArray[np.int64]]) -> list[
     if not groups:
         return []
     lines = [
-        f"duplicates: {_count(sum(map(len, groups)))} in {len(groups)} {'group' if len(groups) == 1 else 'groups'} "
+        f"duplicates: {counted(sum(map(len, groups)), 'image')} in {counted(len(groups), 'group')} "
         f"show the same, {_such_as(images, groups[0], separator=' and ')}"
     ]
     for split, earlier in ((TEST, "training or validation"), (VAL, "training")):
@@ -117,7 +135,9 @@ def _label_issues(findings: Findings) -> list[str]:
         f"{images.names[issue.position]} looks like {images.class_names[issue.suggested]}"
         for issue in issues[:EXAMPLES]
     ]
-    return [f"labels: {_count(len(issues))} may have a wrong label, the likeliest first: {', '.join(examples)}"]
+    return [
+        f"labels: {counted(len(issues), 'image')} may have a wrong label, the likeliest first: {', '.join(examples)}"
+    ]
 
 
 def _low_quality(findings: Findings) -> list[str]:
@@ -126,7 +146,7 @@ def _low_quality(findings: Findings) -> list[str]:
     for kind, words in KINDS.items():
         if counts[kind]:
             positions = [image.position for image in findings.low_quality if image.kind == kind]
-            lines.append(f"{kind}: {_count(counts[kind])} {words}, {_such_as(findings.images, positions)}")
+            lines.append(f"{kind}: {counted(counts[kind], 'image')} {words}, {_such_as(findings.images, positions)}")
     return lines
 
 
@@ -141,7 +161,3 @@ def _confusable(findings: Findings) -> list[str]:
 
 def _such_as(images: CheckedImages, positions: Iterable[int], separator: str = ", ") -> str:
     return "such as " + separator.join(images.names[position] for position in [*positions][:EXAMPLES])
-
-
-def _count(count: int) -> str:
-    return f"{count:,} {'image' if count == 1 else 'images'}"

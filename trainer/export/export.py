@@ -44,14 +44,14 @@ MAX_DEVIATION = 1e-3  # between a probability of LiteRT's float32 network and Te
 LOGITS, FEATURES = "logits", "features"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Exported:
     """The network in `model.tflite`."""
 
     quantization: Quantization
     check: QuantizationCheck | None  # None: no quantized file was compared, as none would have been served
     val_accuracy: float
-    val_predictions: NDArray[np.int64]  # classes of the validation images
+    val_probabilities: NDArray[np.float32]  # [V,K]
     temperature: float
     threshold: float
 
@@ -91,8 +91,7 @@ def export(model: Any, dataset: Dataset, folder: Path, settings: FitSettings, ti
             "from TensorFlow's; nothing is published"
         )
     threshold = fit_threshold(outputs[PROBABILITIES], val.labels, confidence)
-    predictions = outputs[PROBABILITIES].argmax(1)
-    plain = Exported("float32", None, float32.accuracy, predictions, temperature, threshold)
+    plain = Exported("float32", None, float32.accuracy, outputs[PROBABILITIES], temperature, threshold)
     image_s = (evaluated - converted) / len(val)
     quantizing_s = 2 * (evaluated - started) + CALIBRATION_PASSES * CALIBRATION_IMAGES * image_s
     if quantize == "auto" and timer.left_s < SAFETY * (quantizing_s + REPORT_S + len(dataset.test) * image_s):
@@ -131,9 +130,8 @@ def _quantize(plain: Exported, reference: Outputs, dataset: Dataset, folder: Pat
             if check.passed or not automatic:
                 log.info("%s is served: %s, %.1f times as fast", kind, check, speedup)
                 os.replace(Path(scratch, kind), served)
-                probabilities = outputs[PROBABILITIES]
-                threshold = fit_threshold(probabilities, val.labels, config.confidence)
-                return Exported(kind, check, check.accuracy, probabilities.argmax(1), plain.temperature, threshold)
+                threshold = fit_threshold(outputs[PROBABILITIES], val.labels, config.confidence)
+                return Exported(kind, check, check.accuracy, outputs[PROBABILITIES], plain.temperature, threshold)
             log.info("%s is not served: %s, %.1f times as fast", kind, check, speedup)
             failed = failed or check
     return replace(plain, check=failed)

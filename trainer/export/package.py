@@ -25,7 +25,7 @@ def package(
 ) -> dict[str, Any]:
     """Complete the artifact in `folder`; return its metrics as plain JSON values, which its spec contains, too."""
     shutil.copytree(report, folder / "report", dirs_exist_ok=True)
-    DataManifest.of(dataset, (exported.val_predictions, measured.predicted)).save(folder)
+    DataManifest.of(dataset, (exported.val_probabilities.argmax(1), measured.predicted)).save(folder)
     images = evenly_spaced_images(dataset.val, REFERENCE_IMAGES)
     save_reference(folder, images, LiteRTEngine(folder / artifact.MODEL_FILE).predict(images))
     test, trust = measured.evaluation, measured.trust

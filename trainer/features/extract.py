@@ -1,8 +1,9 @@
-"""Features of a frozen pretrained network, computed once for each image and cached."""
+"""Features of a frozen pretrained network, computed once for each image, whatever data set names it, and cached."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,11 +12,14 @@ from numpy.typing import NDArray
 
 from trainer.data import Split
 from trainer.data.batches import predict_batches
-from trainer.data.cache.entries import load_array
+from trainer.data.cache.entries import find_arrays, load_array
+from trainer.data.cache.images import decoder_versions
 from trainer.machine import available_cpus, quiet_stderr
 from trainer.models import Architecture
 
-FORMAT = 2  # raise it when the same images and weights give other features
+log = logging.getLogger("trainer")
+
+FORMAT = 3  # raise it when the same images and weights give other features
 FEATURES = "features"
 Extractor = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # uint8 [N,H,W,3] → float32 [N,F]
 
@@ -44,18 +48,48 @@ class Features:
 
     def of(self, split: Split, *, mirrored: bool = False) -> NDArray[np.float32]:
         """Features of all images in order, float32 [len(split), F]; `mirrored`: of the images flipped left to right."""
-        return load_array(self.key(split, mirrored=mirrored), lambda: self._compute(split, mirrored))
+        return load_array(
+            self.key(split, mirrored=mirrored), lambda: self._complete(split, mirrored), split.content_hashes
+        )
 
     def key(self, split: Split, *, mirrored: bool = False) -> dict[str, Any]:
         """Cache key: everything that affects the features, in plain JSON values."""
+        return self._facts(split, mirrored) | {
+            "images": split.cache.fingerprint,
+            "rows": hashlib.sha256(split.indices.tobytes()).hexdigest(),
+        }
+
+    def _facts(self, split: Split, mirrored: bool) -> dict[str, Any]:
+        """Everything that affects the features of an image besides its file, in plain JSON values."""
         return {
             "features": FORMAT,
             "weights": self._architecture.weights_id,
-            "images": split.cache.fingerprint,
-            "rows": hashlib.sha256(split.indices.tobytes()).hexdigest(),
+            "pixels": split.cache.pixels.to_dict(),
+            "decoders": list(decoder_versions()),
             "mirrored": mirrored,
             "adapted": list(self._model.input_shape[1:]) if self._adapted else None,
         }
+
+    def _complete(self, split: Split, mirrored: bool) -> NDArray[np.float32]:
+        """Features of `split`: those of files that are cached for other data sets, and the others computed."""
+        wanted = split.content_hashes
+        missing = np.ones(len(split), np.bool_)
+        known: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+        for contents, features in find_arrays(self._facts(split, mirrored)):
+            order = np.argsort(contents)
+            row = order[np.searchsorted(contents, wanted, sorter=order).clip(max=len(order) - 1)]
+            found = np.flatnonzero(missing & (contents[row] == wanted))
+            missing[found] = False
+            known.append((found, features[row[found]]))
+        rest = np.flatnonzero(missing)
+        if len(rest) < len(split):
+            log.info("reusing the features of %d of %d images", len(split) - len(rest), len(split))
+        if len(rest):
+            known.append((rest, self._compute(Split(split.cache, split.indices[rest]), mirrored)))
+        complete = np.empty((len(split), known[-1][1].shape[1]), np.float32)
+        for positions, features in known:
+            complete[positions] = features
+        return complete
 
     def _compute(self, split: Split, mirrored: bool) -> NDArray[np.float32]:
         if self._model is None:

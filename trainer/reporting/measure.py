@@ -65,16 +65,19 @@ def measure(
         predicted=probabilities.argmax(1),
         evaluation=evaluate(labels, probabilities),
         trust=trust,
-        mistakes=_mistakes(images, labels, probabilities, engine, folder),
+        mistakes=find_mistakes(images, labels, probabilities, engine, folder),
         label_issues=count_test_label_issues(labels, probabilities),
         latency_s=median_seconds([(engine, images.read(np.arange(1)))], TIMED_PREDICTIONS)[0],
     )
 
 
-def _mistakes(
+def find_mistakes(
     images: Split, labels: NDArray[np.int32], probabilities: NDArray[np.float32], engine: Engine, folder: Path
 ) -> list[Mistake]:
-    """The most confident mistakes, each with its image and the saliency map of the wrong class."""
+    """The most confident mistakes of the artifact in `folder`, each with its image and the saliency map of its class.
+
+    `probabilities` float32 [N,K] are those of `engine` for `images` with `labels` [N].
+    """
     activation = load_activation_engine(folder)
     mistakes = []
     for index in most_confident_mistakes(labels, probabilities, SHOWN_MISTAKES):

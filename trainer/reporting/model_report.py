@@ -9,6 +9,7 @@ from pathlib import Path
 from trainer.reporting import report
 from trainer.reporting.advice import Facts, Judgement, Proportion, TrainingFacts, judge
 from trainer.reporting.measure import Measurement
+from trainer.reporting.metrics import Mistake
 from trainer.text import shell_command
 
 log = logging.getLogger("trainer")
@@ -34,10 +35,11 @@ def write_model_report(
     seconds: Mapping[str, float],
     model_file: Path,
     training: TrainingFacts | None = None,
+    val_mistakes: Sequence[Mistake] = (),
 ) -> tuple[Judgement, dict[str, Path]]:
     """Judge the model and write its report into `folder` → the verdict with advice, and the files by name.
 
-    The arguments are as in `Facts` and `ReportFacts`; `training` None: the model was measured only.
+    The arguments are as in `Facts`, `ReportFacts` and `report.write`; `training` None: the model was measured only.
     """
     judgement = judge(
         Facts(
@@ -76,6 +78,7 @@ def write_model_report(
         history=training.history if training else None,
         curve=training.curve if training else None,
         mistakes=measured.mistakes,
+        val_mistakes=val_mistakes,
     )
     return judgement, files
 

@@ -53,9 +53,12 @@ def write(
     evaluation: Evaluation,
     history: Sequence[Mapping[str, float]] | None,
     mistakes: Sequence[Mistake],
+    val_mistakes: Sequence[Mistake] = (),
     curve: LearningCurve | None = None,
 ) -> dict[str, Path]:
     """Write the figures as PNG files into `folder`, and PAGE with all of them; name → path, the page as `page`.
+
+    `mistakes` are those on test images, which the figure shows; the page shows `val_mistakes` apart from them.
 
     The training curves need a `history` of epochs, the figure of more images a learning `curve`.
     """
@@ -65,7 +68,7 @@ def write(
     for name, png in figures.items():
         paths[name].write_bytes(png)
     paths["page"] = folder / PAGE
-    paths["page"].write_text(_page(facts, evaluation, mistakes, figures, curve), encoding="utf-8")
+    paths["page"].write_text(_page(facts, evaluation, mistakes, val_mistakes, figures, curve), encoding="utf-8")
     return paths
 
 
@@ -73,6 +76,7 @@ def _page(
     facts: ReportFacts,
     evaluation: Evaluation,
     mistakes: Sequence[Mistake],
+    val_mistakes: Sequence[Mistake],
     figures: Mapping[str, bytes],
     curve: LearningCurve | None,
 ) -> str:
@@ -95,22 +99,25 @@ def _page(
             for truth, predicted, *counts in most_confused(evaluation, CONFUSED_PAIRS)
         ],
         figures={name: data_uri(png) for name, png in figures.items()},
-        mistakes=[
-            (
-                mistake.name,
-                data_uri(encode_png(mistake.image)),
-                data_uri(encode_png(overlay(mistake.image, mistake.saliency))),
-                class_names[mistake.true],
-                class_names[mistake.predicted],
-                mistake.probability,
-            )
-            for mistake in mistakes
-        ],
+        mistakes=[_mistake(mistake, class_names) for mistake in mistakes],
+        val_mistakes=[_mistake(mistake, class_names) for mistake in val_mistakes],
         curve=curve.summary if curve else "",
         min_bin_predictions=MIN_BIN_PREDICTIONS,
         duration=format_duration(facts.seconds["all"]) if facts.seconds else None,
         stages=_stages(facts.seconds),
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+    )
+
+
+def _mistake(mistake: Mistake, class_names: Sequence[str]) -> tuple[str, str, str, str, str, float]:
+    """Name, image, heat map, truth, answer and probability of a mistake on the page."""
+    return (
+        mistake.name,
+        data_uri(encode_png(mistake.image)),
+        data_uri(encode_png(overlay(mistake.image, mistake.saliency))),
+        class_names[mistake.true],
+        class_names[mistake.predicted],
+        mistake.probability,
     )
 
 

@@ -36,7 +36,7 @@ def as_result(published: Published | None) -> dict[str, Any]:
 
 
 def publish_run(folder: Path, name: str | None, *, promote: bool = False, must_match: bool = False) -> Published:
-    """`trainer save`, and the winner of a sweep: publish the export of a finished run, as `publish` does.
+    """`trainer save`, and the winner of a sweep: publish the export of a finished run, as `publish_once` does.
 
     Raises InputError if the folder is not a run, or its export is not complete.
     """
@@ -52,19 +52,19 @@ def publish_run(folder: Path, name: str | None, *, promote: bool = False, must_m
             f"`{shell_command(resume_command(folder))}` does so"
         )
     artifact.load(export)
-    published = publish(export, name or run["name"], promote=promote, must_match=must_match)
+    published = publish_once(export, name or run["name"], promote=promote, must_match=must_match)
     with suppress(OSError):  # another user's run may be read-only
         note_saved(folder, published.tag)
     return published
 
 
-def publish_once(export: Path, name: str, *, promote: bool = False) -> Published:
-    """Publish as `publish` does, unless the store has the artifact already, from a run that was killed afterwards."""
+def publish_once(export: Path, name: str, *, promote: bool = False, must_match: bool = False) -> Published:
+    """Publish as `publish` does, unless the store has the artifact already: saved before, or by a killed run."""
     versions = _versions(name)
     same = next((version for version in versions if _same_artifact(version.path, export)), None)
     if same is None:
-        return publish(export, name, promote=promote)
-    log.info("%s is in the store already", same.tag)
+        return publish(export, name, promote=promote, must_match=must_match)
+    log.info("saved already as %s: no other version is made", same.tag)
     if promote or (same == versions[0] and not same.is_latest and not same.not_promoted):
         store.promote(same.tag)
     latest = next((version.tag for version in _versions(name) if version.is_latest), None)

@@ -9,10 +9,11 @@ from typing import Any
 import typer
 from typer.main import get_command
 
-from trainer.cli_options import boolean_flags, explain_usage_error, normalize_arguments, with_options
+from trainer.cli_options import boolean_flags, normalize_arguments, with_options
 from trainer.config import FitConfig
 from trainer.errors import InputError
 from trainer.models import check_model_name
+from trainer.usage_errors import explain_usage_error
 
 HELP = ("-h", "--help")
 

@@ -107,9 +107,13 @@ def announce_duration(throughput: Throughput, settings: FitSettings, dataset: Da
         least_s = MIN_STEPS * throughput.step_s
     least_s += throughput.export_s
     if least_s > timer.left_s:
+        held_out = counted(len(dataset.val) + len(dataset.test), "validation and test image")
+        whole = ", which --limit leaves whole" if settings.config.limit else ""
         raise InputError(
             f"--time-limit: {timer.limit_s:.0f}s are too short for these images and this network here; at least "
-            f"{timer.elapsed_s + least_s:.0f}s are needed"
+            f"{timer.elapsed_s + least_s:.0f}s are needed: {timer.elapsed_s:.0f}s until now, and "
+            f"{throughput.export_s:.0f}s of the rest for the export of {throughput.parameters / 1e6:.1f} million "
+            f"parameters and {held_out}{whole}"
         )
     all_s = plan.seconds(throughput.step_s) + plan.epochs * throughput.image_s * throughput.val_images + least_s
     work = f"at most {counted(plan.epochs, 'epoch')}" if plan.epochs else "the linear probe and the export"

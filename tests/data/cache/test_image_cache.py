@@ -268,7 +268,7 @@ def damage_files(folder: Path) -> dict[str, str]:
     }
 
 
-def test_up_to_one_percent_of_bad_files_is_skipped_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_few_bad_files_are_skipped_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image_folder(tmp_path, {"a": 300, "b": 300}, size=(8, 8))
     bad = damage_files(tmp_path)
     cache = opened(tmp_path)
@@ -319,16 +319,25 @@ def test_rejected_files_are_logged_at_every_use(tmp_path: Path, caplog: pytest.L
         assert "skipped b/gone.png: cannot be read: No such file" in caplog.text
 
 
-def test_more_bad_files_are_refused(tmp_path: Path) -> None:
-    image_folder(tmp_path, {"a": 50, "b": 50}, size=(8, 8))
-    damage_files(tmp_path)
-    with pytest.raises(InputError) as error:
-        opened(tmp_path)
-    assert "6 of 102 images cannot be used, and at most 1 % are skipped: a/001.png (the image is empty" in str(
-        error.value
-    )
-    assert "\n" not in str(error.value)
-    assert entries() == []
+@pytest.mark.parametrize(("good", "bad", "refused"), [(48, 5, False), (48, 6, True), (594, 6, False), (593, 7, True)])
+def test_more_than_one_percent_and_than_five_bad_files_are_refused(
+    tmp_path: Path, good: int, bad: int, refused: bool
+) -> None:
+    image_folder(tmp_path, {"a": good // 2, "b": good - good // 2}, size=(8, 8))
+    for number in range(bad):
+        (tmp_path / "a" / f"bad{number}.png").write_bytes(b"")
+    for _ in range(2):  # decoded, then from the cache
+        if not refused:
+            assert (len(opened(tmp_path)), len(opened(tmp_path).rejected)) == (good, bad)
+            continue
+        with pytest.raises(InputError) as error:
+            opened(tmp_path)
+        message = (
+            f"{bad} of {good + bad} images cannot be used, and at most 1 % or 5 are skipped: a/bad0.png (the image"
+        )
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+        assert len(open_or_build(FolderSource(tmp_path), PixelRequest(), any_rejected=True)) == good
 
 
 def test_a_folder_of_bad_files_is_refused(tmp_path: Path) -> None:

@@ -91,6 +91,36 @@ def test_classes_may_hold_folders_of_other_or_single_names(tmp_path: Path) -> No
         assert FolderSource(tmp_path / name).class_names == ("cat", "dog")
 
 
+def test_classes_one_level_deeper_are_counted_in_a_hint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image_folder(tmp_path / "shop", {"train/fruit/apple": 1, "train/fruit/kiwi": 1, "train/vegetables/leek": 1})
+    assert FolderSource(tmp_path / "shop").class_names == ("fruit", "vegetables")
+    (hint,) = caplog.messages
+    assert "3 folders (apple, kiwi, leek) lie below the 2 classes fruit, vegetables" in hint
+    assert f"such as folder:{tmp_path}/shop/train/fruit, or list the images of all in a table" in hint
+    assert FolderSource(tmp_path / "shop/train/fruit").class_names == ("apple", "kiwi")
+    caplog.clear()
+    image_folder(tmp_path / "pets", {"cat/2019": 1, "cat/2020": 1, "dog": 1})
+    FolderSource(tmp_path / "pets")
+    FolderSource(tmp_path / "shop", for_training=False)
+    assert caplog.messages == []
+
+
+def test_data_sets_are_not_taken_for_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image_folder(tmp_path, {f"pets/{split}/{name}": 1 for split in ("train", "val") for name in ("cat", "dog")})
+    image_folder(tmp_path, {f"shop/{split}/{name}": 1 for split in ("train", "test") for name in ("kiwi", "leek")})
+    FolderSource(tmp_path)
+    assert (
+        "pets, shop hold splits, as data sets do, and are read as classes; to train on one of them: "
+        f"folder:{tmp_path}/pets" in caplog.text
+    )
+    (tmp_path / "shop" / "test").rename(tmp_path / "shop" / "val")
+    with pytest.raises(
+        InputError,
+        match=rf"holds data sets, .* \(pets, shop\): name one, such as folder:{tmp_path}/pets$",
+    ):
+        FolderSource(tmp_path)
+
+
 FLAT = "are splits by their names, but their images are in no class folders: sort them as train/<class>/<image>"
 
 

@@ -67,3 +67,14 @@ def test_a_table_without_its_prefix_is_suggested(tmp_path: Path) -> None:
         open_source(f"{tmp_path}/photos.csv")
     with pytest.raises(InputError, match=rf"did you mean csv:{tmp_path}/photos\.csv\?$"):
         open_source(f"csv:{tmp_path}/photo.csv")
+
+
+@pytest.mark.parametrize("name", ["photos.zip", "Photos.ZIP", "photos.tar.gz"])
+@pytest.mark.parametrize("kind", ["", "folder:", "csv:"])
+def test_an_archive_is_to_be_unpacked(kind: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"PK")
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(
+        InputError, match=rf"{name} is an archive; unpack it first, and name the folder or table in it$"
+    ):
+        open_source(f"{kind}{tmp_path / name}")

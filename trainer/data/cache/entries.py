@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ log = logging.getLogger("trainer")
 PARTIAL = ".tmp"
 ARRAY = "array.npy"
 KEY = "key.json"  # what an array was made from
+CONTENTS = "contents.npy"  # content hashes of the images that the rows of an array belong to
 # Errors of a folder in which nothing can be written.
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
@@ -66,10 +67,13 @@ def keep(draft: Path, folder: Path) -> None:
         rename_folder(draft, folder)
 
 
-def load_array(key: Mapping[str, Any], make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+def load_array(
+    key: Mapping[str, Any], make: Callable[[], NDArray[Any]], contents: NDArray[np.uint64] | None = None
+) -> NDArray[Any]:
     """Cached result of `make`. `key` names everything that the array depends on, in plain JSON values.
 
-    Raises InputError where the cache cannot be written.
+    `contents` [N]: content hashes of the images of its N rows, for `find_arrays`. Raises InputError where the cache
+    cannot be written.
     """
     prefix = entry_prefix(key)
     folder = prefix.with_name(f"{prefix.name}-array")
@@ -83,8 +87,22 @@ def load_array(key: Mapping[str, Any], make: Callable[[], NDArray[Any]]) -> NDAr
         with draft_of(folder) as draft:
             np.save(draft / ARRAY, array, allow_pickle=False)
             (draft / KEY).write_text(json.dumps(key))
+            if contents is not None:
+                np.save(draft / CONTENTS, contents, allow_pickle=False)
             keep(draft, folder)
         return array
+
+
+def find_arrays(facts: Mapping[str, Any]) -> Iterator[tuple[NDArray[np.uint64], NDArray[Any]]]:
+    """Content hashes and rows (mapped: read when used) of the arrays whose keys have all of the `facts`.
+
+    Damaged or deleted ones are left out.
+    """
+    for file in sorted(cache_dir().glob(f"*/{KEY}")):
+        with suppress(OSError, EOFError, ValueError):
+            if facts.items() <= json.loads(file.read_text()).items():
+                contents = np.load(file.with_name(CONTENTS), allow_pickle=False)
+                yield contents, np.load(file.with_name(ARRAY), mmap_mode="r", allow_pickle=False)
 
 
 @contextmanager
@@ -118,6 +136,17 @@ def _in_cache(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def usage() -> tuple[int, int]:
+    """Count and bytes of all entries; one that is deleted meanwhile is left out."""
+    count = size_bytes = 0
+    for lock in cache_dir().glob("*.lock"):
+        for folder in lock.parent.glob(f"{lock.stem}-*"):
+            with suppress(OSError):
+                size_bytes += _size(folder)
+                count += 1
+    return count, size_bytes
+
+
 def prune() -> tuple[int, int]:
     """Delete every entry that no process is writing; returns (entries, bytes) deleted. Open readers keep their data.
 
@@ -129,11 +158,15 @@ def prune() -> tuple[int, int]:
             with _in_cache(cache_dir()), ProcessLock(lock, timeout_s=0):
                 for folder in lock.parent.glob(f"{lock.stem}-*"):
                     count += 1
-                    size_bytes += sum(file.stat().st_size for file in folder.iterdir())
+                    size_bytes += _size(folder)
                     _delete(folder)
         except Timeout:
             log.info("%s is being written and stays", lock.with_suffix(""))
     return count, size_bytes
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir())
 
 
 def _delete(folder: Path) -> None:

@@ -32,7 +32,7 @@ from PIL import features
 
 from trainer.data.cache.decoding import Size, first_size
 from trainer.data.cache.entries import PARTIAL, cache_dir, draft_of, entry_prefix, keep, locked
-from trainer.data.cache.writer import OtherSizes, Rejected, log_rejected, write_images
+from trainer.data.cache.writer import FEW_REJECTED, OtherSizes, Rejected, is_too_many, log_rejected, write_images
 from trainer.data.pixel_request import PixelRequest
 from trainer.data.sources.base import Source
 from trainer.errors import InputError, RunError
@@ -119,11 +119,14 @@ class ImageCache:
             buffer, offset = buffer[count:], offset + count
 
 
-def open_or_build(source: Source, request: PixelRequest, progress: bool | None = None) -> ImageCache:
+def open_or_build(
+    source: Source, request: PixelRequest, progress: bool | None = None, *, any_rejected: bool = False
+) -> ImageCache:
     """Decoded images of `source`, from the cache where possible.
 
-    `progress` None: a bar on a terminal, else lines in the log. Raises InputError where more than 1 % of the
-    files are no usable images, a class is left without any, or the cache directory cannot be written.
+    `progress` None: a bar on a terminal, else lines in the log. Raises InputError where a class is left without usable
+    images, the cache directory cannot be written, or, unless `any_rejected`, more than 1 % and more than FEW_REJECTED
+    of the files are no usable images.
     """
     request.resolve(set())  # refuses contradictory options before the work
     prefix = source_prefix(source)
@@ -133,7 +136,30 @@ def open_or_build(source: Source, request: PixelRequest, progress: bool | None =
             # Another process may have written it in the meantime.
             cache = _find(prefix, request) or _build(prefix, source, request, progress)
     log_rejected(cache.rejected)
+    if cache.rejected:
+        _check_rejected(source, cache, any_rejected)
     return cache
+
+
+def _check_rejected(source: Source, cache: ImageCache, any_rejected: bool) -> None:
+    """Raise InputError where the rejected files are too many, or a class has no other images in train."""
+    rejected, total = cache.rejected, len(source)
+    if not len(cache) or (is_too_many(len(rejected), total) and not any_rejected):
+        first = "; ".join(f"{file.path} ({file.reason})" for file in rejected[:3])
+        raise InputError(
+            f"--dataset: {source.spec}: {len(rejected)} of {total} images cannot be used, and at most 1 % or "
+            f"{FEW_REJECTED} are skipped: {first}{'; …' if len(rejected) > 3 else ''}"
+        )
+    present = cache.labels[cache.splits["train"].start : cache.splits["train"].stop]
+    missing = set(range(len(cache.class_names))) - set(np.unique(present).tolist())
+    if missing:
+        paths = {file.path for file in rejected}
+        for example in source.examples():
+            if example.split == "train" and example.label in missing and example.name in paths:
+                raise InputError(
+                    f"--dataset: {source.spec}: the class {source.class_names[example.label]!r} has no image that can "
+                    "be used"
+                )
 
 
 def source_prefix(source: Source) -> Path:

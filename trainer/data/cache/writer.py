@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from trainer.data.perceptual_hash import HASH_WORDS, group_near_duplicates
 from trainer.data.pixel_request import PixelRequest
 from trainer.data.progress import track
 from trainer.data.sources.base import SPLITS, Example, Source
-from trainer.errors import InputError
 from trainer.images.pixels import PixelSpec
 from trainer.machine import available_cpus
 
 log = logging.getLogger("trainer")
 
-MAX_REJECTED = 0.01  # of all images; more means that something is wrong with the whole data set
+# More rejected files than this share of all, and than a few, mean that something is wrong with the whole data set.
+MAX_REJECTED_SHARE = 0.01
+FEW_REJECTED = 5
 MAX_LOGGED = 50  # rejected files
 
 
@@ -45,6 +46,11 @@ def log_rejected(rejected: Sequence[Rejected]) -> None:
         log.warning("skipped %s: %s", file.path, file.reason)
     if len(rejected) > MAX_LOGGED:
         log.warning("skipped %d more", len(rejected) - MAX_LOGGED)
+
+
+def is_too_many(rejected: int, total: int) -> bool:
+    """Whether so many rejected files, of `total`, are more than a fit skips."""
+    return rejected > max(FEW_REJECTED, MAX_REJECTED_SHARE * total)
 
 
 class OtherSizes(Exception):
@@ -75,7 +81,7 @@ def write_images(
     splits: Counter[str] = Counter()
     sizes: Counter[Size] = Counter()
     unlabelled: Counter[str] = Counter()  # split → images without a class
-    rejected: list[tuple[Example, str]] = []
+    rejected: list[Rejected] = []
     digest, has_unreadable = hashlib.sha256(), False
     processes = available_cpus() if _is_large(source) else 1
     labelled = _labelled(source.examples(), unlabelled)
@@ -92,13 +98,12 @@ def write_images(
             has_unreadable |= decoded.has_unreadable
             for position, example in enumerate(chunk):
                 if position in decoded.rejected:
-                    rejected.append((example, decoded.rejected[position]))
+                    rejected.append(Rejected(example.name, decoded.rejected[position]))
                 else:
                     labels.append(example.label)
                     names.append(example.name)
                     splits[example.split] += 1
     all_labels = np.array(labels, np.int32)
-    _check_rejected(source, rejected, all_labels[: splits["train"]])
     content_hashes = np.concatenate(contents)
     _save_arrays(folder, all_labels, content_hashes, np.concatenate(hashes))
     (folder / "names.json").write_text(json.dumps(names), encoding="utf-8")
@@ -112,7 +117,7 @@ def write_images(
     index = facts | {
         "bits": bits,
         "sizes": [[*size, count] for size, count in sizes.items()],
-        "rejected": [{"path": example.name, "reason": reason} for example, reason in rejected],
+        "rejected": [asdict(file) for file in rejected],
         "names_bytes": (folder / "names.json").stat().st_size,
         "unlabelled": unlabelled.total(),
         "fingerprint": digest.hexdigest()[:32],
@@ -153,19 +158,3 @@ def _is_large(source: Source) -> bool:
     """Whether decoding takes so long that starting processes pays."""
     size_bytes = accumulate(example.size_bytes for example in source.examples())
     return any(total > MIN_PARALLEL_BYTES for total in size_bytes)
-
-
-def _check_rejected(source: Source, rejected: list[tuple[Example, str]], train_labels: NDArray[np.int32]) -> None:
-    """Raise InputError where the rejected files are too many, or a class has no other images."""
-    total = len(source)
-    if len(rejected) > MAX_REJECTED * total:
-        first = "; ".join(f"{example.name} ({reason})" for example, reason in rejected[:3])
-        raise InputError(
-            f"--dataset: {source.spec}: {len(rejected)} of {total} images cannot be used, and at most 1 % are "
-            f"skipped: {first}{'; …' if len(rejected) > 3 else ''}"
-        )
-    for label in sorted({example.label for example, _ in rejected if example.split == "train"}):
-        if label not in train_labels:
-            raise InputError(
-                f"--dataset: {source.spec}: the class {source.class_names[label]!r} has no image that can be used"
-            )

@@ -12,6 +12,7 @@ from trainer.data.sources.base import SPLITS, Example
 from trainer.data.sources.file_states import FileStates
 from trainer.data.sources.folder_layout import FolderLayout, shorten
 from trainer.data.sources.image_files import IMAGE_SUFFIXES, suffix, walk
+from trainer.data.sources.nesting import warn_nested_classes
 from trainer.data.sources.similar_names import warn_similar_names
 from trainer.errors import InputError, did_you_mean
 from trainer.names import slug
@@ -42,6 +43,8 @@ class FolderSource:
             self.ignored = layout.ignored
             self.class_names = _class_names(root, layout, for_training)
             warn_similar_names(self.spec, self.class_names)
+            if for_training:
+                warn_nested_classes(root, layout.class_folders)
             self._read(layout, for_training)
         except OSError as error:
             raise InputError(f"--dataset: {error.filename} cannot be read: {error.strerror}") from error

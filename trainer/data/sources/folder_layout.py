@@ -36,13 +36,13 @@ class FolderLayout:
     def suggest_roots(self, root: Path) -> list[str]:
         """Folders that the user may have meant, where `root` is a folder too high or too deep; mostly none."""
         if not self.class_folders:
-            siblings = self.images_without_class and _inner_folders(str(root.parent))
+            siblings = self.images_without_class and inner_folders(str(root.parent))
             return [str(root.parent)] if siblings and len(siblings) > 1 else []
         [folder, *others] = [path for paths in self.class_folders.values() for path in paths]
         if others:
             return []
         for _ in range(MAX_WRAPPERS):
-            inner = _inner_folders(folder)
+            inner = inner_folders(folder)
             if len(inner) != 1:
                 return [folder] if inner else []
             folder = os.path.join(folder, *inner)
@@ -98,13 +98,13 @@ def _has_split_folders(folders: dict[str, str], splits: dict[str, str], for_trai
     return (
         bool(required)
         and (len(set(_split_like(folders).values())) > 1 or len(required) == len(folders))
-        and all(_inner_folders(path) for path in required)
+        and all(inner_folders(path) for path in required)
     )
 
 
 def _check_class_folders(root: Path, folders: dict[str, str], splits: dict[str, str]) -> None:
     """Raise InputError if the class folders look like splits."""
-    inner = [_inner_folders(path) for path in folders.values()]
+    inner = [inner_folders(path) for path in folders.values()]
     all_nested = bool(inner) and all(inner)
     like = _split_like(folders)
     if len(set(like.values())) > 1 and not all_nested and ("train" in like.values() or len(like) == len(folders)):
@@ -114,7 +114,7 @@ def _check_class_folders(root: Path, folders: dict[str, str], splits: dict[str, 
             "image, label and split)"
         )
     for name in splits:
-        if _inner_folders(folders[name]) and len(folders) > 1 and not all_nested:
+        if inner_folders(folders[name]) and len(folders) > 1 and not all_nested:
             log.warning("%s: %r is read as a class, as no other split is beside it", root, name)
     if not all_nested:
         return
@@ -124,6 +124,11 @@ def _check_class_folders(root: Path, folders: dict[str, str], splits: dict[str, 
             f"to divide it anew: folder:{next(iter(folders.values()))}"
         )
     if len(folders) > 1 and len(inner[0]) > 1 and all(names == inner[0] for names in inner):
+        if {name.lower() for name in inner[0]} <= SPLIT_NAMES.keys():
+            raise InputError(
+                f"--dataset: {root} holds data sets, each with splits of its own ({shorten(tuple(folders))}): name "
+                f"one, such as folder:{next(iter(folders.values()))}"
+            )
         raise InputError(
             f"--dataset: each folder in {root} ({shorten(tuple(folders))}) holds folders of the same names only "
             f"({shorten(tuple(sorted(inner[0])))}): if those are the classes, call the outer ones train, val and test; "
@@ -134,7 +139,7 @@ def _check_class_folders(root: Path, folders: dict[str, str], splits: dict[str, 
 def _check_unread(root: Path, folder: str, path: str) -> None:
     """Warn about a folder beside the splits, or raise InputError if it looks like one of them."""
     split = _split_like({folder: path}).get(folder)
-    if split and _inner_folders(path):
+    if split and inner_folders(path):
         raise InputError(
             f"--dataset: {root} has {folder!r}, which looks like a split: put its images into {split}, or move it away"
         )
@@ -147,7 +152,7 @@ def _split_like(folders: dict[str, str]) -> dict[str, str]:
     return {name: SPLIT_NAMES[match[1]] for name, match in matches.items() if match}
 
 
-def _inner_folders(path: str) -> set[str]:
+def inner_folders(path: str) -> set[str]:
     """Names of the folders in `path` (in composed form) if it holds folders and no images; else empty."""
     names: set[str] = set()
     with os.scandir(path) as entries:

@@ -17,6 +17,8 @@ TFDS_NAMES = (
     *("beans", "rock_paper_scissors", "imagenette", "imagenet2012", "horses_or_humans", "malaria", "plant_village"),
 )
 
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+
 
 def open_source(spec: str, data_dir: Path | None = None, *, for_training: bool = True) -> Source:
     """Source of the images that `spec` names; `data_dir` has the prepared TFDS data sets.
@@ -62,6 +64,7 @@ def check_spec(spec: str, data_dir: Path | None = None) -> None:
             f"folder:PATH, csv:FILE and {BUILTIN}{did_you_mean(similar)}"
         )
     if not path.is_dir():
+        _refuse_archive(path)
         problem = "is a file; a folder of class folders" if path.exists() else "does not exist; a folder"
         table = f", or csv:{path}" if path.is_file() and path.suffix.lower() == ".csv" else ""
         raise InputError(f"--dataset: {path} {problem} is expected{table}{did_you_mean(_similar_paths(path))}")
@@ -71,10 +74,16 @@ def _check_table(rest: str) -> None:
     from trainer.data.sources.csv import parse_csv_spec
 
     file, _ = parse_csv_spec(rest)
+    _refuse_archive(file)
     if not file.is_file():
         problem = "is a folder; a table" if file.is_dir() else "does not exist; a table"
         suggestion = did_you_mean(_similar_paths(file, kind="csv"))
         raise InputError(f"--dataset: {file} {problem} (csv:FILE) is expected{suggestion}")
+
+
+def _refuse_archive(path: Path) -> None:
+    if path.is_file() and path.name.lower().endswith(ARCHIVES):
+        raise InputError(f"--dataset: {path} is an archive; unpack it first, and name the folder or table in it")
 
 
 def _path(spec: str) -> Path:
