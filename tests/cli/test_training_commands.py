@@ -40,7 +40,7 @@ def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.Capture
     sections = fitted["seconds"]
     assert set(sections) == {"reading", "features", "training", "validation", "export", "test", "report", "all"}
     assert sum(sections.values()) - sections["all"] <= sections["all"]
-    figures = ("calibration.png", "confusion.png", "learning_curves.png", "mistakes.png", "per_class.png")
+    figures = ("calibration.png", "confusion.png", "learning_curves.png", "mistakes.png")
     assert sorted(path.name for path in Path(fitted["run_dir"], "report").iterdir()) == [*figures, "report.html"]
     stored = store.find(fitted["tag"]).path
     assert (stored / "report" / "report.html").read_bytes() == Path(
