@@ -74,7 +74,7 @@ def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.Capture
     assert (evaluations["litert"]["verdict"], evaluations["litert"]["reason"]) == ("good", fitted["reason"])
     page = Path(evaluations["litert"]["report_dir"], "report.html").read_text(encoding="utf-8")
     assert f"<h1>{fitted['tag']}</h1>" in page
-    assert f"{100 * fitted['test_accuracy']:.1f}&nbsp;%" in page
+    assert f"{100 * fitted['test_accuracy']:.1f}\u00a0%" in page
 
     code, (saved,), _ = call("save", fitted["run_dir"], "--name", "other", "--json", capsys=capsys)
     assert code == 0

@@ -59,7 +59,7 @@ def explain(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Explain the prediction for each image file by a heat map."""
+    """Draw a saliency map for each image file: which parts of it support the prediction."""
     from trainer.predict import explain_local
 
     _print_each(explain_local(model, images, output), as_json, _print_explanation)
@@ -113,4 +113,4 @@ def _print_prediction(prediction: Mapping[str, Any]) -> None:
 
 def _print_explanation(prediction: Mapping[str, Any]) -> None:
     _print_prediction(prediction)
-    print_line(f"  heat map: {prediction['explanation']}")
+    print_line(f"  saliency map: {prediction['explanation']}")
