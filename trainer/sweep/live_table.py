@@ -89,7 +89,7 @@ class LiveTable:
 
         title = Text(printable(f"{self._search.spec.name}{self._time_left(trials)}"))
         table = Table(title=title, title_justify="left")
-        for column in ("trial", "parameters", "epoch", METRIC, "best so far"):
+        for column in ("trial", "parameters", "progress", METRIC, "best so far"):
             table.add_column(column, justify="left" if column == "parameters" else "right")
         best: dict[str, float] = {}  # by data set
         rows = []
