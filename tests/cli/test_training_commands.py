@@ -54,7 +54,7 @@ def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.Capture
     sections = fitted["seconds"]
     assert set(sections) == {"reading", "features", "training", "validation", "export", "test", "report", "all"}
     assert sum(sections.values()) - sections["all"] <= sections["all"]
-    figures = ("calibration.png", "confusion.png", "learning_curves.png", "mistakes.png", "per_class.png")
+    figures = ("calibration.png", "confusion.png", "learning_curves.png", "mistakes.png")
     assert sorted(path.name for path in Path(fitted["run_dir"], "report").iterdir()) == [*figures, "report.html"]
     stored = store.find(fitted["tag"]).path
     assert (stored / "report" / "report.html").read_bytes() == Path(
@@ -89,7 +89,7 @@ def test_fit_models_predict_evaluate_save(tmp_path: Path, capsys: pytest.Capture
     assert (evaluations["litert"]["verdict"], evaluations["litert"]["reason"]) == ("good", fitted["reason"])
     page = Path(evaluations["litert"]["report_dir"], "report.html").read_text(encoding="utf-8")
     assert f"<h1>{fitted['tag']}</h1>" in page
-    assert f"{100 * fitted['test_accuracy']:.1f}&nbsp;%" in page
+    assert f"{100 * fitted['test_accuracy']:.1f}\u00a0%" in page
 
     code, (saved,), _ = call("save", fitted["run_dir"], "--name", "other", "--json", capsys=capsys)
     assert code == 0

@@ -26,6 +26,19 @@ def test_the_temperature_that_made_logits_too_sure_is_found() -> None:
     assert trust.known_accuracy == pytest.approx((honest.argmax(1) == labels).mean())
 
 
+def test_a_temperature_that_does_not_help_on_validation_is_not_applied() -> None:
+    labels = (np.arange(40) % 2).astype(np.int32)
+    sure = 8 * np.eye(2, dtype=np.float32)[labels]  # all right, and surer than 40 images can confirm
+    assert fit_temperature(sure, labels) == 1.0
+    # Right in 9 of 10 with 90 % and in 6 of 10 with 62 %, to the last digit.
+    margin = np.repeat([np.log(9), np.log(0.62 / 0.38)], 50).astype(np.float32)
+    calibrated = np.stack([margin, np.zeros(100, np.float32)], 1)
+    outcomes = np.array([0] * 45 + [1] * 5 + [0] * 31 + [1] * 19, np.int32)
+    assert evaluate(outcomes, softmax(calibrated, axis=1)).calibration_error < 1e-6
+    assert fit_temperature(calibrated, outcomes) == 1.0
+    assert fit_temperature(5 * calibrated, outcomes) == pytest.approx(5, rel=0.1)
+
+
 def test_images_that_are_all_named_right_do_not_ask_for_certainty() -> None:
     logits = 4 * np.eye(10, dtype=np.float32)[np.arange(100) % 10]
     labels = (np.arange(100) % 10).astype(np.int32)

@@ -39,12 +39,12 @@ def test_figures_show_something(classes: int, channels: int) -> None:
     images = generator.integers(0, 256, (5, 8, 8, channels), dtype=np.uint8)
     mistakes = [metrics.Mistake("a/1.jpg", image, 0, 1, 0.9, NO_SALIENCY) for image in images]
     files = figures.draw(names, metrics.evaluate(truth, probabilities), HISTORY, mistakes, CURVE)
-    assert set(files) == {"confusion", "per_class", "calibration", "mistakes", "learning_curves", "more_images"}
+    assert set(files) == {"confusion", "calibration", "mistakes", "learning_curves", "more_images"}
     drawn = {name: _pixels(png) for name, png in files.items()}
     for name, image in drawn.items():
         assert 250 <= min(image.shape[:2]) <= max(image.shape[:2]) <= 2400, name
         assert image.std() > 5, name
-    for name in ("per_class", "learning_curves", "more_images"):
+    for name in ("learning_curves", "more_images"):
         assert _has_colour(drawn[name], figures.BLUE), name
         assert _has_colour(drawn[name], figures.ORANGE), name
 

@@ -170,7 +170,7 @@ def test_an_image_is_chosen_and_a_bad_one_explained(page: Page) -> None:
     expect(page.locator("#error")).to_contain_text("damaged")
     expect(page.locator("#result")).to_be_hidden()
     choose(page, b"hello")
-    expect(page.locator("#error")).to_contain_text("no image that can be read")
+    expect(page.locator("#error")).to_contain_text("cannot be read: not an image of a supported type: JPEG")
     expect(page.locator("#given")).to_be_hidden()
 
 
@@ -185,6 +185,39 @@ def test_a_new_version_is_shown_without_a_reload(digits_home: Path) -> None:
         expect(page.locator("#model")).to_contain_text(publish(export, home), timeout=60_000)
         expect(page.locator("#preview")).not_to_have_attribute("src", before or "")  # it was asked about the drawing
         expect(page.locator("#label")).to_have_text("7")
+
+
+ARABIC, LONG = "تفاحة حمراء كبيرة من السوق", "Rindfleischetikettierungsüberwachungsaufgabenübertragungsgesetz"
+SCORES = [("Cucumber", 0.538), (ARABIC, 0.3), (LONG, 0.1), ("🍅 tomato", 0.05), ("a & <b>", 0.012)]
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_doubt_comes_first_and_every_name_fits(page: Page, server: Server, width: int) -> None:
+    """The answers are made up: no network is so unsure of names like these."""
+    top = [{"label": label, "index": index, "probability": value} for index, (label, value) in enumerate(SCORES)]
+    answer = {**top[0], "known": False, "top": top, "model": server.tag}
+    page.route("**/predict", lambda route, request: route.fulfill(json=answer))
+    page.set_viewport_size({"width": width, "height": 800})
+    image = next(DigitsSource().examples()).data
+    assert isinstance(image, bytes)
+    choose(page, image)
+    expect(page.locator("#answer")).to_contain_text("Not sure: perhaps Cucumber (54\u00a0%)")
+    threshold = server.ask("GET", "/model").value["threshold"]
+    doubt = "unlike those" if threshold <= 0.538 else f"sure of an answer from {100 * threshold:.1f}\u00a0% on"
+    expect(page.locator("#reason")).to_contain_text(doubt)
+    names, numbers = page.locator("#top bdi"), page.locator("#top td:last-child")
+    assert names.all_text_contents() == [label for label, _ in SCORES]
+    assert numbers.all_text_contents() == [f"{100 * value:.1f}\u00a0%" for _, value in SCORES]
+    lines = "elements => elements.map(element => { const range = new Range(); range.selectNodeContents(element);"
+    lines += "return new Set([...range.getClientRects()].map(box => box.top)).size; })"
+    assert numbers.evaluate_all(lines) == [1] * len(SCORES)
+    assert names.evaluate_all(lines)[0] == 1
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    answer["known"] = True
+    choose(page, image)
+    expect(page.locator("#probability")).to_have_text("")
+    expect(page.locator("#label")).to_be_visible()
+    assert page.locator("#answer").inner_text().strip() == "Cucumber"
 
 
 def test_a_token_is_asked_for(digits_home: Path) -> None:

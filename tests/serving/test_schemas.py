@@ -1,16 +1,25 @@
-"""One schema of the responses: documented, validated, and read by BentoML's client."""
+"""One schema of the responses: documented, validated, and read by every client that the documentation shows."""
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
 from expected_answers import assert_same, encoded, expected
+from PIL import Image
 from pydantic import TypeAdapter
-from server import Server, environment, form
+from server import PROJECT, Server, environment, form
+from tiny_model import PIXELS
 
+from trainer.images.decode import decode
 from trainer.serving.schemas import Error, Model, Prediction, Predictions
 
 
@@ -30,26 +39,78 @@ def test_openapi_and_bentoml_document_the_same_responses(tiny_server: Server) ->
     assert set(routes["predict_batch"]["properties"]) == set(openapi["Predictions"]["properties"])
 
 
-CLIENT = """
-import json, pathlib, sys, bentoml
-path = pathlib.Path(sys.argv[2])
-with bentoml.SyncHTTPClient(sys.argv[1]) as client:
-    print(json.dumps(client.predict(path.read_bytes())))
-    print(json.dumps(client.predict_batch(images=[path, path])))
-    print(client.preview(path.read_bytes())[:4])
-    print(client.explain(path.read_bytes())[:4])
-"""
+def documented(language: str, url: str) -> list[str]:
+    """The code blocks of `docs/serving.md` in a language, for the server at `url`."""
+    page = (PROJECT / "docs" / "serving.md").read_text()
+    found = re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    return [block.replace("http://127.0.0.1:3000", url) for block in found]
 
 
-def test_bentoml_s_client_gets_every_response(tiny_server: Server, tiny_artifact: Path, tmp_path: Path) -> None:
-    """In a process of its own: the client warns when it is imported and when it is collected."""
-    (tmp_path / "image.png").write_bytes(encoded())
-    command = [sys.executable, "-c", CLIENT, tiny_server.url, str(tmp_path / "image.png")]
-    done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=False)
-    prediction, predictions, *pngs = done.stdout.splitlines()
-    assert pngs == [r"b'\x89PNG'"] * 2, done.stderr
-    answer, batch = json.loads(prediction), json.loads(predictions)
-    assert answer["model"] == batch["model"] == tiny_server.tag
-    for item in (answer, *batch["predictions"]):
-        assert_same(item, expected(encoded(), tiny_artifact))  # `known` included
-    assert len(batch["predictions"]) == 2
+class Documentation:
+    """The clients of `docs/serving.md`, run in a folder with an image against a real server."""
+
+    def __init__(self, server: Server, artifact: Path, folder: Path) -> None:
+        self.server, self.folder, self.image = server, folder, encoded("JPEG")
+        (folder / "some-image.jpg").write_bytes(self.image)
+        self.expected = expected(self.image, artifact)  # with `known`
+
+    def run(self, *command: str) -> list[str]:
+        """Lines of stdout. BentoML's client warns when it is imported and when it is collected."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment(self.folder), capture_output=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode().splitlines()
+
+    def check(self, prediction: dict[str, Any], batch: dict[str, Any] | None = None) -> None:
+        assert set(prediction) == {"label", "index", "probability", "known", "top", "model"}
+        assert prediction["model"] == self.server.tag
+        assert_same(prediction, self.expected)
+        if batch:
+            assert batch["model"] == self.server.tag
+            assert len(batch["predictions"]) == 2
+            for item in batch["predictions"]:
+                assert_same(item, self.expected)
+
+    def check_images(self) -> None:
+        with Image.open(self.folder / "preview.png") as preview:
+            np.testing.assert_array_equal(np.asarray(preview), decode(self.image, PIXELS)[:, :, 0])
+        with Image.open(self.folder / "explanation.png") as explanation:
+            assert explanation.size == preview.size
+        for name in ("preview.png", "explanation.png"):
+            (self.folder / name).unlink()
+
+
+@pytest.fixture
+def documentation(tiny_server: Server, tiny_artifact: Path, tmp_path: Path) -> Documentation:
+    return Documentation(tiny_server, tiny_artifact, tmp_path)
+
+
+def test_curl_gets_every_response(documentation: Documentation) -> None:
+    if not shutil.which("curl"):
+        pytest.skip("there is no curl here")
+    (block,) = documented("sh", documentation.server.url)
+    outputs = [documentation.run("bash", "-c", f"{command} --silent") for command in block.splitlines()]
+    prediction, batch, preview, explanation, model = ("".join(lines) for lines in outputs)
+    assert (preview, explanation) == ("", "")
+    documentation.check(json.loads(prediction), json.loads(batch))
+    documentation.check_images()
+    TypeAdapter(Model).validate_json(model)
+
+
+def test_python_clients_get_every_response(documentation: Documentation) -> None:
+    requests, bentoml = documented("python", documentation.server.url)
+    (prediction,) = documentation.run(sys.executable, "-c", requests)
+    documentation.check(ast.literal_eval(prediction))
+    prediction, batch = documentation.run(sys.executable, "-c", bentoml)
+    documentation.check(ast.literal_eval(prediction), ast.literal_eval(batch))
+    documentation.check_images()
+
+
+def test_javascript_gets_the_response(documentation: Documentation) -> None:
+    if not shutil.which("node"):
+        pytest.skip("there is no node here")
+    (block,) = documented("js", documentation.server.url)
+    file = 'const file = new Blob([require("fs").readFileSync("some-image.jpg")]);'
+    (prediction,) = documentation.run("node", "--eval", f"(async () => {{ {file} {block} }})()")
+    documentation.check(json.loads(prediction))

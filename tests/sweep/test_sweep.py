@@ -172,10 +172,10 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store(sweep_here: SweepHere
     assert store.find("digits").tag in done.stdout
     assert done.stderr.splitlines()[-1] == "next: trainer serve digits"
     page = (search.folder / "sweep.html").read_text()
-    titles = ("Trial by trial", "Which settings went together")
-    assert [title for title in titles if f'alt="{title}"' in page] == list(titles)
+    charts = ("Trial by trial", "learning_rate", "flip")
+    assert [chart for chart in charts if f'alt="{chart}"' in page] == list(charts)
     assert len(page) < 1_000_000
-    assert f"The best, trial {best.number}, reached {best.value:.2%}" in page
+    assert f'<dd class="value">{100 * best.value:.2f}&nbsp;%</dd>\n  <dd>trial {best.number}: learning_rate' in page
     assert "<code>trainer sweep grid.yaml --trials=0 --save-best</code>" in page
     kept = {trial.user_attrs[RUN] for trial in search.leaders("builtin:digits")[:3]}  # the others have no checkpoints
     assert {str(folder.parent) for folder in search.folder.glob("trial-*/checkpoints")} == kept - {best.user_attrs[RUN]}
@@ -188,6 +188,7 @@ def test_a_grid_on_two_workers_and_its_winner_in_the_store(sweep_here: SweepHere
     assert row in page
     assert "grid, 4 trials; dataset builtin:digits, epochs 1, limit 320\n" in done.stderr
     assert len(re.findall(r"trial \d: learning_rate 0\.00\d, flip \w+: started$", done.stderr, re.MULTILINE)) == 4
+    assert len(re.findall(r"trial \d: epoch 1(?: of 1)?: [\d.]+%$", done.stderr, re.MULTILINE)) == 4
     assert '<script src="http' not in page
     assert "decoded 1797 images" not in (search.folder / "trial-0003" / "fit.log").read_text()  # the cache is shared
     tracked = Path(os.environ["WANDB_DIR"]).glob("wandb/offline-run-*")
@@ -245,7 +246,7 @@ def test_each_of_two_data_sets_has_its_own_best_and_its_own_model(sweep_here: Sw
             assert f"trial {other.number}: validation accuracy " not in done.stdout
         assert f"saved as {name}:" in done.stdout
         assert f"<h1>{dataset}</h1>" in page
-        assert f"The best, trial {best.number}, " in page
+        assert f"<dd>trial {best.number}: dataset {dataset}, seed" in page
     assert len(store.models()) == 2
 
 

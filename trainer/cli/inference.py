@@ -74,7 +74,7 @@ def explain(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Explain the prediction for each image file by a heat map."""
+    """Draw a saliency map for each image file: which parts of it support the prediction."""
     from trainer.predict.explain import explain_files
     from trainer.predict.model import load_model
 
@@ -130,4 +130,4 @@ def _print_prediction(prediction: Mapping[str, Any]) -> None:
 
 def _print_explanation(prediction: Mapping[str, Any]) -> None:
     _print_prediction(prediction)
-    print_line(f"  heat map: {prediction['explanation']}")
+    print_line(f"  saliency map: {prediction['explanation']}")

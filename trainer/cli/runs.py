@@ -93,7 +93,7 @@ def sweep(
         bool, typer.Option("--save-best", help="Publish the best trial's model to the store.")
     ] = False,
 ) -> None:
-    """Search hyper-parameters with a W&B sweep file, without W&B. Stop it at any time; the same command goes on."""
+    """Search hyper-parameters with a W&B sweep file, without W&B. Stop it at any time; the same command continues."""
     from trainer.sweep.cluster import ClusterOptions
     from trainer.sweep.sweep import run_sweep
 

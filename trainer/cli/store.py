@@ -45,7 +45,7 @@ def promote(
     tag: Annotated[str, typer.Argument(metavar="TAG", help="A version of the store: mnist:VERSION.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Make a version the one that its model's name stands for. It may be one that was kept back, or an older one."""
+    """Promote a version: its name alone then means this version. It may be an older one, or one that was kept back."""
     from trainer.artifact import store
     from trainer.runs.promotion import compare_stored, describe
 

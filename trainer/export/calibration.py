@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.artifact.prediction import DECIMALS, NONE_KNOWN
+from trainer.reporting.metrics import UNCALIBRATED, evaluate
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 
@@ -16,9 +17,12 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> f
     (Guo et al., "On Calibration of Modern Neural Networks", 2017.) The labels are smoothed a little, as N correct
     predictions out of N do not promise the next one (Platt, "Probabilistic Outputs for Support Vector Machines", 1999).
     Without that, images that are all classified correctly would give a temperature of 0.
+
+    UNCALIBRATED unless the temperature lowers the cross-entropy with the labels as they are, and does not raise the
+    calibration error: of few images, or of images that are all classified correctly, it is little more than a guess.
     """
     from scipy.optimize import minimize_scalar
-    from scipy.special import log_softmax
+    from scipy.special import log_softmax, softmax
 
     images = len(labels)
     smoothing = 1 / (images + 2)
@@ -30,7 +34,10 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> f
         return float(-((1 - smoothing) * of_label + smoothing * log_probabilities.mean(1)).mean())
 
     best = minimize_scalar(loss, bounds=(np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE)), method="bounded")
-    return float(np.exp(best.x))
+    temperature = float(np.exp(best.x))
+    before, after = (evaluate(labels, softmax(logits / np.float32(each), axis=1)) for each in (1, temperature))
+    helps = after.loss < before.loss and after.calibration_error <= before.calibration_error
+    return temperature if helps else UNCALIBRATED
 
 
 def fit_threshold(probabilities: NDArray[np.float32], labels: NDArray[np.int32], confidence: float) -> float:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GRAY = "#0072B2", "#D55E00", "#999999"
 MAX_CLASSES_WITH_COUNTS = 20  # with more classes, the cells of the confusion matrix show no counts
-MAX_BARS = 40  # classes; of more, only the weakest have bars
 DPI = 144  # sharp on a high-resolution screen
 WIDTH = 5.5  # inches; narrow enough for legible text on a phone
 NORMAL_95 = 1.96  # standard errors on either side of the mean in a 95 % interval
@@ -35,14 +34,11 @@ def draw(
 ) -> dict[str, bytes]:
     """Name → PNG file. The training curves need a `history` of epochs, `more_images` a learning `curve`."""
     import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     fonts, names = drawable_names(class_names)
-    files = {}
     with matplotlib.rc_context({"font.family": fonts}):
         figures = {
             "confusion": _confusion(names, evaluation),
-            "per_class": _per_class(names, evaluation),
             "calibration": _calibration(evaluation),
             "mistakes": _mistakes(names, mistakes),
         }
@@ -50,22 +46,28 @@ def draw(
             figures["learning_curves"] = _training_curves(history)
         if curve:
             figures["more_images"] = _more_images(curve)
-        for name, figure in figures.items():
-            canvas: Any = FigureCanvasAgg(figure)
-            canvas.draw()  # `savefig` would lay out and draw everything twice
-            files[name] = encode_png(np.asarray(canvas.buffer_rgba())[:, :, :3])
-    return files
+        return {name: draw_png(figure) for name, figure in figures.items()}
 
 
-def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """An empty figure of `width` by `height` inches."""
     # Not pyplot, which keeps every figure alive and looks for a display.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, layout=layout)
 
 
+def draw_png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()  # `savefig` would lay out and draw everything twice
+    return encode_png(np.asarray(canvas.buffer_rgba())[:, :, :3])
+
+
 def _training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
-    figure = _figure(WIDTH, 6.5)
+    figure = new_figure(WIDTH, 5.8)
     loss, accuracy = figure.subplots(2, 1)
     epochs = [entry["epoch"] for entry in history]
     for axes, key, scale, unit in ((loss, "loss", 1, "cross-entropy"), (accuracy, "accuracy", 100, "%")):
@@ -79,7 +81,7 @@ def _training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def _more_images(curve: LearningCurve) -> Figure:
-    figure = _figure(WIDTH, 4.2)
+    figure = new_figure(WIDTH, 4.2)
     axes = figure.subplots()
     images, accuracy = np.array(curve.images), 100 * curve.accuracy
     draws = 100 * curve.accuracies[:-1]
@@ -107,7 +109,7 @@ def _confusion(class_names: Sequence[str], evaluation: Evaluation) -> Figure:
     from matplotlib.colors import PowerNorm
 
     side = float(np.clip(1.5 + 0.4 * len(class_names), 4.5, 14))
-    figure = _figure(side + 1, side)
+    figure = new_figure(side + 1, side)
     axes = figure.subplots()
     shares = evaluation.confusion / np.maximum(evaluation.confusion.sum(1, keepdims=True), 1)
     # Square-root scale: mistakes are rare, and one in a hundred should be visible.
@@ -125,32 +127,8 @@ def _confusion(class_names: Sequence[str], evaluation: Evaluation) -> Figure:
     return figure
 
 
-def _per_class(class_names: Sequence[str], evaluation: Evaluation) -> Figure:
-    """Horizontal bars: the figure is as wide for a hundred classes as for two, so that a phone shows legible names."""
-    title, shown = "Per class", np.arange(len(class_names))
-    if len(class_names) > MAX_BARS:
-        title = f"The {MAX_BARS} weakest of {len(class_names)} classes"
-        shown = np.argsort(evaluation.recall, kind="stable")[:MAX_BARS]
-    figure = _figure(WIDTH, 1.6 + (0.4 if len(shown) <= MAX_CLASSES_WITH_COUNTS else 0.25) * len(shown))
-    axes = figure.subplots()
-    positions = np.arange(len(shown))
-    axes.barh(
-        positions - 0.2,
-        100 * evaluation.precision[shown],
-        0.4,
-        color=BLUE,
-        label="precision (correct, of predicted)",
-    )
-    axes.barh(positions + 0.2, 100 * evaluation.recall[shown], 0.4, color=ORANGE, label="recall (found, of existing)")
-    axes.set(title=title, xlabel="%", ylabel="class", xlim=(0, 100), ylim=(len(shown) - 0.4, -0.6))
-    axes.set_yticks(positions, [class_names[int(index)] for index in shown])
-    axes.grid(axis="x", alpha=0.3)
-    figure.legend(loc="outside lower center")
-    return figure
-
-
 def _calibration(evaluation: Evaluation) -> Figure:
-    figure = _figure(WIDTH, 5)
+    figure = new_figure(WIDTH, 5)
     axes = figure.subplots()
     filled = evaluation.bin_counts > 0
     sufficient = evaluation.bin_counts >= MIN_BIN_PREDICTIONS
@@ -186,7 +164,8 @@ def _mistakes(class_names: Sequence[str], mistakes: Sequence[Mistake]) -> Figure
     columns = 4
     rows = max(1, -(-len(mistakes) // columns))
     height = 2.6 * rows + 0.6
-    figure = _figure(2.3 * columns, height, layout=None)  # the layout of so many panels would take longer than all else
+    # The layout of so many panels would take longer than all else.
+    figure = new_figure(2.3 * columns, height, layout=None)
     figure.suptitle("The most confident mistakes" if mistakes else "No mistakes", y=1 - 0.2 / height)
     grid = {"left": 0.02, "right": 0.98, "bottom": 0.1 / height, "top": 1 - 0.9 / height, "hspace": 0.3}
     panels = figure.subplots(rows, columns, squeeze=False, gridspec_kw=grid).flat

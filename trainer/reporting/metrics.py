@@ -13,6 +13,7 @@ from trainer.artifact.engine import OOD_SCORE, PROBABILITIES, Outputs
 from trainer.artifact.prediction import DECIMALS, is_known
 
 CALIBRATION_BINS = 15
+UNCALIBRATED = 1.0  # temperature of a network whose probabilities are left as they are
 SIGNIFICANCE = 0.05  # p-value of a binomial test, below which chance does not explain a difference
 WELL_CALIBRATED = 0.03  # calibration error, up to which a probability can be taken at its word
 IMPOSSIBLE = 0.1  # times the probability of a guess (1/K); a lower probability rules a class out
@@ -75,6 +76,7 @@ class CalibrationBins(NamedTuple):
 class Trust:
     """Calibration and selective-prediction metrics on images that the model has not seen."""
 
+    temperature: float  # by which the logits are divided; UNCALIBRATED: they are not
     uncalibrated_error: float  # 0..1: the calibration error without the temperature
     threshold: float  # probability from which on a prediction counts as known, 0..1
     known_share: float  # of all images, 0..1
@@ -152,6 +154,7 @@ def measure_trust(labels: NDArray[np.int32], outputs: Outputs, temperature: floa
     accepted = is_known(probabilities.max(1).astype(np.float64).round(DECIMALS), outputs.get(OOD_SCORE), threshold)
     correct = probabilities.argmax(1) == labels
     return Trust(
+        temperature=temperature,
         uncalibrated_error=evaluate(labels, softmax(logits, axis=1)).calibration_error,
         threshold=threshold,
         known_share=float(accepted.mean()),

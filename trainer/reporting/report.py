@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +17,22 @@ from trainer.reporting.advice import Judgement
 from trainer.reporting.advice.verdict import in_100
 from trainer.reporting.figures import MIN_BIN_PREDICTIONS, draw
 from trainer.reporting.learning_curve import LearningCurve
-from trainer.reporting.metrics import FEW_TEST_IMAGES, WELL_CALIBRATED, Evaluation, Mistake, Trust, most_confused
+from trainer.reporting.metrics import (
+    FEW_TEST_IMAGES,
+    UNCALIBRATED,
+    WELL_CALIBRATED,
+    Evaluation,
+    Mistake,
+    Trust,
+    most_confused,
+)
 from trainer.reporting.templates import render
 
 PAGE = "report.html"
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 CONFUSED_PAIRS = 3  # pairs of classes that are named
+MAX_CLASSES_IN_CARD = 20  # with more, the confusion matrix is as wide as the page
+SHOWN_CLASSES = 60  # of more, the weakest are shown, and the others on demand
 
 
 @dataclass(frozen=True)
@@ -68,13 +79,15 @@ def write(
     for name, png in figures.items():
         paths[name].write_bytes(png)
     paths["page"] = folder / PAGE
-    paths["page"].write_text(_page(facts, evaluation, mistakes, val_mistakes, figures, curve), encoding="utf-8")
+    page = _page(facts, evaluation, history or (), mistakes, val_mistakes, figures, curve)
+    paths["page"].write_text(page, encoding="utf-8")
     return paths
 
 
 def _page(
     facts: ReportFacts,
     evaluation: Evaluation,
+    history: Sequence[Mapping[str, float]],
     mistakes: Sequence[Mistake],
     val_mistakes: Sequence[Mistake],
     figures: Mapping[str, bytes],
@@ -86,6 +99,7 @@ def _page(
         TEMPLATE,
         facts=facts,
         classes=len(class_names),
+        wide=len(class_names) > MAX_CLASSES_IN_CARD,
         test_images=evaluation.images,
         correct=int(np.trace(evaluation.confusion)),
         accuracy=evaluation.accuracy,
@@ -93,6 +107,11 @@ def _page(
         guess_accuracy=evaluation.guess_accuracy,
         calibration_error=evaluation.calibration_error,
         calibration=describe_calibration(evaluation),
+        temperature=describe_temperature(evaluation, facts.trust) if facts.trust else "",
+        first_epochs=describe_first_epochs(history),
+        each_class=_each_class(class_names, evaluation),
+        shown_classes=SHOWN_CLASSES,
+        percent=_percent,
         in_100=in_100,
         confused=[
             (class_names[truth], class_names[predicted], *counts)
@@ -110,7 +129,7 @@ def _page(
 
 
 def _mistake(mistake: Mistake, class_names: Sequence[str]) -> tuple[str, str, str, str, str, float]:
-    """Name, image, heat map, truth, answer and probability of a mistake on the page."""
+    """Name, image, saliency map, truth, answer and probability of a mistake on the page."""
     return (
         mistake.name,
         data_uri(encode_png(mistake.image)),
@@ -119,6 +138,25 @@ def _mistake(mistake: Mistake, class_names: Sequence[str]) -> tuple[str, str, st
         class_names[mistake.predicted],
         mistake.probability,
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}\u00a0%"
+
+
+def _each_class(class_names: Sequence[str], evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Name, number of images, recall and precision (0..1, None without images or predictions); the weakest first."""
+    images, predictions = evaluation.confusion.sum(1), evaluation.confusion.sum(0)
+    order = np.lexsort((evaluation.precision, evaluation.recall, images == 0))
+    return [
+        {
+            "name": class_names[index],
+            "images": images[index],
+            "recall": evaluation.recall[index] if images[index] else None,
+            "precision": evaluation.precision[index] if predictions[index] else None,
+        }
+        for index in order
+    ]
 
 
 def _stages(seconds: Mapping[str, float]) -> list[tuple[str, float, str]]:
@@ -142,3 +180,40 @@ def describe_calibration(evaluation: Evaluation) -> str:
     if mean_confidence > evaluation.accuracy:
         return "overconfident: right less often than its probabilities say"
     return "underconfident: right more often than its probabilities say"
+
+
+def describe_temperature(evaluation: Evaluation, trust: Trust) -> str:
+    """Effect of the calibration on these images, in sentences without the last full stop."""
+    if trust.temperature == UNCALIBRATED:
+        return "They are as they came out of training: calibration would not have improved them on validation"
+    before = f"Before calibration it was {_percent(trust.uncalibrated_error)}"
+    if evaluation.calibration_error <= trust.uncalibrated_error:
+        return before
+    return (
+        f"{before}: calibration is fitted on the validation images, where it helped; on these it did not, by chance or "
+        "because they are of another kind"
+    )
+
+
+def describe_first_epochs(history: Sequence[Mapping[str, float]]) -> str:
+    """Why the curves of a pretrained network bend after epoch 0, in sentences; empty where they have no epoch 0."""
+    if len(history) < 2 or history[0]["epoch"] != 0:
+        return ""
+    probe, first = history[:2]
+
+    def falls(key: str) -> str:
+        return f"accuracy falls from {_percent(probe[key])} to {_percent(first[key])} because"
+
+    sentences = ["Epoch 0 is a linear probe: the last layer alone, on the pretrained network."]
+    if first["accuracy"] < probe["accuracy"]:
+        sentences.append(
+            f"The training {falls('accuracy')} it is measured in another way: for epoch 0 on the images as they are, "
+            "once the probe is fitted; from then on while the network learns, and on images that are altered at random "
+            "(unless --augment is none)."
+        )
+    if first["val_accuracy"] < probe["val_accuracy"]:
+        sentences.append(
+            f"The validation {falls('val_accuracy')} the first steps change layers that the probe was fitted on; the "
+            "best epoch is kept, epoch 0 included."
+        )
+    return " ".join(sentences)

@@ -42,6 +42,7 @@ class RunningTrial:
     trial: Trial
     process: TrialProcess
     epoch: int = 0
+    epochs: int = 0  # at most; 0: not known yet, or the trial is a linear probe
     value: float | None = None
     pruned: bool = False
     started: float = field(default_factory=time.monotonic)
@@ -150,7 +151,8 @@ class Driver:
 
     def _handle(self, running: RunningTrial, event: dict[str, Any] | Outcome | BaseException) -> None:
         if isinstance(event, dict):
-            running.epoch, running.value = int(event["epoch"]), event[METRIC]
+            running.epoch, running.epochs = int(event["epoch"]), int(event.get("epochs", 0))
+            running.value = event[METRIC]
             if self._search.report(running.trial, running.epoch, event[METRIC]) and not running.pruned:
                 running.pruned = True
                 running.process.stop(for_good=True)

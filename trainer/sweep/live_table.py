@@ -13,7 +13,8 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from trainer.console import format_duration
-from trainer.sweep.driver import Driver
+from trainer.data.progress import LogThrottle
+from trainer.sweep.driver import Driver, RunningTrial
 from trainer.sweep.leaderboard import describe_trial, format_outcome
 from trainer.sweep.search import PARAMS, Search
 from trainer.sweep.space import METRIC
@@ -31,8 +32,11 @@ class LiveTable:
         self._search = search
         self._driver = driver
         self._max_trials = max_trials if max_trials is not None else search.spec.count()
+        self._throttle = LogThrottle()
         self._logged_starts: set[int] = set()
-        self._logged_ends = {trial.number for trial in search.trials() if trial.state.is_finished()}
+        earlier = search.trials()
+        self._logged_epochs = {trial.number: set(trial.intermediate_values) for trial in earlier}
+        self._logged_ends = {trial.number for trial in earlier if trial.state.is_finished()}
         self._live: Any = None  # rich.live.Live on a terminal
 
     @contextmanager
@@ -48,21 +52,36 @@ class LiveTable:
             yield self
 
     def refresh(self) -> None:
-        """Redraw the table, or log the trials that have ended or started since."""
+        """Redraw the table, or log the trials that have started, their epochs, and the trials that have ended."""
         trials = self._search.trials()
         if self._live is not None:
             self._live.update(self._table(trials), refresh=True)
             return
         for trial in trials:
+            self._log(trial, trials)
+        if self._throttle.is_due():
+            for number, running in self._driver.running.items():
+                log.info("trial %d: %s", number, _running_for(running))
+
+    def _log(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> None:
+        """Log what is new about a trial."""
+        lines = []
+        running = self._driver.running.get(trial.number)
+        if running and trial.number not in self._logged_starts:
+            self._logged_starts.add(trial.number)
+            lines.append(f"{describe_trial(self._search.spec, trial)}: started")
+        logged = self._logged_epochs.setdefault(trial.number, set())
+        for epoch, value in trial.intermediate_values.items():
+            if epoch not in logged:
+                logged.add(epoch)
+                lines.append(f"{_format_epoch(epoch, running)}: {value:.2%}")
+        if trial.state.is_finished() and trial.number not in self._logged_ends:
+            self._logged_ends.add(trial.number)
             described = describe_trial(self._search.spec, trial)
-            if trial.state.is_finished() and trial.number not in self._logged_ends:
-                self._logged_ends.add(trial.number)
-                outcome = format_outcome(trial)
-                log.info("trial %d: %s: %s%s", trial.number, described, outcome, self._time_left(trials))
-        for trial in trials:
-            if trial.number in self._driver.running and trial.number not in self._logged_starts:
-                self._logged_starts.add(trial.number)
-                log.info("trial %d: %s: started", trial.number, describe_trial(self._search.spec, trial))
+            lines.append(f"{described}: {format_outcome(trial)}{self._time_left(trials)}")
+        for line in lines:
+            log.info("trial %d: %s", trial.number, line)
+            self._throttle.skip()
 
     def _table(self, trials: list[FrozenTrial]) -> Any:
         from rich.table import Table
@@ -70,7 +89,7 @@ class LiveTable:
 
         title = Text(printable(f"{self._search.spec.name}{self._time_left(trials)}"))
         table = Table(title=title, title_justify="left")
-        for column in ("trial", "parameters", "epoch", METRIC, "best so far"):
+        for column in ("trial", "parameters", "progress", METRIC, "best so far"):
             table.add_column(column, justify="left" if column == "parameters" else "right")
         best: dict[str, float] = {}  # by data set
         rows = []
@@ -83,8 +102,8 @@ class LiveTable:
                 (
                     str(trial.number),
                     describe_trial(self._search.spec, trial),
-                    str(running.epoch) if running else "",
-                    f"{running.value:.2%}" if running and running.value is not None else format_outcome(trial),
+                    _format_epoch(running.epoch, running) if running and running.value is not None else "",
+                    _running_outcome(running) if running else format_outcome(trial),
                     f"{best[dataset]:.2%}" if dataset in best else "",
                 )
             )
@@ -103,3 +122,18 @@ class LiveTable:
         running = [max(0.0, mean - (now - one.started)) for one in self._driver.running.values()]
         seconds = (sum(running) + mean * max(0, left - len(running))) / max(1, min(left, self._driver.slots))
         return f", about {format_duration(seconds)} left" if seconds >= 1 else ""
+
+
+def _format_epoch(epoch: int, running: RunningTrial | None) -> str:
+    if epoch == 0:
+        return "linear probe"
+    return f"epoch {epoch}" + (f" of {running.epochs}" if running and running.epochs else "")
+
+
+def _running_outcome(running: RunningTrial) -> str:
+    """Metric of the last epoch; before the first one, the time since the start."""
+    return _running_for(running) if running.value is None else f"{running.value:.2%}"
+
+
+def _running_for(running: RunningTrial) -> str:
+    return f"running for {format_duration(time.monotonic() - running.started)}"
