@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -30,6 +29,7 @@ BIN = Path(sys.executable).parent
 # Prefixes of commands that are not run here, and why.
 NOT_RUN = {
     "make demo": "installs everything once more",
+    "source": "the tests run in the environment already",
     "bentoml containerize": "needs Docker: test_container.py",
     "docker": "needs Docker: test_container.py",
     "make deploy": "needs Docker: test_container.py",
@@ -92,8 +92,7 @@ class Reader:
                 for command in lines(mine):
                     self.type(command)
             elif language == "python":
-                self.answer = ast.literal_eval(self.run([sys.executable, "-c", mine]))
-                assert self.answer["label"] in self.labels()
+                assert self.run([sys.executable, "-c", mine]).strip() in self.labels()
             elif language == "json":
                 assert list(self.answer) == list(json.loads(mine))
 
