@@ -65,6 +65,7 @@ def test_inspection_is_printable_and_its_choices_can_be_applied(folder: bytes, t
     assert [sum(counts) for counts in zip(*fixed["counts"].values(), strict=True)] == [61, 60]
 
 
+@pytest.mark.slow
 def test_a_fit_is_printable(folder: bytes, tmp_path: Path) -> None:
     network = ("--model=branched_cnn", "--image-size=16", "--epochs=1", "--augment=none", "--flip=off")
     options = (*network, "--quantize=none")

@@ -153,7 +153,8 @@ def make_bad_folders(root: Path) -> dict[str, str]:
     make_folder(root / "one class", {"cat": 20})
     (make_folder(root / "empty class", {"cat": 20, "dog": 20}) / "eel").mkdir()
     broken = make_folder(root / "broken", {"cat": 20, "dog": 20})
-    (broken / "cat" / "0.png").write_bytes(b"")
+    for number in range(6):  # up to five are skipped
+        (broken / "cat" / f"{number}.png").write_bytes(b"")
     (broken / "dog" / "0.png").write_bytes((broken / "dog" / "1.png").read_bytes()[:60])
     return {
         f"folder:{root}/absent": "absent",
@@ -161,7 +162,7 @@ def make_bad_folders(root: Path) -> dict[str, str]:
         f"folder:{root}/empty": "empty",
         f"folder:{root}/one class": "class",
         f"folder:{root}/empty class": "eel",
-        f"folder:{root}/broken": "dog/0.png",
+        f"folder:{root}/broken": "cat/0.png",
         "tfds:mnits": "mnist",
         "tfds:mnist": "--data-dir",
         "builtin:letters": "digits",

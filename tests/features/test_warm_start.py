@@ -152,6 +152,7 @@ def test_a_time_limit_that_is_too_short_is_refused_before_training(tmp_path: Pat
         run_training(tmp_path / "run", shapes, config(time_limit=2.0))
 
 
+@pytest.mark.slow
 def test_training_ends_within_its_time_limit(tmp_path: Path, shapes: Dataset) -> None:
     recorder = Recorder()
     # So many epochs take minutes anywhere.

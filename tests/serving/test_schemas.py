@@ -39,11 +39,12 @@ def test_openapi_and_bentoml_document_the_same_responses(tiny_server: Server) ->
     assert set(routes["predict_batch"]["properties"]) == set(openapi["Predictions"]["properties"])
 
 
-def documented(language: str, url: str) -> list[str]:
-    """The code blocks of `docs/serving.md` in a language, for the server at `url`."""
+def documented(language: str, server: Server) -> list[str]:
+    """The code blocks of `docs/serving.md` in a language, for this server and its model."""
     page = (PROJECT / "docs" / "serving.md").read_text()
     found = re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    return [block.replace("http://127.0.0.1:3000", url) for block in found]
+    name = server.tag.partition(":")[0]
+    return [re.sub(r"photos(?=/infer|\")", name, block.replace(":3000", f":{server.port}")) for block in found]
 
 
 class Documentation:
@@ -89,28 +90,38 @@ def documentation(tiny_server: Server, tiny_artifact: Path, tmp_path: Path) -> D
 def test_curl_gets_every_response(documentation: Documentation) -> None:
     if not shutil.which("curl"):
         pytest.skip("there is no curl here")
-    (block,) = documented("sh", documentation.server.url)
+    block, protocol = documented("sh", documentation.server)
     outputs = [documentation.run("bash", "-c", f"{command} --silent") for command in block.splitlines()]
     prediction, batch, preview, explanation, model = ("".join(lines) for lines in outputs)
     assert (preview, explanation) == ("", "")
     documentation.check(json.loads(prediction), json.loads(batch))
     documentation.check_images()
     TypeAdapter(Model).validate_json(model)
+    (response,) = documentation.run("bash", "-c", protocol.replace("curl ", "curl --silent "))
+    outputs = {output["name"]: output["data"] for output in json.loads(response)["outputs"]}
+    assert (outputs["label"], outputs["known"]) == (
+        [documentation.expected["label"]],
+        [documentation.expected["known"]],
+    )
 
 
 def test_python_clients_get_every_response(documentation: Documentation) -> None:
-    requests, bentoml = documented("python", documentation.server.url)
+    requests, bentoml, triton = documented("python", documentation.server)
     (prediction,) = documentation.run(sys.executable, "-c", requests)
     documentation.check(ast.literal_eval(prediction))
     prediction, batch = documentation.run(sys.executable, "-c", bentoml)
     documentation.check(ast.literal_eval(prediction), ast.literal_eval(batch))
     documentation.check_images()
+    (printed,) = documentation.run(sys.executable, "-c", triton)
+    label, probability, known = printed.split()
+    assert (label, known) == (documentation.expected["label"], str(documentation.expected["known"]))
+    assert float(probability) == pytest.approx(documentation.expected["probability"], abs=1e-6)
 
 
 def test_javascript_gets_the_response(documentation: Documentation) -> None:
     if not shutil.which("node"):
         pytest.skip("there is no node here")
-    (block,) = documented("js", documentation.server.url)
+    (block,) = documented("js", documentation.server)
     file = 'const file = new Blob([require("fs").readFileSync("some-image.jpg")]);'
     (prediction,) = documentation.run("node", "--eval", f"(async () => {{ {file} {block} }})()")
     documentation.check(json.loads(prediction))

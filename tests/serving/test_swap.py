@@ -257,6 +257,7 @@ def test_a_store_in_any_state_takes_nothing_away(traffic: Traffic, tiny_artifact
     assert_same(server.predict(IMAGE).value, expected(IMAGE, tiny_artifact))
 
 
+@pytest.mark.slow
 def test_all_workers_follow_and_a_restarted_one_finds_the_version(
     tiny_artifact: Path, other_weights: Path, tmp_path: Path
 ) -> None:
