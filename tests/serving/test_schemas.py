@@ -98,11 +98,9 @@ def test_curl_gets_every_response(documentation: Documentation) -> None:
     documentation.check_images()
     TypeAdapter(Model).validate_json(model)
     (response,) = documentation.run("bash", "-c", protocol.replace("curl ", "curl --silent "))
-    outputs = {output["name"]: output["data"] for output in json.loads(response)["outputs"]}
-    assert (outputs["label"], outputs["known"]) == (
-        [documentation.expected["label"]],
-        [documentation.expected["known"]],
-    )
+    answers = {output["name"]: output["data"] for output in json.loads(response)["outputs"]}
+    for name in ("label", "known"):
+        assert answers[name] == [documentation.expected[name]]
 
 
 def test_python_clients_get_every_response(documentation: Documentation) -> None:
