@@ -41,11 +41,11 @@ def test_few_real_photos_with_the_defaults(
     code, (fitted,), errors = call(*command, "--json", capsys=capsys)
     assert code == 0, errors
     assert fitted["test_accuracy"] >= 0.72
-    photos = sorted((DATA / "clothing" / "test" / "shoes").iterdir())[:8]
+    photos = sorted((DATA / "clothing" / "test" / "shoes").iterdir())
     code, answers, _ = call("predict", fitted["tag"], *map(str, photos), "--json", capsys=capsys)
     assert code == 0
-    assert [answer["label"] for answer in answers].count("shoes") >= 7
-    assert [answer["known"] for answer in answers].count(True) >= 6
+    assert [answer["label"] for answer in answers].count("shoes") >= 0.8 * len(photos)
+    assert [answer["known"] for answer in answers].count(True) >= 0.6 * len(photos)
     digits = []
     for index in range(8):
         write_digit(Path(f"{index}.png"), index)
@@ -54,7 +54,7 @@ def test_few_real_photos_with_the_defaults(
     assert [answer["known"] for answer in answers].count(False) >= 7
     # Both engines give the same out-of-distribution scores; those of static int8 differ, and refuse the same images.
     loaded = artifact.load(store.find(fitted["tag"]).path)
-    images = np.stack([decode(Path(file).read_bytes(), loaded.pixels) for file in [*map(str, photos), *digits]])
+    images = np.stack([decode(Path(file).read_bytes(), loaded.pixels) for file in [*map(str, photos[:8]), *digits]])
     litert, tensorflow = (load_engine(loaded, name).predict(images)[OOD_SCORE] for name in ("litert", "tensorflow"))
     assert ((litert >= MAX_OOD_SCORE) == (tensorflow >= MAX_OOD_SCORE)).sum() >= 15
     np.testing.assert_allclose(litert, tensorflow, atol=0.15 if loaded.quantization == "static-int8" else 0.02)

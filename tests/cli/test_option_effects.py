@@ -157,6 +157,7 @@ def test_every_other_option_changes_the_training(path: tuple[str, ...], names: s
         assert np.ravel(train(*path, f"{flag(name)}={values[name]}")) != usual, name
 
 
+@pytest.mark.slow
 def test_options_of_the_output(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_DIR")
     usual = ("fit", *SCRATCH, "--json")

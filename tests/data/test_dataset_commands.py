@@ -105,6 +105,7 @@ def test_files_that_cannot_be_read_for_a_moment_are_named_and_read_the_next_time
         assert "skipped cat/007.png: " in caplog.text
 
 
+@pytest.mark.slow
 def test_a_fit_trains_on_images_whose_cache_entry_was_pruned(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +122,7 @@ def test_a_fit_trains_on_images_whose_cache_entry_was_pruned(
     assert pruned[0][0] == 1
 
 
+@pytest.mark.slow
 def test_tfds_splits_in_any_case_are_kept_and_other_splits_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -52,6 +52,7 @@ def test_clean_digits_have_no_findings(tmp_path: Path, capsys: pytest.CaptureFix
     assert "next: trainer fit --dataset builtin:digits" in printed.err
 
 
+@pytest.mark.slow
 def test_what_the_division_keeps_together_is_not_called_shared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

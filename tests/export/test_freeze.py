@@ -53,6 +53,7 @@ def test_a_network_whose_gradient_cannot_be_saved_is_frozen(tmp_path: Path) -> N
     )
 
 
+@pytest.mark.slow
 def test_static_int8_refuses_images_from_elsewhere(lite0: Any, tmp_path: Path) -> None:
     """As float32 does: the scores of the images that the ranges are measured on do not limit those of others."""
     random = np.random.default_rng(0)

@@ -23,14 +23,14 @@ def test_scores_are_uniform_for_held_out_images_and_1_for_others() -> None:
     assert own.dtype == np.float32
     assert [np.quantile(own, share) for share in (0.25, 0.5, 0.75)] == pytest.approx([0.26, 0.52, 0.78], abs=0.1)
     # For the validation images themselves, it is their rank.
-    assert np.sort(score(val).numpy())[:285] == pytest.approx(0.99 * np.arange(285) / 285, abs=0.005)
+    assert np.sort(score(val).numpy())[:291] == pytest.approx(0.99 * np.arange(291) / 291, abs=0.005)
     # Brightness and contrast scale the features, and do not matter.
     assert score(3 * unseen).numpy() == pytest.approx(own, abs=0.005)
 
 
-@pytest.mark.parametrize(("images", "refused"), [(7, 1), (37, 1), (53, 2), (341, 17), (5000, 250)])
+@pytest.mark.parametrize(("images", "refused"), [(7, 1), (37, 1), (80, 2), (341, 10), (5000, 150)])
 def test_the_farthest_validation_images_are_at_the_limit(images: int, refused: int) -> None:
-    """As many of V as R in V + 1 of images like them, R / (V + 1) being at most a twentieth where that is possible."""
+    """As many of V as R in V + 1 of images like them, R / (V + 1) being at most 3 in 100 where that is possible."""
     generator = np.random.default_rng(1)
     centre = generator.standard_normal(64)
     score = fit_ood_score(cluster(generator, centre, 60), cluster(generator, centre, images))

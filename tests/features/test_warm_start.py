@@ -109,6 +109,7 @@ def test_classes_that_mirror_into_each_other_are_not_mirrored(
     assert not flips(shapes, flip="off")
 
 
+@pytest.mark.slow
 def test_a_network_from_scratch_asks_the_pretrained_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "trainer")
     alike = load(str(folder_of(tmp_path / "alike", shape, ("first", "second"), 80)), image_size=(24, 24))

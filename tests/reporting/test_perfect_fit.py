@@ -11,6 +11,7 @@ from command_line import call
 from PIL import Image
 
 
+@pytest.mark.slow
 def test_validation_loss_of_0(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -126,6 +126,7 @@ def test_a_killed_worker_s_waiting_images_are_not_counted(tmp_path: Path) -> Non
     assert "trainer_queue_depth 2.0" in done.stdout
 
 
+@pytest.mark.slow
 def test_several_workers_and_tensorflow(tiny_artifact: Path, tmp_path: Path) -> None:
     with serving(tiny_artifact, tmp_path, TRAINER_WORKERS="2", TRAINER_ENGINE="tensorflow") as server:
         wanted = expected(encoded(), tiny_artifact, "tensorflow")

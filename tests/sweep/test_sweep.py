@@ -290,6 +290,7 @@ def test_a_value_out_of_range_is_refused_before_the_first_trial(sweep_here: Swee
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_trials_with_wrong_params_fail_alone_and_are_named(sweep_here: SweepHere) -> None:
     # Each value is right, and no worker is at fault that two of them do not go together.
     pair = "  model: {value: efficientnet_lite0}\n  weights: {value: none}\n"

@@ -16,7 +16,7 @@ from trainer.reporting.latency import median_seconds
 
 MIN_AGREEMENT = 0.98  # share of images for which int8 and float32 predict the same class
 MAX_ACCURACY_LOSS = 0.005  # half a point; or one image, if that is more
-MAX_REFUSAL_CHANGE = REFUSED_SHARE / 2  # by the OOD score; or one image, if that is more
+MAX_REFUSAL_CHANGE = REFUSED_SHARE * 2 / 3  # by the OOD score; or one image, if that is more
 TIMED_BATCHES = (1, 8)
 TIMED_RUNS = 7
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 REFERENCES = 256  # training images, or one of each class where there are more classes; each costs a little time
 NEIGHBOURS = 5
 MAX_SIMILARITIES = 1000  # validation images whose similarity is stored: the score's resolution is a thousandth
-REFUSED_SHARE = 0.05  # expected of images like those of validation; 1 in V + 1 where there are few validation images
+REFUSED_SHARE = 0.03  # expected of images like those of validation; 1 in V + 1 where there are few validation images
 # Scores of an image at the limit (the validation image that is the last to be known) and beyond; MAX_OOD_SCORE is
 # between these two.
 NEARER_THAN_LIMIT, FARTHER_THAN_LIMIT = 0.99, 0.9975
