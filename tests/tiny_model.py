@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trainer import artifact
-from trainer.artifact.engine import LiteRTEngine
+from trainer.artifact.engine import PROBABILITIES, LiteRTEngine
 from trainer.artifact.reference import save_reference
 from trainer.artifact.spec import EXPLAIN_FILE
 from trainer.data.manifest import DataManifest
@@ -82,7 +82,7 @@ def _export(model: Any, folder: Path, class_names: Sequence[str] = CLASS_NAMES, 
     (folder / "model.tflite").write_bytes(convert(folder / "saved_model", "int8"))
     save_activation(model, folder / EXPLAIN_FILE)  # where the network pools
     images = np.random.default_rng(0).integers(0, 256, (4, *pixels.shape), np.uint8)
-    save_reference(folder, images, LiteRTEngine(folder / "model.tflite").predict(images))
+    save_reference(folder, images, LiteRTEngine(folder / "model.tflite").predict(images)[PROBABILITIES])
     (folder / "report").mkdir()
     (folder / "report" / "report.txt").write_text("a report\n")
     manifest = DataManifest(

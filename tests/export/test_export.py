@@ -153,7 +153,7 @@ def test_static_int8_keeps_the_probabilities_in_float32(tmp_path: Path, digits: 
     expected = tf.nn.softmax(model(images, training=False) / exported.temperature).numpy()
     assert float(np.abs(litert - expected).max()) < 0.05
     assert len(np.unique(litert)) > 1000
-    drawn = export_module.evenly_spaced_images(digits.train, CALIBRATION_IMAGES)
+    drawn = digits.train.read(export_module.evenly_spaced(digits.train, CALIBRATION_IMAGES))
     assert drawn.shape == (CALIBRATION_IMAGES, 8, 8, 1)
     np.testing.assert_array_equal(drawn[[0, -1]], digits.train.read(np.array([0, len(digits.train) - 1])))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.artifact.engine import PROBABILITIES, Engine, Outputs
+from trainer.artifact.engine import PROBABILITIES, Engine
 from trainer.artifact.spec import Artifact
 from trainer.errors import ArtifactError
 
@@ -23,9 +23,9 @@ REFERENCE_IMAGES = 8  # at most: one of 160x160 pixels takes 75 KB
 MAX_DIFFERENCE = 0.1
 
 
-def save_reference(folder: Path, images: NDArray[np.uint8], outputs: Outputs) -> None:
-    """Write REFERENCE_FILE for `images` uint8 [N,H,W,C] and the outputs of the network that is served."""
-    np.savez_compressed(folder / REFERENCE_FILE, images=images, probabilities=outputs[PROBABILITIES])
+def save_reference(folder: Path, images: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:
+    """Write REFERENCE_FILE for `images` uint8 [N,H,W,C] and the served network's `probabilities` float32 [N,K]."""
+    np.savez_compressed(folder / REFERENCE_FILE, images=images, probabilities=probabilities)
 
 
 def check_answers(artifact: Artifact, engine: Engine) -> None:

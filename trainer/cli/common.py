@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,6 +50,17 @@ def report_folder(asked: Path | None) -> Path | None:
     folder = Path(tempfile.mkdtemp(prefix="trainer-report-"))
     log.warning("%s cannot be written: the report goes to %s", REPORTS.absolute(), folder)
     return folder
+
+
+def server_token(url: str | None, token_file: Path | None) -> str:
+    """The token for the server at `--url`; empty without one. Raises InputError for `--token-file` without `--url`."""
+    from trainer.serving.tokens import token_to_send
+
+    if url:
+        return token_to_send(token_file, os.environ)
+    if url is None and token_file is not None:
+        raise InputError("--token-file: only a server wants a token; --url names it")
+    return ""
 
 
 def shorten_spec(spec: str) -> str:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
-from trainer.cli.common import DataDirOption, DatasetOption, JsonOption, ReportDirOption, TokenFileOption, report_folder
+from trainer.cli.common import (
+    DataDirOption,
+    DatasetOption,
+    JsonOption,
+    ReportDirOption,
+    TokenFileOption,
+    report_folder,
+    server_token,
+)
 from trainer.console import print_json, print_line, print_next, print_table, serve_command
-from trainer.errors import InputError, WorseError
+from trainer.errors import WorseError
 
 MAX_CLASSES = 20  # shown; the page has all
 
@@ -32,16 +39,13 @@ def compare(
 ) -> None:
     """Compare two models on images that neither learned from, by default of B's data set. Exit code 4: B is worse."""
     from trainer.compare import compare as run_compare
-    from trainer.serving.tokens import token_to_send
 
-    if url is None and token_file is not None:
-        raise InputError("--token-file: only a server wants a token; --url names it")
     result = run_compare(
         model_a,
         model_b,
         dataset,
         url=url,
-        token=token_to_send(token_file, os.environ) if url else "",
+        token=server_token(url, token_file),
         data_dir=data_dir,
         report_dir=report_folder(report_dir),
     )

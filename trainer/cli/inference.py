@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trainer.cli.common import JsonOption, TokenFileOption
+from trainer.cli.common import JsonOption, TokenFileOption, server_token
 from trainer.console import print_json, print_line, print_next, serve_command
 from trainer.errors import InputError, TrainerError
 from trainer.text import counted
@@ -42,15 +41,12 @@ def predict(
     from trainer.predict.files import LocalFiles, find_images
     from trainer.predict.remote import RemoteFiles
     from trainer.predict.table import write_answers
-    from trainer.serving.tokens import token_to_send
 
     if csv_file and as_json:
         raise InputError("--csv and --json: the answers are either a table or JSON; leave out one of them")
-    if url is None and token_file is not None:
-        raise InputError("--token-file: only a server wants a token; --url names it")
+    token = server_token(url, token_file)
     if url is None and len(arguments) < 2:
         raise InputError("predict: a model and at least one image are expected: trainer predict MODEL IMAGE")
-    token = token_to_send(token_file, os.environ) if url else ""
     model = LocalFiles(arguments[0]) if url is None else RemoteFiles(url, token)
     paths = find_images([Path(name) for name in (arguments[1:] if url is None else arguments)])
     if csv_file:

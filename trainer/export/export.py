@@ -112,7 +112,9 @@ def _quantize(plain: Exported, reference: Outputs, dataset: Dataset, folder: Pat
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         for kind in QUANTIZED[config.quantize]:
             log.info("export: quantizing to %s", kind)
-            images = evenly_spaced_images(dataset.train, CALIBRATION_IMAGES) if kind == "static-int8" else None
+            images = None
+            if kind == "static-int8":
+                images = dataset.train.read(evenly_spaced(dataset.train, CALIBRATION_IMAGES))
             try:
                 Path(scratch, kind).write_bytes(convert(folder / SAVED_MODEL, kind, images))
                 speedups[kind] = measure_speedup(Path(scratch, kind), served, val)
@@ -137,9 +139,9 @@ def _quantize(plain: Exported, reference: Outputs, dataset: Dataset, folder: Pat
     return replace(plain, check=failed)
 
 
-def evenly_spaced_images(split: Split, count: int) -> NDArray[np.uint8]:
-    """At most `count` images of a split, uint8 [N,H,W,C], at equal distances."""
-    return split.read(np.unique(np.linspace(0, len(split) - 1, count).astype(np.int64)))
+def evenly_spaced(split: Split, count: int) -> NDArray[np.int64]:
+    """Positions of at most `count` images of a split, at equal distances."""
+    return np.unique(np.linspace(0, len(split) - 1, count).astype(np.int64))
 
 
 def _calibrate(model: Any, dataset: Dataset, features: str | None) -> tuple[Any, float, NDArray[np.float32]]:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from trainer import artifact
-from trainer.artifact.engine import LiteRTEngine
 from trainer.artifact.reference import REFERENCE_IMAGES, save_reference
 from trainer.data import Dataset
 from trainer.data.manifest import DataManifest
 from trainer.data.sources.tfds import data_root
-from trainer.export.export import Exported, evenly_spaced_images
+from trainer.export.export import Exported, evenly_spaced
 from trainer.export.provenance import git_revision, library_versions
 from trainer.reporting.measure import Measurement
 from trainer.reporting.metrics import accuracy_interval
@@ -26,8 +25,8 @@ def package(
     """Complete the artifact in `folder`; return its metrics as plain JSON values, which its spec contains, too."""
     shutil.copytree(report, folder / "report", dirs_exist_ok=True)
     DataManifest.of(dataset, (exported.val_probabilities.argmax(1), measured.predicted)).save(folder)
-    images = evenly_spaced_images(dataset.val, REFERENCE_IMAGES)
-    save_reference(folder, images, LiteRTEngine(folder / artifact.MODEL_FILE).predict(images))
+    positions = evenly_spaced(dataset.val, REFERENCE_IMAGES)
+    save_reference(folder, dataset.val.read(positions), exported.val_probabilities[positions])
     test, trust = measured.evaluation, measured.trust
     metrics = {
         "val_accuracy": exported.val_accuracy,

@@ -26,7 +26,7 @@ STALLED_S = 10.0  # a runner that finishes nothing in this time is stalled
 
 @dataclass(frozen=True)
 class Measured:
-    """Which runner a network has on this machine, and how fast it is: warm-up finds it out."""
+    """The runner that warm-up chose for a network on this machine, and its speed."""
 
     parallel: bool  # parallel engines, not batches
     alone_cpu_s: float  # CPU seconds of an image by itself
