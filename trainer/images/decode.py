@@ -84,8 +84,8 @@ class EncodedImage:
             data = webp.with_end(data)
         self._image = _open(jpeg.with_end(data) if self._lacks_end else data, name)
         # pillow-heif turns the image itself.
-        self._orientation = 1 if name == "HEIC" else _orientation(self._image)
-        self.info = _info(name, self._image, self._orientation)
+        self.orientation = 1 if name == "HEIC" else _orientation(self._image)
+        self.info = _info(name, self._image, self.orientation)
         self.used_bits = 0  # of a 16-bit gray image, once it is decoded: the fewest of DEPTHS that hold its values
 
     def decoding_bytes(self, spec: PixelSpec) -> int:
@@ -142,8 +142,8 @@ class EncodedImage:
             if flat.height * size[0] > MAX_PIXELS:
                 flat = flat.resize((flat.width, size[1]), Image.Resampling.BILINEAR)
             flat = flat.resize(size, Image.Resampling.BILINEAR)
-        if self._orientation in UPRIGHT:
-            flat = flat.transpose(UPRIGHT[self._orientation])
+        if self.orientation in UPRIGHT:
+            flat = flat.transpose(UPRIGHT[self.orientation])
         return flat.convert("RGB") if spec.channels == 3 and flat.mode == "L" else flat
 
     def _to_8_bits(self, image: Image.Image, bits: int) -> Image.Image:
@@ -173,7 +173,7 @@ class EncodedImage:
 
     def _size_before_turning(self, spec: PixelSpec) -> tuple[int, int]:
         """(width, height) of the model, transposed if the orientation swaps the axes."""
-        return (spec.width, spec.height) if self._orientation < 5 else (spec.height, spec.width)
+        return (spec.width, spec.height) if self.orientation < 5 else (spec.height, spec.width)
 
 
 def is_image(data: bytes) -> bool:
