@@ -118,6 +118,11 @@ class FitConfig:
         format=lambda size: "x".join(map(str, size)),
         help="Default: 160 for efficientnet_lite0; for others the images' own size up to 64x64, or 64.",
     )
+    resize: str = option_field(
+        "stretch",
+        choices=("stretch", "pad"),
+        help="How an image takes the model's size: stretched, or in its own proportions, its edges continued.",
+    )
     # From here to `dropout`, None stands for the architecture's `Recipe`, adapted to the amount of data.
     epochs: int | None = option_field(None, low=1, high=10_000, help="Passes over the training images.")
     batch_size: int | None = option_field(None, low=1, high=65_536, help="Images in a step, over all devices.")

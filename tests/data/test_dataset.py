@@ -11,6 +11,7 @@ from sample_images import image_folder, photo_crops
 from trainer.data import Dataset, load, load_undivided
 from trainer.data.sources.spec import open_source
 from trainer.errors import InputError
+from trainer.images.decode import decode
 from trainer.images.pixels import PixelSpec
 
 MNIST = Path(__file__).parents[2] / "../shared/data/tfds"
@@ -191,6 +192,20 @@ def test_name_normalization_and_mirroring_depend_on_the_data(tmp_path: Path) -> 
     assert letters.pixels == PixelSpec(28, 28, 1, normalize="mnist")
     with pytest.raises(InputError, match="28x28"):
         load("builtin:digits", image_size=(32, 32), normalize="mnist")
+
+
+def test_padded_images_are_those_that_a_server_decodes(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path, {"a": 9, "b": 9}, size=(30, 12))
+    stretched, padded = (load(str(folder), image_size=(64, 64), resize=rule) for rule in ("stretch", "pad"))
+    assert padded.pixels == PixelSpec(64, 64, 3, "pad")
+    decoded = [decode((folder / padded.train.name(row)).read_bytes(), padded.pixels) for row in range(3)]
+    np.testing.assert_array_equal(padded.train.read(np.arange(3)), decoded)
+    assert padded.fingerprint != stretched.fingerprint
+    again = load_undivided(open_source(str(folder)), padded.pixels)  # from the cache
+    assert again.cache.fingerprint == padded.fingerprint
+    assert load(str(folder), image_size=(64, 64)).fingerprint == stretched.fingerprint
+    with pytest.raises(InputError, match="--resize pad: --normalize mnist, the default"):
+        load(str(folder), resize="pad", normalize="mnist")
 
 
 def test_the_fingerprint_tells_data_and_pixels_apart(tmp_path: Path) -> None:

@@ -16,8 +16,17 @@ def test_spec_round_trip_and_impossible_specs() -> None:
         PixelSpec(32, 32, 1, normalize="mnist")
     with pytest.raises(ValueError, match="neither none nor mnist"):
         PixelSpec(28, 28, 1, normalize="zscore")
-    with pytest.raises(ValueError, match="not bilinear"):
+    with pytest.raises(ValueError, match="neither stretch nor pad"):
         PixelSpec(28, 28, 1, resize="nearest")
+    with pytest.raises(ValueError, match="resize pad is not expected"):
+        PixelSpec(28, 28, 1, resize="pad", normalize="mnist")
+
+
+def test_the_resize_rule_in_files() -> None:
+    """Stretching has the name by which earlier versions know it, so that they read such a model, and no padded one."""
+    stretched, padded = PixelSpec(28, 20, 3), PixelSpec(28, 20, 3, "pad")
+    assert [spec.to_dict()["resize"] for spec in (stretched, padded)] == ["bilinear", "pad"]
+    assert [PixelSpec.from_dict(spec.to_dict()) for spec in (stretched, padded)] == [stretched, padded]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,11 @@ from encoded_images import bmp, chunk, encode, png
 from expected_answers import assert_same, expected
 from PIL import Image
 from server import Server, serving
+from tiny_model import write_tiny_spec
+
+from trainer import load_model
+from trainer.images.decode import decode
+from trainer.images.pixels import PixelSpec
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +64,25 @@ def test_files_whose_pixels_are_intact_are_classified(name: str, server: Server,
 def test_files_whose_pixels_are_cut_off_are_refused(format: str, server: Server) -> None:
     file = encode(image(), format)
     assert server.predict(file[: len(file) * 2 // 3]).code == "corrupt_image"
+
+
+def test_a_padded_model_sees_the_same_pixels_in_a_server_and_in_python(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "artifact"
+    shutil.copytree(tiny_artifact, folder)
+    spec = PixelSpec(28, 28, 1, "pad")
+    write_tiny_spec(folder, pixels=spec)
+    home = tmp_path / "home"
+    with serving(folder, home) as server:
+        assert server.ask("GET", "/model").value["input"]["resize"] == "pad"
+        file = encode(image(), "PNG")
+        preview = Image.open(io.BytesIO(server.ask("POST", "/preview", file).body))
+        np.testing.assert_array_equal(np.asarray(preview)[:, :, None], decode(file, spec))
+        assert (np.asarray(preview)[:4] == np.asarray(preview)[4]).all()  # 28×20, and 4 rows above
+        assert server.ask("POST", "/explain", file).status == 200
+        answer = server.predict(file).value
+        monkeypatch.setenv("BENTOML_HOME", str(home))
+        assert load_model(server.tag).predict(file).probability == answer["probability"]
+        assert_same(answer, expected(file, folder))
+        assert answer["probability"] != expected(file, tiny_artifact)["probability"]

@@ -129,7 +129,7 @@ def test_the_model_is_described(tiny_server: Server) -> None:
     assert reply.value == {
         "model": tiny_server.tag,
         "labels": list(CLASS_NAMES),
-        "input": {"height": 28, "width": 28, "channels": 1, "normalize": "none"},
+        "input": {"height": 28, "width": 28, "channels": 1, "resize": "stretch", "normalize": "none"},
         "threshold": THRESHOLD,
         "metrics": {"test_accuracy": 0.5, "val_accuracy": 0.25},
     }

@@ -93,6 +93,7 @@ def load(
     data: str | Source,
     *,
     image_size: tuple[int, int] | None = None,
+    resize: str = "stretch",
     normalize: str = "auto",
     pixels: PixelSpec | None = None,
     input_preference: Callable[[Set[Size]], InputPreference] = lambda sizes: InputPreference(),
@@ -104,7 +105,8 @@ def load(
 ) -> Dataset:
     """Decode (or find in the cache) and split the images of `data`, a source or its spec.
 
-    `image_size` is (height, width); None: chosen from the native sizes and the network's preference for them.
+    `image_size` is (height, width); None: chosen from the native sizes and the network's preference for them. `resize`
+    is one of `RESIZES`.
     `normalize` auto: mnist for `tfds:mnist`, else none. `pixels` fixes all of the decoding, for an existing model. A
     tenth of train becomes validation where there is none, and another tenth test, by content hash: see
     `trainer.data.splits`. `limit` caps train only, by a draw from `seed`. `progress` None: a bar on a terminal, else
@@ -114,7 +116,7 @@ def load(
     source = open_source(data, data_dir) if isinstance(data, str) else data
     if normalize == "auto":
         normalize = source.default_normalize
-    request = PixelRequest(image_size, normalize, pixels, input_preference)
+    request = PixelRequest(image_size, resize, normalize, pixels, input_preference)
     cache = open_or_build(source, request, progress, any_rejected=any_rejected)
     rows = {name: np.arange(part.start, part.stop) for name, part in cache.splits.items()}
     missing = tuple(name for name in ("val", "test") if not len(rows[name]))

@@ -18,6 +18,7 @@ class PixelRequest:
     """Requirements on the decoded images; whatever is not given follows from the images."""
 
     image_size: tuple[int, int] | None = None  # (height, width)
+    resize: str = "stretch"
     normalize: str = "none"
     pixels: PixelSpec | None = None  # all of it, for an existing model
     input_preference: Callable[[Set[Size]], InputPreference] = lambda sizes: InputPreference()
@@ -36,11 +37,16 @@ class PixelRequest:
                 raise InputError(
                     "--image-size: --normalize mnist makes images of 28x28; leave the size out, or --normalize none"
                 )
+            if self.resize == "pad":
+                raise InputError(
+                    "--resize pad: --normalize mnist, the default of tfds:mnist, crops and centres the digit itself; "
+                    "leave one out, or --normalize none"
+                )
             return PixelSpec(*MNIST_SIZE, channels=1, normalize="mnist", bits=bits or 16)
         preference = self.input_preference(sizes)
         channels = preference.channels or (1 if sizes and all(size[2] == 1 for size in sizes) else 3)
         height, width = self.image_size or preference.choose_size({size[:2] for size in sizes})
-        return PixelSpec(height, width, channels, bits=bits or 16)
+        return PixelSpec(height, width, channels, self.resize, bits=bits or 16)
 
 
 def stored_spec(pixels: PixelSpec, native: NativeFacts) -> PixelSpec:
@@ -54,4 +60,4 @@ def stored_spec(pixels: PixelSpec, native: NativeFacts) -> PixelSpec:
     height, width, _ = next(iter(native.sizes))
     if height > pixels.height or width > pixels.width:
         return pixels
-    return dataclasses.replace(pixels, height=height, width=width)
+    return dataclasses.replace(pixels, height=height, width=width, resize="stretch")

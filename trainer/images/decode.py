@@ -12,9 +12,10 @@ Both follow the same rules, so that a file gives the same array in both:
 - Transparency (alpha, palette or colour key) is composited over white; a 16-bit colour key is ignored, and so is the
   alpha of a BMP if it is 0 throughout: many programs write no alpha there.
 - Gray is ITU-R 601 luma; a gray image in a colour model is repeated in all three channels.
-- The image is stretched to the model's size by Pillow's bilinear filter, which averages when it shrinks. A JPEG is
-  first decoded at 1/2, 1/4 or 1/8 if that is no smaller than the model's size (for `mnist`, twice its working size).
-  An image so narrow that widening it first would give more than 25 million pixels is shortened first.
+- The image is stretched to the model's size by Pillow's bilinear filter, which averages when it shrinks; with `resize:
+  pad`, to the largest size of its own proportions within that, and padded. A JPEG is first decoded at 1/2, 1/4 or 1/8
+  if that is no smaller (for `mnist`, than twice its working size). An image so narrow that widening it first would
+  give more than 25 million pixels is shortened first.
 - `normalize: mnist` replaces the last step by `normalize_mnist`.
 """
 
@@ -34,6 +35,8 @@ from trainer.images import jpeg, webp
 from trainer.images.formats import format_class, format_of
 from trainer.images.metadata import without_metadata
 from trainer.images.mnist import MNIST_WORKING_SIDE, normalize_mnist
+from trainer.images.orientation import UPRIGHT, exif_orientation
+from trainer.images.padding import pad, size_within
 from trainer.images.pixels import DEPTHS, PixelSpec
 from trainer.images.png import check_checksums
 
@@ -47,18 +50,6 @@ MNIST_PIXEL_BYTES = 2  # in addition
 RESULT_BYTES = 8  # for each pixel of the model's size
 ROW_BYTES = 32  # Pillow stores a pointer for each row of an image, and decoding makes up to four images
 DECODING_OVERHEAD = 6 << 20
-
-EXIF_ORIENTATION = 0x0112
-# EXIF orientation → the transposition that turns the stored image upright.
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class ImageInfo(NamedTuple):
@@ -84,7 +75,7 @@ class EncodedImage:
             data = webp.with_end(data)
         self._image = _open(jpeg.with_end(data) if self._lacks_end else data, name)
         # pillow-heif turns the image itself.
-        self.orientation = 1 if name == "HEIC" else _orientation(self._image)
+        self.orientation = 1 if name == "HEIC" else exif_orientation(self._image)
         self.info = _info(name, self._image, self.orientation)
         self.used_bits = 0  # of a 16-bit gray image, once it is decoded: the fewest of DEPTHS that hold its values
 
@@ -144,6 +135,8 @@ class EncodedImage:
             flat = flat.resize(size, Image.Resampling.BILINEAR)
         if self.orientation in UPRIGHT:
             flat = flat.transpose(UPRIGHT[self.orientation])
+        if spec.resize == "pad":
+            flat = pad(flat, (spec.width, spec.height))
         return flat.convert("RGB") if spec.channels == 3 and flat.mode == "L" else flat
 
     def _to_8_bits(self, image: Image.Image, bits: int) -> Image.Image:
@@ -172,8 +165,11 @@ class EncodedImage:
             self._image.draft(None, (2 * MNIST_WORKING_SIDE,) * 2 if spec.normalize == "mnist" else size)
 
     def _size_before_turning(self, spec: PixelSpec) -> tuple[int, int]:
-        """(width, height) of the model, transposed if the orientation swaps the axes."""
-        return (spec.width, spec.height) if self.orientation < 5 else (spec.height, spec.width)
+        """(width, height) that the image is resized to, transposed if the orientation swaps the axes."""
+        width, height = spec.width, spec.height
+        if spec.resize == "pad":
+            width, height = size_within(self.info.width, self.info.height, (width, height))
+        return (width, height) if self.orientation < 5 else (height, width)
 
 
 def is_image(data: bytes) -> bool:
@@ -208,19 +204,6 @@ def _open(data: bytes, name: str) -> ImageFile.ImageFile:
 def _info(name: str, image: ImageFile.ImageFile, orientation: int) -> ImageInfo:
     width, height = image.size if orientation < 5 else image.size[::-1]
     return ImageInfo(name, width, height, 1 if image.mode in ("1", "L", "LA", "I;16") else 3)
-
-
-def _orientation(image: ImageFile.ImageFile) -> int:
-    """EXIF orientation, 1 to 8, from the metadata before the pixels; 1 if EXIF is missing or damaged."""
-    if "exif" not in image.info:
-        return 1
-    exif = Image.Exif()  # image.getexif() would read XMP, too
-    try:
-        exif.load(image.info["exif"])
-        orientation = exif.get(EXIF_ORIENTATION, 1)
-    except Exception:
-        return 1
-    return orientation if orientation in UPRIGHT else 1
 
 
 def _in_several_scans(data: bytes, components: int) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from trainer.images.padding import pad, size_within
 from trainer.images.pixels import PixelSpec
 
 
@@ -14,9 +15,14 @@ def enlarge(images: NDArray[np.uint8], spec: PixelSpec) -> NDArray[np.uint8]:
 
     Only for images no larger than `spec` in either side and with nothing to do after the resizing.
     """
+    size = spec.width, spec.height
+    if spec.resize == "pad":
+        size = size_within(images.shape[2], images.shape[1], size)
     mode = "L" if spec.channels == 1 else "RGB"
     sheet = Image.new(mode, (spec.width, len(images) * spec.height))
     for position, image in enumerate(images.reshape(images.shape[:3]) if spec.channels == 1 else images):
-        enlarged = Image.fromarray(image).resize((spec.width, spec.height), Image.Resampling.BILINEAR)
+        enlarged = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
+        if spec.resize == "pad":
+            enlarged = pad(enlarged, (spec.width, spec.height))
         sheet.paste(enlarged, (0, position * spec.height))
     return np.asarray(sheet).reshape(len(images), *spec.shape)

@@ -139,6 +139,7 @@ class Inference:
                 "height": pixels.height,
                 "width": pixels.width,
                 "channels": cast(Any, pixels.channels),
+                "resize": cast(Any, pixels.resize),
                 "normalize": cast(Any, pixels.normalize),
             },
             "threshold": loaded.threshold,

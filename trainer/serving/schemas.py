@@ -75,6 +75,7 @@ class ModelInput(TypedDict):
     height: int
     width: int
     channels: Literal[1, 3]
+    resize: Literal["stretch", "pad"]
     normalize: Literal["none", "mnist"]
 
 

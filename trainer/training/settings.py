@@ -17,9 +17,9 @@ from trainer.training.unused_options import refuse_unused_options
 
 log = logging.getLogger("trainer")
 
-# Options that are not in the identity: other entries cover the first three, and the rest do not change how the network
+# Options that are not in the identity: other entries cover the first four, and the rest do not change how the network
 # learns.
-NOT_IN_IDENTITY = ("image_size", "normalize", "timed_epochs", "time_limit", "quantize", "confidence")
+NOT_IN_IDENTITY = ("image_size", "resize", "normalize", "timed_epochs", "time_limit", "quantize", "confidence")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ def load_dataset(config: FitConfig) -> Dataset:
     return load(
         config.dataset,
         image_size=config.image_size,
+        resize=config.resize,
         normalize=resolve_normalization(config),
         input_preference=lambda sizes: choose_architecture(config, sizes, "none").input_preference,
         data_dir=config.data_dir,

@@ -23,7 +23,8 @@ from trainer.data.pixel_request import PixelRequest
 from trainer.data.sources.folder import FolderSource
 from trainer.data.sources.spec import open_source
 from trainer.errors import InputError, RunError
-from trainer.images.decode import EXIF_ORIENTATION, decode
+from trainer.images.decode import decode
+from trainer.images.orientation import EXIF_ORIENTATION
 from trainer.images.pixels import InputPreference, PixelSpec
 
 
@@ -82,9 +83,9 @@ def drawn(mode: str, seed: int) -> Image.Image:
     return Image.fromarray(pixels, "RGBA").convert("P" if mode == "P" else mode)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("channels", "resize"), [(1, "stretch"), (3, "stretch"), (3, "pad")])
 def test_small_images_of_one_size_are_stored_as_they_are_and_read_as_the_decoder_enlarges_them(
-    tmp_path: Path, channels: int
+    tmp_path: Path, channels: int, resize: str
 ) -> None:
     for number, (mode, suffix) in enumerate(
         [("RGB", "png"), ("RGBA", "png"), ("L", "png"), ("P", "gif"), ("RGB", "jpg"), ("L", "jpg"), ("RGB", "webp")]
@@ -92,10 +93,12 @@ def test_small_images_of_one_size_are_stored_as_they_are_and_read_as_the_decoder
         path = tmp_path / "ab"[number % 2] / f"{number}.{suffix}"
         path.parent.mkdir(exist_ok=True)
         drawn(mode, number).save(path)
-    request = PixelRequest(input_preference=lambda sizes: InputPreference((90, 77), native=False, channels=channels))
+    request = PixelRequest(
+        input_preference=lambda sizes: InputPreference((90, 77), native=False, channels=channels), resize=resize
+    )
     cache = opened(tmp_path, request)
     files = [Path(str(example.data)).read_bytes() for example in FolderSource(tmp_path).examples()]
-    expected = np.stack([decode(data, PixelSpec(90, 77, channels)) for data in files])
+    expected = np.stack([decode(data, PixelSpec(90, 77, channels, resize)) for data in files])
     np.testing.assert_array_equal(cache.read(np.arange(len(files))), expected)
     np.testing.assert_array_equal(cache.read(np.array([5, 1])), expected[[5, 1]])
     assert (cache.pixels.shape, cache.stored.shape) == ((90, 77, channels), (20, 30, channels))

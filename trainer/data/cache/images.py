@@ -201,9 +201,10 @@ def _open(folder: Path, request: PixelRequest) -> ImageCache | None:
 
 
 def _folder(prefix: Path, pixels: PixelSpec) -> Path:
+    resize = "" if pixels.resize == "stretch" else f"-{pixels.resize}"
     normalize = "" if pixels.normalize == "none" else f"-{pixels.normalize}"
     depth = "" if pixels.bits == 16 else f"-{pixels.bits}bit"
-    return prefix.with_name(f"{prefix.name}-{pixels.shape_name}{normalize}{depth}")
+    return prefix.with_name(f"{prefix.name}-{pixels.shape_name}{resize}{normalize}{depth}")
 
 
 def _build(prefix: Path, source: Source, request: PixelRequest, progress: bool | None) -> ImageCache:
