@@ -21,7 +21,7 @@ from trainer.features.curve import measure_curve
 from trainer.features.extract import Features
 from trainer.features.linear_probe import Labelled, fit_linear_probe, fit_with_c
 from trainer.models import build
-from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
+from trainer.models.efficientnet_lite import EFFICIENTNET_LITE0
 
 VAL = 340
 

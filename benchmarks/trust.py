@@ -34,7 +34,7 @@ from trainer.features.ood import REFERENCES, fit_ood_score
 from trainer.images.decode import decode
 from trainer.images.pixels import PixelSpec
 from trainer.models import build
-from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
+from trainer.models.efficientnet_lite import EFFICIENTNET_LITE0
 from trainer.reporting.metrics import evaluate, measure_trust
 
 MAX_IMAGES = 400  # of a data set

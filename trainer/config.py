@@ -90,12 +90,12 @@ class FitConfig:
     model: str = option_field(
         "auto",
         help="auto: branched_cnn for small gray images, efficientnet_lite0 (pretrained) for all others. Also "
-        "compact_resnet or keras.applications:NAME.",
+        "efficientnet_lite2 (larger), compact_resnet or keras.applications:NAME.",
     )
     weights: str = option_field(
         "auto",
         choices=("auto", "none", "imagenet"),
-        help="auto: pretrained for efficientnet_lite0. imagenet: also for keras.applications, which fetches them.",
+        help="auto: pretrained for efficientnet_lite*. imagenet: also for keras.applications, which fetches them.",
     )
     fine_tune: str = option_field(
         "auto",
@@ -116,7 +116,7 @@ class FitConfig:
         metavar="N|HxW",
         parse=parse_image_size,
         format=lambda size: "x".join(map(str, size)),
-        help="Default: 160 for efficientnet_lite0; for others the images' own size up to 64x64, or 64.",
+        help="Default: 160 for efficientnet_lite0, 224 for lite2; for others the images' own size up to 64x64, or 64.",
     )
     resize: str = option_field(
         "stretch",

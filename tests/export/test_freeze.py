@@ -16,15 +16,15 @@ from trainer.artifact.spec import EXPLAIN_FILE
 from trainer.export.freeze import Quantization, convert, freeze, save_activation, save_frozen, with_features
 from trainer.features.ood import fit_ood_score
 from trainer.models import build
-from trainer.models.efficientnet_lite0 import imagenet_head
-from trainer.models.lite0_weights import read_weights
+from trainer.models.efficientnet_lite import imagenet_head
+from trainer.models.lite_weights import LITE0_WEIGHTS, read_weights
 
 
 @pytest.fixture(scope="module")
 def lite0() -> Any:
     """With the head for ImageNet's classes."""
     model = build("efficientnet_lite0", input_shape=(160, 160, 3), classes=1000, dropout=0.2, kernel_size=3)
-    model.layers[-1].set_weights(imagenet_head(read_weights()))
+    model.layers[-1].set_weights(imagenet_head(read_weights(LITE0_WEIGHTS)))
     return model
 
 

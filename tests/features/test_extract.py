@@ -13,7 +13,7 @@ from sample_images import image_folder, save_image
 from trainer.data import Dataset, load
 from trainer.features import extract
 from trainer.features.extract import Features
-from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
+from trainer.models.efficientnet_lite import EFFICIENTNET_LITE0
 
 
 @pytest.fixture

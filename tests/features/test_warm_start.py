@@ -19,7 +19,7 @@ from trainer.features.extract import Features
 from trainer.features.flip_check import check_flips
 from trainer.features.warm_start import fit_warm_start
 from trainer.models import build
-from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
+from trainer.models.efficientnet_lite import EFFICIENTNET_LITE0
 from trainer.reporting import metrics
 from trainer.signals import Signals
 

