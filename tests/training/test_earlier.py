@@ -44,7 +44,7 @@ def write_digits(root: Path, digits: str, *, each: int) -> Path:
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `store/`, which has the model `photos` of the digits 0 to 3, and with the `cache/` of its images."""
+    """A folder with `store/`, which has the model `photos` of the digits 0 to 3, and the `cache/` of its images."""
     folder = tmp_path_factory.mktemp("fitted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(folder / "store"))
