@@ -114,7 +114,7 @@ def test_each_request_has_a_span(collector: Collector, infinite_artifact: Path, 
         ("POST /predict", "POST", "/predict", 500),
         ("GET /v2/models/{name}", "GET", "/v2/models/{name}", 404),
         ("GET", "GET", 404),
-        ("_OTHER", "_OTHER", 404),
+        ("HTTP", "_OTHER", 404),
         ("GET /model", "GET", "/model", 200),
     ]
     assert list(attributes(own)) == ["http.request.method", "http.route", "http.response.status_code"]

@@ -85,10 +85,10 @@ class Tracing:
 
         `route`: None for a path that is no endpoint.
         """
-        method = method if method in METHODS else "_OTHER"
+        name, method = (method, method) if method in METHODS else ("HTTP", "_OTHER")  # as OpenTelemetry has it
         attributes = {"http.request.method": method} | ({"http.route": route} if route else {})
         return self._tracer.start_as_current_span(
-            f"{method} {route}" if route else method,
+            f"{name} {route}" if route else name,
             context=self._propagator.extract(headers),
             kind=self._trace.SpanKind.SERVER,
             attributes=attributes,
