@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
@@ -65,6 +66,8 @@ def _own_homes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("WANDB_MODE", "disabled")
     for variable in ("WANDB_API_KEY", "WANDB_RUN_ID", "WANDB_BASE_URL", "TFDS_DATA_DIR", "TF_CONFIG"):
         monkeypatch.delenv(variable, raising=False)
+    for variable in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(variable)
 
 
 @pytest.fixture

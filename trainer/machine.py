@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,3 +122,9 @@ def cpu_flags() -> set[str]:
         return set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
         return set()
+
+
+def return_free_memory() -> None:
+    """Give memory that was freed back to the system; glibc keeps much of it otherwise."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
