@@ -68,7 +68,8 @@ LOCK := $(BIN)/uv pip compile --quiet $(LOCK_ARGS) --universal --python-version 
 lock: $(DEVELOP)  ## resolve pyproject.toml into the locks; LOCK_ARGS=--upgrade takes newer versions
 	$(LOCK) pyproject.toml -o requirements.lock
 	# The other locks use the versions of the first.
-	$(LOCK) pyproject.toml --extra cluster --group pyproject.toml:dev --constraints requirements.lock -o requirements-dev.lock
+	$(LOCK) pyproject.toml --extra cluster --extra tracing --group pyproject.toml:dev --constraints requirements.lock -o requirements-dev.lock
 	$(LOCK) pyproject.toml --extra cluster --constraints requirements.lock -o requirements-cluster.lock
 	$(LOCK) pyproject.toml --extra gpu --constraints requirements.lock -o requirements-gpu.lock
 	$(LOCK) --group pyproject.toml:serve --constraints requirements.lock -o requirements-serve.lock
+	$(LOCK) --group pyproject.toml:serve-tracing --constraints requirements.lock -o requirements-serve-tracing.lock

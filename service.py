@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import functools
 import gc
 import logging
 import os
@@ -48,6 +49,7 @@ from trainer.serving.schemas import Prediction, Predictions
 from trainer.serving.settings import read_settings
 from trainer.serving.supervisor import log_all_addresses, report_missing_model, stop_if_model_missing
 from trainer.serving.tokens import Tokens, read_required_tokens
+from trainer.serving.tracing import TraceMiddleware, Tracing, check_tracing, traces_wanted
 from trainer.serving.watcher import Watcher
 
 log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
@@ -107,6 +109,12 @@ class ChosenModel(BentoModel):
         return Tag.from_str(tag)
 
 
+@functools.cache
+def tracing() -> Tracing | None:
+    """This worker's traces; None where nobody wants them."""
+    return Tracing() if traces_wanted() else None
+
+
 def image_labels() -> list[dict[str, str]]:
     """Labels (OCI) of the container image; BentoML passes them on to the Dockerfile as `envs`."""
     try:
@@ -134,7 +142,7 @@ def image_labels() -> list[dict[str, str]]:
     logging={"access": {"enabled": False}},
     # `trainer.serving.metrics` in their place: BentoML's have a series for each path that a client invents.
     metrics={"enabled": False},
-    tracing={"excluded_urls": [".*"]},  # OpenTelemetry's spans would cost more than the network
+    tracing={"excluded_urls": [".*"]},  # `trainer.serving.tracing` in its place: one span a request, if at all
 )
 class Classifier:
     """Classifies images with a model that `trainer fit` made."""
@@ -155,6 +163,11 @@ class Classifier:
                 log.error("token_file: %s", error)
                 raise SystemExit(2) from error
             os.environ[TOKEN_FILE] = str(settings.token_file.absolute())
+        try:
+            check_tracing()
+        except InputError as error:
+            log.error("%s", error)
+            raise SystemExit(2) from error
         os.environ[SERVED_MODEL] = chosen_model().tag
         stop_if_model_missing(served_model)
         log_all_addresses()
@@ -179,6 +192,8 @@ class Classifier:
         HttpProtocol.memory = memory
         log.info("memory: requests in flight get at most %d MiB; more of them wait", memory.size >> 20)
         self.inference = Inference(loaded, settings, metrics, memory)
+        if traces := tracing():
+            self.inference.on_stage = traces.add_event
         self.watcher = Watcher(self.inference, packed.path, settings, metrics, memory) if settings.watch_s else None
         self.endpoints = Endpoints(
             self.inference, metrics, memory, with_token=settings.token_file is not None, is_ready=self.is_ready
@@ -198,10 +213,12 @@ class Classifier:
             self.watcher.start()
 
     @bentoml.on_shutdown
-    async def stop_watching(self) -> None:
-        """End the thread that watches the store."""
+    async def stop(self) -> None:
+        """End the thread that watches the store, and send the last spans."""
         if self.watcher:
             await self.watcher.stop()
+        if traces := tracing():
+            await traces.stop()
 
     def drain_before_stop(self) -> None:
         """On SIGTERM, report not ready at once, and stop `drain_delay_s` later.
@@ -257,8 +274,10 @@ def backend() -> Backend:
 
 
 def add_api(app: ASGIApp) -> ASGIApp:
-    """Put the contract's endpoints, and CORS, around BentoML's application."""
-    api = ApiMiddleware(app, backend)
+    """Put the contract's endpoints, traces and CORS around BentoML's application."""
+    api: ASGIApp = ApiMiddleware(app, backend)
+    if traces := tracing():
+        api = TraceMiddleware(api, traces, lambda: backend().routes)
     return allow_origins(api, settings.cors_origins) if settings.cors_origins else api
 
 

@@ -92,10 +92,10 @@ def closed_loop(
 
         # All connections are opened before the measurement: otherwise the early ones delay the late ones. They are
         # opened one after the other, as real clients arrive: one of several workers may accept a whole burst.
-        opened = [await _connect(port)]
+        opened = [await connect(port)]
         for _ in range(connections - 1):
             await asyncio.sleep(CONNECT_INTERVAL_S)
-            opened.append(await _connect(port))
+            opened.append(await connect(port))
         start = time.perf_counter()
         await asyncio.gather(*(client(connection) for connection in opened))
         load.seconds = time.perf_counter() - start
@@ -193,7 +193,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
 
-async def _connect(port: int) -> Connection:
+async def connect(port: int) -> Connection:
     _, connection = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", port)
     return connection
 
@@ -205,7 +205,7 @@ async def _send(
     start = time.perf_counter()
     try:
         if connection is None or not connection.is_open:
-            connection = await _connect(port)
+            connection = await connect(port)
         head, body = await connection.send(request)
     except OSError:
         load.statuses[0] += 1

@@ -37,7 +37,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> schedul
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Name bytes after their argument: compressed ones hold the time, and pytest-xdist's processes must agree on ids."""
+    """Name bytes after their argument: compressed ones hold the time, but every process has to make the same ids."""
     return argname if isinstance(val, bytes) else None
 
 

@@ -8,10 +8,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from server import Reply
+from server import Reply, Server
 
+INFER = "/v2/models/tiny/infer"
 LENGTH = "Inference-Header-Content-Length"
 DTYPES = {"FP32": "<f4", "BOOL": "?"}
+
+
+def infer(server: Server, request: dict[str, Any], headers: dict[str, str] | None = None) -> Reply:
+    return server.ask("POST", INFER, json.dumps(request).encode(), headers=headers)
+
+
+def assert_refused(reply: Reply, status: int, message: str) -> None:
+    assert reply.headers["content-type"] == "application/json"
+    assert list(reply.value) == ["error"]
+    assert (reply.status, message in reply.value["error"]) == (status, True), reply.body
 
 
 def document(name: str, datatype: str, shape: list[Any], **more: Any) -> dict[str, Any]:

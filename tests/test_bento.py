@@ -130,7 +130,8 @@ def test_a_start_share_is_above_0_and_at_most_1(share: str) -> None:
 def test_the_modules_of_the_service_are_packed_and_no_others(home: Path) -> None:
     source = bento_at(home) / "src"
     files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
-    assert {"service.py", "trainer/artifact/engine.py", "trainer/serving/ui.html", "requirements-serve.lock"} <= files
+    assert {"service.py", "trainer/artifact/engine.py", "trainer/serving/ui.html"} <= files
+    assert {"requirements-serve.lock", "requirements-serve-tracing.lock"} <= files
     packed = {Path(file.split("/")[1]).stem for file in files if file.startswith("trainer/")}
     code = "import sys, service; print(*(name for name in sys.modules if name.startswith('trainer.')))"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
@@ -168,7 +169,7 @@ def test_the_image_has_the_versions_that_are_tested() -> None:
         return set(re.findall(r"^[a-z0-9-]+==[^ ;]+", (PROJECT / file).read_text(), re.MULTILINE))
 
     packed = versions("requirements-serve.lock")
-    assert packed <= versions("requirements.lock")
+    assert packed < versions("requirements-serve-tracing.lock") < versions("requirements.lock")
     names = {version.split("==")[0] for version in packed}
     assert {"bentoml", "ai-edge-litert", "pillow"} <= names
     assert not names & {"tensorflow", "wandb", "typer", "optuna", "matplotlib", "scikit-learn"}

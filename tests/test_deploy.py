@@ -95,8 +95,8 @@ def test_autoscalers_ask_for_metrics_that_the_server_has(metrics: Metrics) -> No
 
 
 def test_notice_names_every_package_of_the_image() -> None:
-    """Only packages that are installed on the image's platform count."""
-    lock = (PROJECT / "requirements-serve.lock").read_text()
+    """With traces. Only packages that are installed on the image's platform count."""
+    lock = (PROJECT / "requirements-serve-tracing.lock").read_text()
     packages = [Requirement(line) for line in re.findall(r"^([a-z0-9].*?) \\$", lock, re.MULTILINE)]
     names = {package.name for package in packages if not package.marker or package.marker.evaluate()}
     assert len(names) > 50

@@ -97,6 +97,12 @@ class FitConfig:
         choices=("auto", "none", "imagenet"),
         help="auto: pretrained for efficientnet_lite*. imagenet: also for keras.applications, which fetches them.",
     )
+    start_from: str | None = option_field(
+        None,
+        metavar="MODEL",
+        help="A stored version, NAME or NAME:VERSION, to go on from with the images as they are now; its network and "
+        "image size stay.",
+    )
     fine_tune: str = option_field(
         "auto",
         choices=("auto", "none", "all"),

@@ -16,6 +16,7 @@ from trainer.data_checks import pre_fit
 from trainer.data_checks.class_counts import log_class_counts
 from trainer.export.export import export
 from trainer.export.package import package
+from trainer.export.stored_weights import read_weights
 from trainer.features.extract import Features
 from trainer.features.flip_check import check_flips
 from trainer.features.warm_start import fit_warm_start, measure_learning_curve
@@ -31,6 +32,7 @@ from trainer.runs.tracking import Tracker
 from trainer.signals import Signals
 from trainer.training.callbacks import CallbackList, Callbacks
 from trainer.training.distribution import count_workers, start_strategy
+from trainer.training.earlier import find_earlier
 from trainer.training.loop import Start, TrainResult, train
 from trainer.training.network import Network
 from trainer.training.settings import FitSettings, load_dataset, resolve
@@ -60,13 +62,17 @@ def fit(
         store.refuse_unwritable()
     check_spec(config.dataset)  # TensorFlow takes seconds to start
     refuse_private_folder(config, count_workers())
+    config, earlier = find_earlier(config)
     strategy = start_strategy(signals)
     with timer.section("reading"):
-        dataset = load_dataset(config)
+        dataset = load_dataset(config, earlier)
     log_class_counts(dataset)
     pre_fit.log_blank_images(dataset)
-    settings = resolve(config, dataset, strategy.num_replicas_in_sync)
+    settings = resolve(config, dataset, strategy.num_replicas_in_sync, earlier)
     network = Network(settings, dataset, strategy)
+    if earlier:
+        weights = read_weights(earlier.artifact.saved_model, network.float32_model())
+        network.start_from(weights, earlier.artifact.class_names, dataset.class_names)
     with record_run(config, settings.name, settings.identity, chief=network.chief) as (run, tracker):
         log.info("run folder %s, precision %s", run.path, network.precision)
         result = run.result
@@ -109,7 +115,7 @@ def prepare(
         warm = fit_warm_start(features, dataset, config)
     network.set_last_layer(warm.probe.kernel, warm.probe.bias)
     progress = Progress.of_probe(warm.entry)
-    if not network.chief:
+    if not network.chief or settings.earlier:  # its features know most of the images, whose figures would be too good
         return Start(progress, warm.flips)
     with timer.section("learning curve"):
         curve = measure_learning_curve(warm.plain_probe, features, dataset, config, throughput.training_s)

@@ -6,16 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from trainer.artifact import MODEL_FILE
-from trainer.data import Dataset
+from trainer.artifact.engine import PROBABILITIES, load_engine
+from trainer.data import Dataset, Split
+from trainer.data.batches import predict_batches
 from trainer.export.export import Exported
 from trainer.models import default_architecture
 from trainer.option_fields import flag, options
 from trainer.reporting.advice import Judgement, Proportion, TrainingFacts
+from trainer.reporting.comparison import compare
 from trainer.reporting.measure import Measurement
 from trainer.reporting.metrics import Mistake
 from trainer.reporting.model_report import inspect_command, write_model_report
+from trainer.reporting.report import Before
 from trainer.runs.run_folder import RunFolder
+from trainer.training.earlier import Earlier
 from trainer.training.loop import Start, TrainResult
 from trainer.training.network import Network
 from trainer.training.settings import FitSettings
@@ -55,6 +62,32 @@ def write_fit_report(
         model_file=run.export / MODEL_FILE,
         training=training_facts(dataset, settings, start, trained),
         val_mistakes=val_mistakes,
+        before=compare_with_earlier(settings.earlier, dataset, exported, measured) if settings.earlier else None,
+    )
+
+
+def compare_with_earlier(
+    earlier: Earlier, dataset: Dataset, exported: Exported, measured: Measurement
+) -> Before | None:
+    """The new version beside the one that it started from, both as they are served; None without a shared class.
+
+    The images are those of validation and test, which neither learned from.
+    """
+    old_names, new_names = earlier.artifact.class_names, dataset.class_names
+    images = Split(dataset.val.cache, np.concatenate([dataset.val.indices, dataset.test.indices]))
+    old, new = np.array(old_names), np.array(new_names)
+    truth = new[images.labels]
+    shared = np.isin(truth, old)
+    if not shared.any():
+        return None
+    compared = Split(images.cache, images.indices[shared])
+    outputs = predict_batches(load_engine(earlier.artifact).predict, compared, f"report: asking {earlier.tag}")
+    predicted = np.concatenate([exported.val_probabilities.argmax(1), measured.predicted])[shared]
+    return Before(
+        earlier.tag,
+        compare(truth[shared], old[outputs[PROBABILITIES].argmax(1)], new[predicted]),
+        added=[name for name in new_names if name not in old_names],
+        gone=[name for name in old_names if name not in new_names],
     )
 
 

@@ -17,6 +17,7 @@ from trainer.artifact import store
 from trainer.artifact.engine import check_engine
 from trainer.errors import InputError
 from trainer.serving.settings import read_settings
+from trainer.serving.tracing import check_tracing
 
 PROJECT = Path(__file__).parents[1]
 SERVICE = "service.py"
@@ -63,8 +64,8 @@ class Launch:
 def prepare(model: str | None, host: str, port: int, arguments: Sequence[str]) -> Launch:
     """Check the model (None: the newest), the settings NAME=VALUE in `arguments` and the address of a server.
 
-    Raises InputError for a wrong setting, a missing model, or an address or port that cannot be bound; ArtifactError
-    for a damaged model.
+    Raises InputError for a wrong setting, a missing model, traces that cannot be sent, or an address or port that
+    cannot be bound; ArtifactError for a damaged model.
     """
     if not (PROJECT / SERVICE).is_file():
         raise InputError(
@@ -80,6 +81,7 @@ def prepare(model: str | None, host: str, port: int, arguments: Sequence[str]) -
         settings = read_settings(given, os.environ)
     except ValueError as error:
         raise InputError(str(error)) from None
+    check_tracing()
     stored = store.find(settings.model)
     check_engine(artifact.load(stored.path), settings.engine)
     # Absolute paths: the supervisor runs in the user's folder, its workers in the project's.

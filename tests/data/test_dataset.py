@@ -241,3 +241,37 @@ def test_the_splits_that_are_taken_from_train_are_named(
         taken = len(getattr(dataset, name))
         assert f"has no {name} images: {taken} of its 80 train images are taken for it" in caplog.text
     assert caplog.text.count("are taken for it") == len(held_out)
+
+
+def test_images_that_were_trained_on_stay_training_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = {"train/a": 9, "train/b": 9, "val/a": 3, "val/b": 3, "test/b": 3}
+    given = image_folder(tmp_path / "given", images, size=(8, 8))
+    before = load(str(given))
+    trained = np.concatenate([before.train.content_hashes[:2], before.val.content_hashes[:2]])
+    with caplog.at_level(logging.INFO, "trainer"):
+        after = load(str(given), trained=trained)
+    assert set(after.train.content_hashes) == set(before.train.content_hashes) | set(trained)
+    assert after.val.content_hashes.tolist() == before.val.content_hashes[2:].tolist()
+    assert after.test.content_hashes.tolist() == before.test.content_hashes.tolist()
+    assert "2 of 6 val images are training images of the version before" in caplog.text
+    with pytest.raises(InputError, match="--start-from: the test images are all training images"):
+        load(str(given), trained=before.test.content_hashes)
+
+
+def test_near_duplicates_of_trained_images_are_moved_only_where_the_split_is_made(tmp_path: Path) -> None:
+    for index, crop in enumerate(photo_crops()):
+        for name in ("made", "given/train"):
+            (tmp_path / name / "ab"[index % 2]).mkdir(parents=True, exist_ok=True)
+            crop.save(tmp_path / name / "ab"[index % 2] / f"{index}.png")
+            crop.save(tmp_path / name / "ab"[index % 2] / f"{index}.jpg", quality=90)
+    for name in ("val", "test"):
+        (tmp_path / "given" / name / "a").mkdir(parents=True)
+        for index in (0, 2) if name == "val" else (4, 6):
+            shutil.move(tmp_path / f"given/train/a/{index}.png", tmp_path / "given" / name / "a" / f"{index}.png")
+    made, given = load(str(tmp_path / "made")), load(str(tmp_path / "given"))
+    trained = made.test.content_hashes[:1]
+    after = load(str(tmp_path / "made"), trained=trained)
+    assert len(after.test) == len(made.test) - 2  # it, and the same crop in the other format
+    assert len(after.train) == len(made.train) + 2
+    after = load(str(tmp_path / "given"), trained=given.train.content_hashes)
+    assert after.test.content_hashes.tolist() == given.test.content_hashes.tolist()

@@ -58,3 +58,19 @@ def test_an_image_in_train_and_test_counts_as_a_training_image(tmp_path: Path) -
     assert manifest.count(TEST) == 4
     held_out = np.concatenate([dataset.val.content_hashes, dataset.test.content_hashes[[0, 1, 3]]])  # y is in both
     assert manifest.content_hashes[manifest.held_out_rows].tolist() == held_out.tolist()
+
+
+def test_training_images_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
+    old = load(str(image_folder(tmp_path / "old", {"a": 30, "b": 30}, size=(8, 8))))
+    earlier = DataManifest.of(old)
+    new_folder = image_folder(tmp_path / "new", {"a": 0, "b": 0, "c": 20}, size=(8, 8))
+    shutil.copytree(tmp_path / "old/b", new_folder / "b")
+    new = load(str(new_folder), trained=earlier.trained)
+    held_out = (new.val, new.test)
+    manifest = DataManifest.of(new, [split.labels.astype(np.int64) for split in held_out], earlier)
+    assert set(manifest.trained) == set(new.train.content_hashes) | set(old.train.content_hashes)
+    gone = old.train.content_hashes[old.train.labels == 0]
+    assert (manifest.splits_of(gone) == TRAIN).all()
+    assert (manifest.labels[np.isin(manifest.content_hashes, gone)] == UNKNOWN).all()
+    assert len(manifest.content_hashes) == len(np.unique(manifest.content_hashes))
+    assert len(manifest.held_out_rows) == len(new.val) + len(new.test)

@@ -138,6 +138,7 @@ from pathlib import Path
 import numpy as np
 from trainer.data import Split, make_for_train
 from trainer.data.cache.images import ImageCache
+from trainer.data.pixel_request import PixelRequest
 
 def peak_mb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -145,7 +146,7 @@ def peak_mb():
 def resident_mb():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
-cache = ImageCache(Path(sys.argv[1]))
+cache = ImageCache(Path(sys.argv[1]), PixelRequest())
 split = Split(cache, np.arange(len(cache)))
 options = dict(batch_size=128, seed=0, augment=None)
 steps = len(split) // 128
@@ -176,8 +177,19 @@ def test_memory_stays_flat_and_the_process_ends_while_images_are_read(tmp_path: 
         np.save(tmp_path / f"{name}.npy", np.arange(count, dtype=np.uint64))
     (tmp_path / "names.json").write_text("[]")
     pixels = {"height": 64, "width": 64, "channels": 3, "resize": "bilinear", "normalize": "none"}
-    index = {"labels": ["a", "b"], "pixels": pixels, "splits": {"train": [0, count]}, "sizes": [], "rejected": []}
-    (tmp_path / "index.json").write_text(json.dumps(index | {"names_bytes": 2, "unlabelled": 0, "fingerprint": "0"}))
+    index = {
+        "labels": ["a", "b"],
+        "pixels": pixels,
+        "splits": {"train": [0, count]},
+        "sizes": [[64, 64, 3, count]],
+        "bits": 0,
+        "turned": False,
+        "rejected": [],
+        "names_bytes": 2,
+        "unlabelled": 0,
+        "fingerprint": "0",
+    }
+    (tmp_path / "index.json").write_text(json.dumps(index))
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, tmp_path], check=True, stdout=subprocess.PIPE, timeout=120, text=True
     )

@@ -13,7 +13,7 @@ GROUPS = {
     ),
     "Training": (
         *("--weights", "--fine-tune", "--batch-size", "--learning-rate", "--optimizer", "--weight-decay", "--dropout"),
-        *("--kernel-size", "--resize", "--normalize", "--augment", "--flip", "--precision", "--seed"),
+        *("--kernel-size", "--resize", "--normalize", "--augment", "--flip", "--precision", "--seed", "--start-from"),
     ),
 }
 OTHERS = "Files, store and output"

@@ -17,7 +17,7 @@ from trainer.data.cache.writer import Rejected
 from trainer.data.pixel_request import PixelRequest
 from trainer.data.sources.base import SPLITS, Source
 from trainer.data.sources.spec import open_source
-from trainer.data.splits import divide
+from trainer.data.splits import divide, is_trained
 from trainer.errors import InputError
 from trainer.images.pixels import InputPreference, PixelSpec
 
@@ -82,7 +82,7 @@ class Dataset:
     train: Split
     val: Split
     test: Split
-    fingerprint: str  # hex; changes when images, classes or pixels do
+    fingerprint: str  # hex; changes when images or classes do
     rejected: tuple[Rejected, ...]
     ignored: int
     has_character_classes: bool  # every class name is one character: images are not mirrored
@@ -96,6 +96,7 @@ def load(
     resize: str = "stretch",
     normalize: str = "auto",
     pixels: PixelSpec | None = None,
+    trained: NDArray[np.uint64] | None = None,
     input_preference: Callable[[Set[Size]], InputPreference] = lambda sizes: InputPreference(),
     data_dir: Path | None = None,
     seed: int = 0,
@@ -109,9 +110,9 @@ def load(
     is one of `RESIZES`.
     `normalize` auto: mnist for `tfds:mnist`, else none. `pixels` fixes all of the decoding, for an existing model. A
     tenth of train becomes validation where there is none, and another tenth test, by content hash: see
-    `trainer.data.splits`. `limit` caps train only, by a draw from `seed`. `progress` None: a bar on a terminal, else
-    log lines. `any_rejected`: any number of files may be no usable images. Raises InputError where the data cannot be
-    used.
+    `trainer.data.splits`. Images with the content hashes `trained` are moved to train. `limit` caps train only, by a
+    draw from `seed`. `progress` None: a bar on a terminal, else log lines. `any_rejected`: any number of files may be
+    no usable images. Raises InputError where the data cannot be used.
     """
     source = open_source(data, data_dir) if isinstance(data, str) else data
     if normalize == "auto":
@@ -125,6 +126,8 @@ def load(
         division = divide(cache.content_hashes[train], cache.near_duplicates[train], cache.labels[train], missing)
         for name in ("train", *missing):
             rows[name] = train[division == SPLITS.index(name)]
+    if trained is not None:
+        _move_to_train(rows, cache, trained, missing)
     if not all(map(len, rows.values())):
         raise InputError(
             f"--dataset: {source.spec} has {len(cache)} images, too few to set some aside for validation and test; "
@@ -155,6 +158,29 @@ def load(
         has_character_classes=all(len(name) == 1 for name in cache.class_names),
         held_out=missing,
     )
+
+
+def _move_to_train(
+    rows: dict[str, NDArray[np.int64]], cache: ImageCache, trained: NDArray[np.uint64], made: tuple[str, ...]
+) -> None:
+    """Change `rows` so that no validation or test image is one of `trained`, nor in the splits `made` a near-duplicate.
+
+    Raises InputError where a split of the user's own becomes empty.
+    """
+    facts = cache.content_hashes, cache.near_duplicates, cache.labels, trained
+    for name in ("val", "test"):
+        moved = is_trained(*facts, whole_groups=name in made)[rows[name]]
+        if not moved.any():
+            continue
+        if moved.all():
+            raise InputError(f"--start-from: the {name} images are all training images of that version; add others")
+        log.info(
+            "%d of %d %s images are training images of the version before: they stay so",
+            *(moved.sum(), len(moved)),
+            name,
+        )
+        rows["train"] = np.sort(np.append(rows["train"], rows[name][moved]))
+        rows[name] = rows[name][~moved]
 
 
 def load_undivided(source: Source, pixels: PixelSpec) -> Split:

@@ -22,7 +22,9 @@ from trainer.data.splits import TRAIN
 from trainer.errors import ArtifactError
 
 FILE = "data_identity.npz"
-UNKNOWN = -1  # split of an image outside the manifest; prediction for an image for which none was recorded
+# Split of an image outside the manifest; prediction for an image for which none was recorded; label of an image of an
+# earlier version only.
+UNKNOWN = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,23 +33,30 @@ class DataManifest:
 
     content_hashes: NDArray[np.uint64]  # [N]: see `trainer.data.splits`
     splits: NDArray[np.int8]  # [N], an index into SPLITS
-    labels: NDArray[np.int32]  # [N], an index into `class_names`
+    labels: NDArray[np.int32]  # [N], an index into `class_names`; UNKNOWN for an image of an earlier version only
     predictions: NDArray[np.int32]  # [N]: the model's class for a held-out image (in older ones: test), else UNKNOWN
     class_names: tuple[str, ...]
 
     @classmethod
-    def of(cls, dataset: Dataset, predictions: Sequence[NDArray[np.int64]] = ()) -> DataManifest:
-        """Manifest of a model fitted on `dataset`; `predictions` are its classes for validation and for test images."""
+    def of(
+        cls, dataset: Dataset, predictions: Sequence[NDArray[np.int64]] = (), earlier: DataManifest | None = None
+    ) -> DataManifest:
+        """Manifest of a model fitted on `dataset`; `predictions` are its classes for validation and for test images.
+
+        `earlier`: of the version that it started from, whose training images it has learned from, too.
+        """
         parts = (dataset.train, dataset.val, dataset.test)
         splits = np.repeat(np.arange(len(SPLITS), dtype=np.int8), [len(part) for part in parts])
         recorded = np.full(len(splits), UNKNOWN, np.int32)
         if predictions:
             recorded[splits != TRAIN] = np.concatenate(predictions)
+        contents = np.concatenate([part.content_hashes for part in parts])
+        more = np.setdiff1d(earlier.trained, contents) if earlier else contents[:0]
         return cls(
-            content_hashes=np.concatenate([part.content_hashes for part in parts]),
-            splits=splits,
-            labels=np.concatenate([part.labels for part in parts]),
-            predictions=recorded,
+            content_hashes=np.append(contents, more),
+            splits=np.append(splits, np.full(len(more), TRAIN, np.int8)),
+            labels=np.append(np.concatenate([part.labels for part in parts]), np.full(len(more), UNKNOWN, np.int32)),
+            predictions=np.append(recorded, np.full(len(more), UNKNOWN, np.int32)),
             class_names=dataset.class_names,
         )
 
@@ -61,6 +70,11 @@ class DataManifest:
             answers=self.predictions,
             class_names=np.array(self.class_names),
         )
+
+    @property
+    def trained(self) -> NDArray[np.uint64]:
+        """Content hashes of the images that the model learned from."""
+        return self.content_hashes[self.splits == TRAIN]
 
     def count(self, split: int) -> int:
         """Number of images in a split."""

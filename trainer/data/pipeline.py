@@ -42,8 +42,8 @@ def make_for_train(
     `batch_size` is the global batch, at most `len(split)` and a multiple of the shards. `shard` (index, count)
     takes a slice of each global batch: together, the shards see exactly the batches of a single one. The batch of a
     step depends on the seed and the step alone, so that `first_step` continues an interrupted training exactly. Images
-    are held in memory if they fit `memory_budget_bytes` (default: `memory_budget`); else each batch is read from the
-    cache's file, and memory stays flat for data of any size.
+    are held in memory if they fit `memory_budget_bytes` (default: `memory_budget`) and are not enlarged when read; else
+    each batch is read from the cache's file, and memory stays flat for data of any size.
     """
     import tensorflow as tf
 
@@ -53,7 +53,8 @@ def make_for_train(
     own = slice(index * share, (index + 1) * share)
     seed = tf.constant(seed, tf.int64)
     budget_bytes = memory_budget() if memory_budget_bytes is None else memory_budget_bytes
-    in_memory = split.cache.size_bytes <= budget_bytes
+    cache = split.cache
+    in_memory = cache.stored == cache.pixels and cache.size_bytes <= budget_bytes
     gather = _gather_from_memory(split) if in_memory else _gather_from_file(split)
 
     def positions(step: tf.Tensor) -> tf.Tensor:

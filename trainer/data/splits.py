@@ -52,6 +52,22 @@ def divide(
     return split[member]
 
 
+def is_trained(
+    content_hashes: NDArray[np.uint64],
+    groups: NDArray[np.int64],
+    labels: NDArray[np.int32],
+    trained: NDArray[np.uint64],
+    *,
+    whole_groups: bool,
+) -> NDArray[np.bool_]:
+    """Whether each image has one of the hashes `trained`, bool [N]; `whole_groups`: or is in a group with one."""
+    known = np.isin(content_hashes, trained)
+    if not whole_groups:
+        return known
+    divisible = _divisible(content_hashes, groups, labels)
+    return np.isin(divisible, divisible[known])
+
+
 def _divisible(
     content_hashes: NDArray[np.uint64], groups: NDArray[np.int64], labels: NDArray[np.int32]
 ) -> NDArray[np.int64]:

@@ -24,7 +24,8 @@ def package(
 ) -> dict[str, Any]:
     """Complete the artifact in `folder`; return its metrics as plain JSON values, which its spec contains, too."""
     shutil.copytree(report, folder / "report", dirs_exist_ok=True)
-    DataManifest.of(dataset, (exported.val_probabilities.argmax(1), measured.predicted)).save(folder)
+    predictions = exported.val_probabilities.argmax(1), measured.predicted
+    DataManifest.of(dataset, predictions, settings.earlier.manifest if settings.earlier else None).save(folder)
     positions = evenly_spaced(dataset.val, REFERENCE_IMAGES)
     save_reference(folder, dataset.val.read(positions), exported.val_probabilities[positions])
     test, trust = measured.evaluation, measured.trust

@@ -31,7 +31,7 @@ from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from trainer.errors import ImageError
-from trainer.images import jpeg, webp
+from trainer.images import avif, bmp, jpeg, webp
 from trainer.images.formats import format_class, format_of
 from trainer.images.metadata import without_metadata
 from trainer.images.mnist import MNIST_WORKING_SIDE, normalize_mnist
@@ -75,8 +75,8 @@ class EncodedImage:
             data = webp.with_end(data)
         self._image = _open(jpeg.with_end(data) if self._lacks_end else data, name)
         # pillow-heif turns the image itself.
-        self._orientation = 1 if name == "HEIC" else exif_orientation(self._image)
-        self.info = _info(name, self._image, self._orientation)
+        self.orientation = 1 if name == "HEIC" else exif_orientation(self._image)
+        self.info = _info(name, self._image, self.orientation)
         self.used_bits = 0  # of a 16-bit gray image, once it is decoded: the fewest of DEPTHS that hold its values
 
     def decoding_bytes(self, spec: PixelSpec) -> int:
@@ -88,7 +88,7 @@ class EncodedImage:
             size += MNIST_PIXEL_BYTES * pixels
         if not isinstance(image, JpegImageFile):
             return size + pixels * PIXEL_BYTES[self.info.format][image.has_transparency_data]
-        if _in_several_scans(self._data, image.layers):
+        if jpeg.in_several_scans(self._data, image.layers):
             size += 2 * image.layers * pixels  # the decoder holds all coefficients
         self._draft(spec)
         if self._lacks_end:
@@ -116,7 +116,10 @@ class EncodedImage:
         try:
             if self.info.format == "PNG":
                 check_checksums(self._data)
+            if self.info.format == "BMP":
+                bmp.check_run_lengths(self._data, self._image)
             if self.info.format == "JPEG":
+                jpeg.check_scans(self._data, self.info.width * self.info.height)
                 self._draft(spec)
             image.load()
             if self._lacks_end:
@@ -133,8 +136,8 @@ class EncodedImage:
             if flat.height * size[0] > MAX_PIXELS:
                 flat = flat.resize((flat.width, size[1]), Image.Resampling.BILINEAR)
             flat = flat.resize(size, Image.Resampling.BILINEAR)
-        if self._orientation in UPRIGHT:
-            flat = flat.transpose(UPRIGHT[self._orientation])
+        if self.orientation in UPRIGHT:
+            flat = flat.transpose(UPRIGHT[self.orientation])
         if spec.resize == "pad":
             flat = pad(flat, (spec.width, spec.height))
         return flat.convert("RGB") if spec.channels == 3 and flat.mode == "L" else flat
@@ -169,7 +172,7 @@ class EncodedImage:
         width, height = spec.width, spec.height
         if spec.resize == "pad":
             width, height = size_within(self.info.width, self.info.height, (width, height))
-        return (width, height) if self._orientation < 5 else (height, width)
+        return (width, height) if self.orientation < 5 else (height, width)
 
 
 def is_image(data: bytes) -> bool:
@@ -190,7 +193,11 @@ def _open(data: bytes, name: str) -> ImageFile.ImageFile:
     """Read the header."""
     image_class = format_class(name)
     try:
+        if name == "AVIF":
+            avif.check_tables(data)
         image = image_class(io.BytesIO(without_metadata(data, name)))
+        if image.mode == "P" and image.palette is None:
+            raise ValueError("it has no palette")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_many("the image") from error
     except Exception as error:
@@ -204,12 +211,6 @@ def _open(data: bytes, name: str) -> ImageFile.ImageFile:
 def _info(name: str, image: ImageFile.ImageFile, orientation: int) -> ImageInfo:
     width, height = image.size if orientation < 5 else image.size[::-1]
     return ImageInfo(name, width, height, 1 if image.mode in ("1", "L", "LA", "I;16") else 3)
-
-
-def _in_several_scans(data: bytes, components: int) -> bool:
-    """Whether a JPEG is progressive or stores its components one after the other."""
-    first = data.find(jpeg.SCAN)
-    return first >= 0 and (data[first + 4 : first + 5] != bytes((components,)) or data.find(jpeg.SCAN, first + 2) >= 0)
 
 
 def _flatten(image: Image.Image, *, gray: bool) -> Image.Image:

@@ -36,6 +36,7 @@ def write_model_report(
     model_file: Path,
     training: TrainingFacts | None = None,
     val_mistakes: Sequence[Mistake] = (),
+    before: report.Before | None = None,
 ) -> tuple[Judgement, dict[str, Path]]:
     """Judge the model and write its report into `folder` → the verdict with advice, and the files by name.
 
@@ -69,6 +70,7 @@ def write_model_report(
         seconds=seconds,
         model_bytes=model_file.stat().st_size,
         latency_s=measured.latency_s,
+        before=before,
     )
     log.info("writing the report")
     files = report.write(

@@ -15,6 +15,7 @@ from trainer.images.encode import data_uri, encode_png
 from trainer.images.saliency import overlay
 from trainer.reporting.advice import Judgement
 from trainer.reporting.advice.verdict import in_100
+from trainer.reporting.comparison import Comparison
 from trainer.reporting.figures import MIN_BIN_PREDICTIONS, draw
 from trainer.reporting.learning_curve import LearningCurve
 from trainer.reporting.metrics import (
@@ -33,6 +34,16 @@ TEMPLATE = Path(__file__).with_name("report.html.jinja")
 CONFUSED_PAIRS = 3  # pairs of classes that are named
 MAX_CLASSES_IN_CARD = 20  # with more, the confusion matrix is as wide as the page
 SHOWN_CLASSES = 60  # of more, the weakest are shown, and the others on demand
+
+
+@dataclass(frozen=True)
+class Before:
+    """The version that a training started from, beside the new one."""
+
+    tag: str
+    compared: Comparison  # A: that version, B: the new one
+    added: Sequence[str]  # classes that only the new one has
+    gone: Sequence[str]  # classes that only that version has
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,7 @@ class ReportFacts:
     seconds: Mapping[str, float]  # by stage, and `all`; empty where the model was measured only
     model_bytes: int  # size of the file that is served
     latency_s: float  # latency for one image on this machine
+    before: Before | None = None  # None: trained from the beginning, or no image to compare on
 
 
 def write(

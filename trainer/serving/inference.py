@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,8 @@ class Inference:
         self.loaded = loaded  # the model of the requests that begin now
         self.failed_version: FailedVersion | None = None
         self.warm = False  # answers before are not counted as unknown
+        # For traces: called in the request's task, with the stage that an image has reached.
+        self.on_stage: Callable[[Literal["admitted", "decoded", "computed"]], None] = lambda stage: None
         self._deadline_s = settings.deadline_ms / 1000
         self._metrics = metrics
         self._memory = memory
@@ -212,7 +214,11 @@ class Inference:
         except asyncio.QueueFull:
             raise _overloaded() from None
         try:
-            outputs = await loaded.runner.predict(await pixels())
+            self.on_stage("admitted")
+            image = await pixels()
+            self.on_stage("decoded")
+            outputs = await loaded.runner.predict(image)
+            self.on_stage("computed")
             computed = True
         except asyncio.QueueFull:
             raise _overloaded() from None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from trainer.artifact import Artifact
-from trainer.artifact.engine import load_engine
+from trainer.artifact.engine import Engine, load_engine
 from trainer.images.pixels import PixelSpec
 from trainer.machine import available_cpus, cpu_flags
 from trainer.serving.admission import Admission
@@ -85,18 +85,16 @@ def engine_threads(settings: Settings) -> int:
 
 def choose_runner(artifact: Artifact, settings: Settings, on_batch: OnBatch) -> Runner:
     """The runner that takes less CPU time for an image when many come at once, warm; the other one is closed."""
-    threads, queue_length, shape = engine_threads(settings), settings.queue_length, artifact.pixels.shape
+    threads = engine_threads(settings)
     engine = load_engine(artifact, settings.engine, threads)
-    batching = BatchRunner(
-        engine, shape, queue_length=queue_length, spare_cpu=_has_spare_cpu(settings), on_batch=on_batch
-    )
+    batching = _in_batches(engine, artifact, settings, on_batch)
     batching.warm_up(MAX_BATCH_SHARE * settings.deadline_ms / 1000)
     # Not with TensorFlow: its threads are the process's.
     if batching.alone_cpu_s < MIN_PARALLEL_CPU_S or threads == 1 or settings.engine != "litert":
         return batching
     engines = [load_engine(artifact, settings.engine, 1) for _ in range(threads)]
-    parallel = ParallelRunner(engine, engines, queue_length=queue_length, on_batch=on_batch)
-    parallel.warm_up(shape)
+    parallel = ParallelRunner(engine, engines, queue_length=settings.queue_length, on_batch=on_batch)
+    parallel.warm_up(artifact.pixels.shape)
     if parallel.image_cpu_s < PARALLEL_BONUS * batching.image_cpu_s:
         batching.close()
         return parallel
@@ -109,24 +107,28 @@ def _rebuild_runner(artifact: Artifact, settings: Settings, on_batch: OnBatch, m
 
     Each engine runs its largest batch: the memory is then allocated, and any other size takes 0.1 ms to set up.
     """
-    threads, queue_length, shape = engine_threads(settings), settings.queue_length, artifact.pixels.shape
-    largest = np.zeros((max(measured.batch_cpu_s), *shape), np.uint8)
+    threads = engine_threads(settings)
+    largest = np.zeros((max(measured.batch_cpu_s), *artifact.pixels.shape), np.uint8)
     engines = []
     for count in (threads, *([1] * threads if measured.parallel else ())):
         engines.append(load_engine(artifact, settings.engine, count))
         time.sleep(PAUSE_S)
         engines[-1].predict(largest)
-    if measured.parallel:
-        return ParallelRunner(engines[0], engines[1:], queue_length=queue_length, on_batch=on_batch, measured=measured)
-    return BatchRunner(
-        engines[0],
-        shape,
-        queue_length=queue_length,
-        spare_cpu=_has_spare_cpu(settings),
-        on_batch=on_batch,
-        measured=measured,
+    if not measured.parallel:
+        return _in_batches(engines[0], artifact, settings, on_batch, measured)
+    return ParallelRunner(
+        engines[0], engines[1:], queue_length=settings.queue_length, on_batch=on_batch, measured=measured
     )
 
 
-def _has_spare_cpu(settings: Settings) -> bool:
-    return available_cpus() > settings.workers
+def _in_batches(
+    engine: Engine, artifact: Artifact, settings: Settings, on_batch: OnBatch, measured: Measured | None = None
+) -> BatchRunner:
+    return BatchRunner(
+        engine,
+        artifact.pixels.shape,
+        queue_length=settings.queue_length,
+        spare_cpu=available_cpus() > settings.workers,
+        on_batch=on_batch,
+        measured=measured,
+    )

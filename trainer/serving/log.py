@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import warnings
 from datetime import UTC, datetime
 from types import TracebackType
 
@@ -26,6 +27,8 @@ def configure_logging(*, as_json: bool) -> None:
     handlers[0].setFormatter(JsonLines() if as_json else Lines())
     for name in WRITTEN_TWICE:
         logging.getLogger(name).propagate = False
+    # Pillow warns of damaged metadata: clients could fill the log, and the memory that keeps what was warned of.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     if as_json:
         logging.captureWarnings(True)
         sys.excepthook = _log_uncaught

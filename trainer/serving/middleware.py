@@ -70,7 +70,7 @@ class ApiMiddleware:
             return
         start = time.perf_counter()
         routes, on_request, memory, tokens = self._backend()
-        path = f"/{scope['path'].strip('/')}"  # slashes at either end do not matter
+        path = normalized(scope["path"])
         if path != scope["path"]:
             scope = {**scope, "path": path, "raw_path": path.encode()}
         route = route_of(path)
@@ -123,6 +123,11 @@ class ApiMiddleware:
                 status = 500
                 await _send(send, scope["path"], _framework_error(status, scope["path"], ()))
         return status
+
+
+def normalized(path: str) -> str:
+    """The path with one slash at its start and none at its end: others do not matter."""
+    return f"/{path.strip('/')}"
 
 
 def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:

@@ -26,6 +26,7 @@ from trainer.runs.record import record_run, training_result
 from trainer.signals import Signals, terminate_with_stdin
 from trainer.training.callbacks import CallbackList, Callbacks
 from trainer.training.distribution import count_workers
+from trainer.training.earlier import find_earlier
 from trainer.training.settings import FitSettings, load_dataset, resolve
 from trainer.training_display import TrainingDisplay
 
@@ -52,8 +53,9 @@ def run_trial(
         return not keep_checkpoints and export_above is not None and accuracy > export_above
 
     if config.fine_tune == "none" and count_workers() == 1:
-        dataset = load_dataset(config)
-        settings = resolve(config, dataset)
+        config, earlier = find_earlier(config)
+        dataset = load_dataset(config, earlier)
+        settings = resolve(config, dataset, earlier=earlier)
         if settings.pretrained:
             try:
                 # Without TensorFlow, whose start takes longer than a probe on cached features.

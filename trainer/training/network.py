@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,6 +70,24 @@ class Network:
         """Assign the weights of the last layer: kernel [F,K], bias [K]."""
         self.model.layers[-1].kernel.assign(kernel)
         self.model.layers[-1].bias.assign(bias)
+
+    def start_from(
+        self, weights: Sequence[NDArray[np.float32]], class_names: Sequence[str], own: Sequence[str]
+    ) -> None:
+        """Assign the `weights` of the same network for the classes `class_names`.
+
+        Of the last layer, the columns are those of the same name among this network's `own` classes; a class that the
+        other network lacks keeps its initial weights.
+        """
+        shared = [name for name in own if name in class_names]
+        theirs = [list(class_names).index(name) for name in shared]
+        ours = [list(own).index(name) for name in shared]
+        for variable, value in zip(self.model.weights[:-2], weights[:-2], strict=True):
+            variable.assign(value)
+        for variable, value in zip(self.model.layers[-1].weights, weights[-2:], strict=True):  # kernel [F,K], bias [K]
+            columns = variable.numpy()
+            columns[..., ours] = value[..., theirs]
+            variable.assign(columns)
 
     def float32_model(self) -> keras.Model:
         """The model in float32 on one device, with the trained weights: what is exported."""

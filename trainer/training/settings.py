@@ -12,6 +12,7 @@ from trainer.data import Dataset, load
 from trainer.errors import InputError
 from trainer.models import AUTO, Architecture, choose_architecture, find_architecture
 from trainer.names import slug
+from trainer.training.earlier import Earlier
 from trainer.training.plan import Plan, make_plan
 from trainer.training.unused_options import refuse_unused_options
 
@@ -32,6 +33,7 @@ class FitSettings:
     recipe: Recipe
     plan: Plan
     identity: Mapping[str, Any]  # everything that must match to resume a run; plain JSON values
+    earlier: Earlier | None = None  # the version that the training goes on from
 
     @property
     def pretrained(self) -> bool:
@@ -39,13 +41,18 @@ class FitSettings:
         return self.architecture.features is not None
 
 
-def load_dataset(config: FitConfig) -> Dataset:
-    """The data set of a configuration, decoded as its network needs it. Raises InputError."""
+def load_dataset(config: FitConfig, earlier: Earlier | None = None) -> Dataset:
+    """The data set of a configuration, decoded as its network needs it. Raises InputError.
+
+    Images that an `earlier` version learned from are training images, whichever split they are in now.
+    """
     return load(
         config.dataset,
         image_size=config.image_size,
         resize=config.resize,
         normalize=resolve_normalization(config),
+        pixels=earlier.artifact.pixels if earlier else None,
+        trained=earlier.manifest.trained if earlier else None,
         input_preference=lambda sizes: choose_architecture(config, sizes, "none").input_preference,
         data_dir=config.data_dir,
         seed=config.seed,
@@ -68,8 +75,8 @@ def resolve_normalization(config: FitConfig) -> str:
     return "none" if config.normalize == "auto" and colour_only else config.normalize
 
 
-def resolve(config: FitConfig, dataset: Dataset, replicas: int = 1) -> FitSettings:
-    """The settings for `dataset` on `replicas` devices.
+def resolve(config: FitConfig, dataset: Dataset, replicas: int = 1, earlier: Earlier | None = None) -> FitSettings:
+    """The settings for `dataset` on `replicas` devices, from the beginning or from the `earlier` version on.
 
     Raises InputError for an unknown model, an option that the model's training would ignore, or a batch that the
     devices cannot share evenly.
@@ -78,13 +85,16 @@ def resolve(config: FitConfig, dataset: Dataset, replicas: int = 1) -> FitSettin
     if config.model == AUTO:
         why = "not small and gray" if architecture.features else "small and gray, or normalized as MNIST's"
         log.info("--model auto is %s: the images are %s", architecture.name, why)
+    if earlier:
+        earlier.check_classes(dataset.class_names)
+        architecture = earlier.adapt(architecture)
     recipe = config.recipe(architecture.recipe)
     refuse_unused_options(config, architecture, recipe)
     plan = make_plan(config, recipe, len(dataset.train), replicas)
     identity = _identity(config, dataset, architecture, recipe, plan)
     if config.fine_tune == "none" and architecture.features:
         plan = plan.within(0)
-    return FitSettings(config, config.name or slug(dataset.name), architecture, recipe, plan, identity)
+    return FitSettings(config, config.name or slug(dataset.name), architecture, recipe, plan, identity, earlier)
 
 
 def _identity(

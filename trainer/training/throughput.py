@@ -88,7 +88,10 @@ def measure_throughput(network: Network, dataset: Dataset, settings: FitSettings
         parameters=network.model.count_params(),
         val_images=len(dataset.val),
         # The export also computes features of some training images, for the out-of-distribution score.
-        test_images=len(dataset.test) + (REFERENCES if settings.pretrained else 0),
+        test_images=len(dataset.test)
+        + (REFERENCES if settings.pretrained else 0)
+        # The version before is asked about all held-out images.
+        + (len(dataset.val) + len(dataset.test) if settings.earlier else 0),
         image_s=image_s,
         step_s=STEP_TO_FORWARD * image_s * settings.plan.batch_size,
     )

@@ -55,8 +55,8 @@ def test_the_size_is_that_of_the_first_image_that_can_be_decoded(tmp_path: Path)
     text = Example("train", 0, "text", b"no image", 8)
     file = save_image(tmp_path / "gray.png", size=(20, 30), mode="L")
     good = Example("train", 0, "gray", str(file), file.stat().st_size)
-    assert decoding.first_size([missing, text, good]) == ({(20, 30, 1)}, 0)
-    assert decoding.first_size([missing, text]) == (set(), 0)
+    assert decoding.first_native([missing, text, good]) == decoding.NativeFacts({(20, 30, 1)})
+    assert decoding.first_native([missing, text]) == decoding.NativeFacts()
 
 
 def test_workers_do_not_import_tensorflow() -> None:

@@ -24,6 +24,7 @@ from trainer.data.sources.folder import FolderSource
 from trainer.data.sources.spec import open_source
 from trainer.errors import InputError, RunError
 from trainer.images.decode import decode
+from trainer.images.orientation import EXIF_ORIENTATION
 from trainer.images.pixels import InputPreference, PixelSpec
 
 
@@ -75,6 +76,56 @@ def test_size_and_channels_fit_the_images(
         save_image(tmp_path / "ab"[number // 2] / f"{number}.png", size=size, mode=mode)
     pixels = opened(tmp_path).pixels
     assert (pixels.height, pixels.width, pixels.channels) == expected
+
+
+def drawn(mode: str, seed: int) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (20, 30, 4), np.uint8)
+    return Image.fromarray(pixels, "RGBA").convert("P" if mode == "P" else mode)
+
+
+@pytest.mark.parametrize(("channels", "resize"), [(1, "stretch"), (3, "stretch"), (3, "pad")])
+def test_small_images_of_one_size_are_stored_as_they_are_and_read_as_the_decoder_enlarges_them(
+    tmp_path: Path, channels: int, resize: str
+) -> None:
+    for number, (mode, suffix) in enumerate(
+        [("RGB", "png"), ("RGBA", "png"), ("L", "png"), ("P", "gif"), ("RGB", "jpg"), ("L", "jpg"), ("RGB", "webp")]
+    ):
+        path = tmp_path / "ab"[number % 2] / f"{number}.{suffix}"
+        path.parent.mkdir(exist_ok=True)
+        drawn(mode, number).save(path)
+    request = PixelRequest(
+        input_preference=lambda sizes: InputPreference((90, 77), native=False, channels=channels), resize=resize
+    )
+    cache = opened(tmp_path, request)
+    files = [Path(str(example.data)).read_bytes() for example in FolderSource(tmp_path).examples()]
+    expected = np.stack([decode(data, PixelSpec(90, 77, channels, resize)) for data in files])
+    np.testing.assert_array_equal(cache.read(np.arange(len(files))), expected)
+    np.testing.assert_array_equal(cache.read(np.array([5, 1])), expected[[5, 1]])
+    assert (cache.pixels.shape, cache.stored.shape) == ((90, 77, channels), (20, 30, channels))
+    # A larger size needs no other entry; a smaller one does.
+    opened(tmp_path, PixelRequest((160, 160), input_preference=request.input_preference))
+    assert entries() == [f"20x30x{channels}"]
+    opened(tmp_path, PixelRequest((19, 40), input_preference=request.input_preference))
+    assert entries() == [f"19x40x{channels}", f"20x30x{channels}"]
+
+
+@pytest.mark.parametrize("other", ["turned", "size"])
+def test_images_that_enlarging_would_change_are_stored_as_they_are_used(tmp_path: Path, other: str) -> None:
+    for number in range(4):
+        path = tmp_path / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        drawn("RGB", number).save(path)
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 3
+    odd = drawn("RGB", 9)
+    odd.save(tmp_path / "b" / "9.jpg", exif=exif) if other == "turned" else odd.resize((31, 20)).save(
+        tmp_path / "b" / "9.jpg"
+    )
+    cache = opened(tmp_path, PixelRequest((160, 120)))
+    files = [Path(str(example.data)).read_bytes() for example in FolderSource(tmp_path).examples()]
+    expected = np.stack([decode(data, PixelSpec(160, 120, 3)) for data in files])
+    np.testing.assert_array_equal(cache.read(np.arange(len(files))), expected)
+    assert entries() == ["160x120x3"]
 
 
 def test_a_requested_size_is_kept(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import os
 import signal
 import warnings
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Set
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,18 @@ POOL_LOCKS = 8  # of a pool, besides one for each worker; they lie in /dev/shm
 Size = tuple[int, int, int]  # native height, width (upright) and channels
 
 
+@dataclass(frozen=True)
+class NativeFacts:
+    """Facts about images as they are in their files, from which the pixel spec of a data set follows."""
+
+    sizes: Set[Size] = frozenset()
+    bits: int = 0  # the most that a 16-bit gray image uses; 0 without any
+    turned: bool = False  # whether an image has to be turned or mirrored by its EXIF orientation
+
+    def __or__(self, other: NativeFacts) -> NativeFacts:
+        return NativeFacts(self.sizes | other.sizes, max(self.bits, other.bits), self.turned or other.turned)
+
+
 class Decoded(NamedTuple):
     """The result of a chunk of examples."""
 
@@ -48,9 +61,15 @@ class Decoded(NamedTuple):
     content_hashes: NDArray[np.uint64]  # [n]
     perceptual_hashes: NDArray[np.uint64]  # [n,5]
     sizes: Counter[Size]  # → images
-    bits: int  # the most that a 16-bit gray image uses; 0 without any
+    bits: int  # see `NativeFacts`
+    turned: bool
     rejected: dict[int, str]  # position in the chunk → reason
     has_unreadable: bool  # a file could not be read, which may pass
+
+    @property
+    def native(self) -> NativeFacts:
+        """Facts about the images of the chunk."""
+        return NativeFacts(frozenset(self.sizes), self.bits, self.turned)
 
 
 def decode_all(
@@ -115,13 +134,13 @@ def _start_pool(workers: int) -> Any:
         return None
 
 
-def first_size(examples: Iterable[Example]) -> tuple[set[Size], int]:
-    """Native size and used bits of the first of `examples` that can be decoded; empty if none can."""
+def first_native(examples: Iterable[Example]) -> NativeFacts:
+    """Facts about the first of `examples` that can be decoded; empty if none can."""
     for example in examples:
         decoded = _decode_chunk([(example.data, example.size_bytes)], PixelSpec(1, 1, 3))
         if decoded.sizes:
-            return set(decoded.sizes), decoded.bits
-    return set(), 0
+            return decoded.native
+    return NativeFacts()
 
 
 def _chunks(examples: Iterable[Example], most: int) -> Iterator[list[Example]]:
@@ -143,7 +162,7 @@ def _decode_chunk(chunk: list[tuple[str | bytes, int]], pixels: PixelSpec) -> De
     sizes: Counter[Size] = Counter()
     rejected: dict[int, str] = {}
     contents: list[int] = []
-    bits, has_unreadable = 0, False
+    bits, turned, has_unreadable = 0, False, False
     for position, (source, size_bytes) in enumerate(chunk):
         try:
             data = _read(source, size_bytes)
@@ -158,10 +177,11 @@ def _decode_chunk(chunk: list[tuple[str | bytes, int]], pixels: PixelSpec) -> De
         else:
             sizes[image.info.height, image.info.width, image.info.channels] += 1
             bits = max(bits, image.used_bits)
+            turned |= image.orientation != 1
             contents.append(content_hash(data))
     images = np.asarray(sheet).reshape(len(chunk), pixels.height, pixels.width, pixels.channels)[: len(contents)]
     return Decoded(
-        images, np.array(contents, np.uint64), perceptual_hashes(images), sizes, bits, rejected, has_unreadable
+        images, np.array(contents, np.uint64), perceptual_hashes(images), sizes, bits, turned, rejected, has_unreadable
     )
 
 

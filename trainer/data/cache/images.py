@@ -2,14 +2,14 @@
 
 `$TRAINER_CACHE_DIR/KEY-28x28x1-mnist/` (default: `trainer` under the user's cache directory) holds
 
-- `images.bin`: uint8 [N,H,W,C], in the source's order, nothing else;
+- `images.bin`: uint8 [N,H,W,C], in the source's order, nothing else; enlarged when they are read (`stored_spec`);
 - `labels.npy`: int32 [N]; `content_hashes.npy`: see `trainer.data.splits`;
 - `perceptual_hashes.npy`, `near_duplicates.npy` (group numbers): see `trainer.data.perceptual_hash`;
 - `names.json`: path or key of each image, N strings;
-- `index.json`: class names, pixel spec, the row range of each split, native sizes, used bits, rejected files.
+- `index.json`: class names, pixel spec, the row range of each split, native facts, rejected files.
 
-KEY is a hash of the source's state and the versions of the decoders. One entry has the native sizes and used bits, from
-which the pixel spec of any request follows.
+KEY is a hash of the source's state and the versions of the decoders. One entry has the native facts, from which the
+pixel spec of any request follows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import logging
 import os
 import shutil
 import weakref
-from collections.abc import Set
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,18 +29,19 @@ import PIL
 from numpy.typing import NDArray
 from PIL import features
 
-from trainer.data.cache.decoding import Size, first_size
+from trainer.data.cache.decoding import NativeFacts, Size, first_native
 from trainer.data.cache.entries import PARTIAL, cache_dir, draft_of, entry_prefix, keep, locked
-from trainer.data.cache.writer import FEW_REJECTED, OtherSizes, Rejected, is_too_many, log_rejected, write_images
-from trainer.data.pixel_request import PixelRequest
+from trainer.data.cache.writer import FEW_REJECTED, OtherNative, Rejected, is_too_many, log_rejected, write_images
+from trainer.data.pixel_request import PixelRequest, stored_spec
 from trainer.data.sources.base import Source
 from trainer.errors import InputError, RunError
+from trainer.images.enlarge import enlarge
 from trainer.images.pixels import PixelSpec
 
 log = logging.getLogger("trainer")
 
 # Raise it when the same bytes decode to other pixels, or the files here change. See `decoder_versions`, too.
-FORMAT = 5
+FORMAT = 6
 
 
 def _load(folder: Path, name: str) -> NDArray[Any]:
@@ -50,29 +50,29 @@ def _load(folder: Path, name: str) -> NDArray[Any]:
 
 
 class ImageCache:
-    """An entry that is open for reading, also after it was deleted.
+    """An entry that is open for reading, also after it was deleted. Its images are read as those of `request`.
 
     Raises OSError, EOFError, ValueError, KeyError or TypeError where the entry is missing, truncated or corrupt.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, request: PixelRequest) -> None:
         index = json.loads((path / "index.json").read_text(encoding="utf-8"))
         self.class_names = tuple(index["labels"])
-        self.pixels = PixelSpec.from_dict(index["pixels"])
         self.splits = {name: range(*rows) for name, rows in index["splits"].items()}
         self.sizes: dict[Size, int] = {(h, w, c): count for h, w, c, count in index["sizes"]}  # native → images
-        self.bits: int = index.get("bits", 0)  # the most that a 16-bit gray image uses; 0 without any
+        self.native = NativeFacts(self.sizes.keys(), index["bits"], index["turned"])
+        self.pixels = request.resolve(self.native)
+        self.stored = PixelSpec.from_dict(index["pixels"])
         self.rejected = tuple(Rejected(**entry) for entry in index["rejected"])
         self.unlabelled: int = index["unlabelled"]  # examples without a class
-        self.fingerprint: str = index["fingerprint"]  # of the pixels, files, labels, class names and splits
+        self.fingerprint: str = index["fingerprint"]  # of the stored images, files, labels, class names and splits
         self.labels: NDArray[np.int32] = _load(path, "labels")
         self.content_hashes: NDArray[np.uint64] = _load(path, "content_hashes")
         self.perceptual_hashes: NDArray[np.uint64] = _load(path, "perceptual_hashes")
         self.near_duplicates: NDArray[np.int64] = _load(path, "near_duplicates")  # the group of each image
-        self._shape = (self.pixels.height, self.pixels.width, self.pixels.channels)
-        self._row_bytes = int(np.prod(self._shape))
+        self._row_bytes = int(np.prod(self.stored.shape))
         rows = sum(map(len, self.splits.values()))
-        self.size_bytes = rows * self._row_bytes  # of all images
+        self.size_bytes = rows * self._row_bytes  # of all images, as they are stored
         # Read with pread, not mapped: mapped pages would count as this process's memory.
         self._path = path / "images.bin"
         self._descriptor = os.open(self._path, os.O_RDONLY)
@@ -91,7 +91,7 @@ class ImageCache:
 
     @property
     def file(self) -> str:
-        """Path of all images, uint8 [N,H,W,C], for this process; valid also after the entry was deleted."""
+        """Path of all images as they are stored, for this process; valid also after the entry was deleted."""
         return path if os.path.exists(path := f"/dev/fd/{self._descriptor}") else str(self._path)
 
     @functools.cached_property
@@ -102,14 +102,12 @@ class ImageCache:
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Images of `rows` [n], uint8 [n,H,W,C]; neighbouring rows are read at once."""
-        images = np.empty((len(rows), *self._shape), np.uint8)
-        if not len(rows):
-            return images
+        images = np.empty((len(rows), *self.stored.shape), np.uint8)
         buffer = images.reshape(-1).data
         starts = np.concatenate([[0], np.flatnonzero(np.diff(rows) != 1) + 1, [len(rows)]]).tolist()
-        for start, stop in pairwise(starts):
+        for start, stop in pairwise(starts if len(rows) else []):
             self._fill(buffer[start * self._row_bytes : stop * self._row_bytes], int(rows[start]) * self._row_bytes)
-        return images
+        return images if self.stored == self.pixels else enlarge(images, self.pixels)
 
     def _fill(self, buffer: memoryview, offset: int) -> None:
         while buffer:
@@ -128,7 +126,7 @@ def open_or_build(
     images, the cache directory cannot be written, or, unless `any_rejected`, more than 1 % and more than FEW_REJECTED
     of the files are no usable images.
     """
-    request.resolve(set())  # refuses contradictory options before the work
+    request.resolve(NativeFacts())  # refuses contradictory options before the work
     prefix = source_prefix(source)
     cache = _find(prefix, request)
     if cache is None:
@@ -182,21 +180,21 @@ def decoder_versions() -> tuple[str, ...]:
 def _find(prefix: Path, request: PixelRequest) -> ImageCache | None:
     """Entry for `request` among those of one source; the native sizes in any of them say which one it is."""
     for entry in sorted(prefix.parent.glob(f"{prefix.name}-*")):
-        if entry.suffix == PARTIAL or not (sibling := _open(entry)):
+        if entry.suffix == PARTIAL or not (sibling := _open(entry, request)):
             continue
-        folder = _folder(prefix, request.resolve(sibling.sizes.keys(), sibling.bits))
-        cache = sibling if folder == entry else _open(folder)
+        folder = _folder(prefix, stored_spec(sibling.pixels, sibling.native))
+        cache = sibling if folder == entry else _open(folder, request)
         if cache:
             log.info("reusing %d decoded images from %s", len(cache), folder)
         return cache
     return None
 
 
-def _open(folder: Path) -> ImageCache | None:
+def _open(folder: Path, request: PixelRequest) -> ImageCache | None:
     if not folder.exists():
         return None
     try:
-        return ImageCache(folder)
+        return ImageCache(folder, request)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         log.warning("%s is damaged and is written again: %s", folder, error)
         return None
@@ -211,28 +209,27 @@ def _folder(prefix: Path, pixels: PixelSpec) -> Path:
 
 def _build(prefix: Path, source: Source, request: PixelRequest, progress: bool | None) -> ImageCache:
     # A guess: mostly all images are like the first, and nothing is decoded twice.
-    sizes: Set[Size]
-    sizes, bits = first_size(source.examples())
+    native = first_native(source.examples())
     while True:
-        pixels = request.resolve(sizes, bits)
+        pixels = stored_spec(request.resolve(native), native)
         folder = _folder(prefix, pixels)
         _refuse_too_large(source, pixels)
         try:
             with draft_of(folder) as draft:
-                if write_images(draft, source, pixels, request, sizes, bits, progress):
+                if write_images(draft, source, pixels, request, native, progress):
                     keep(draft, folder)
-                    cache = ImageCache(folder)
+                    cache = ImageCache(folder, request)
                 else:
-                    cache = ImageCache(draft)
+                    cache = ImageCache(draft, request)
                     log.warning("files that cannot be read now may be later: the decoded images are not kept")
             if pixels.bits != 16:
                 log.info(
                     "16-bit images with values of %d bits: their range is 0 to %d", pixels.bits, 2**pixels.bits - 1
                 )
             return cache
-        except OtherSizes as other:
-            sizes, bits = other.sizes, other.bits
-            log.info("the images differ in size, colour or bits: decoding them again")
+        except OtherNative as other:
+            native = other.native
+            log.info("the images differ in size, colour, bits or orientation: decoding them again")
 
 
 def _refuse_too_large(source: Source, pixels: PixelSpec) -> None:

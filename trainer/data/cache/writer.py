@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import accumulate, pairwise
@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.cache.decoding import MIN_PARALLEL_BYTES, Size, decode_all
+from trainer.data.cache.decoding import MIN_PARALLEL_BYTES, NativeFacts, Size, decode_all
 from trainer.data.perceptual_hash import HASH_WORDS, group_near_duplicates
-from trainer.data.pixel_request import PixelRequest
+from trainer.data.pixel_request import PixelRequest, stored_spec
 from trainer.data.progress import track
 from trainer.data.sources.base import SPLITS, Example, Source
 from trainer.images.pixels import PixelSpec
@@ -53,12 +53,11 @@ def is_too_many(rejected: int, total: int) -> bool:
     return rejected > max(FEW_REJECTED, MAX_REJECTED_SHARE * total)
 
 
-class OtherSizes(Exception):
-    """The native sizes, or used bits, seen so far require another pixel spec."""
+class OtherNative(Exception):
+    """The images seen so far require another pixel spec."""
 
-    def __init__(self, sizes: Set[Size], bits: int) -> None:
-        self.sizes = sizes
-        self.bits = bits
+    def __init__(self, native: NativeFacts) -> None:
+        self.native = native
 
 
 def write_images(
@@ -66,13 +65,12 @@ def write_images(
     source: Source,
     pixels: PixelSpec,
     request: PixelRequest,
-    expected: Set[Size],
-    bits: int,
+    native: NativeFacts,
     progress: bool | None,
 ) -> bool:
-    """Decode all of `source` into `folder`; returns whether every file could be read.
+    """Decode all of `source` into `folder` as `pixels`; returns whether every file could be read.
 
-    Raises OtherSizes as soon as an image does not fit `pixels`.
+    `native`: what is known of the images. Raises OtherNative as soon as an image does not fit `pixels`.
     """
     labels: list[int] = []
     contents: list[NDArray[np.uint64]] = [np.empty(0, np.uint64)]
@@ -87,9 +85,9 @@ def write_images(
     labelled = _labelled(source.examples(), unlabelled)
     with closing(decode_all(labelled, pixels, processes)) as chunks, (folder / "images.bin").open("wb") as file:
         for chunk, decoded in track(chunks, lambda done: len(done[0]), total=len(source), bar=progress):
-            bits = max(bits, decoded.bits)
-            if request.resolve(expected | decoded.sizes.keys(), bits) != pixels:
-                raise OtherSizes(expected | decoded.sizes.keys(), bits)
+            native |= decoded.native
+            if stored_spec(request.resolve(native), native) != pixels:
+                raise OtherNative(native)
             file.write(decoded.images.data)
             digest.update(decoded.images.data)
             contents.append(decoded.content_hashes)
@@ -115,7 +113,8 @@ def write_images(
     }
     digest.update(all_labels.tobytes() + content_hashes.tobytes() + json.dumps(facts).encode())
     index = facts | {
-        "bits": bits,
+        "bits": native.bits,
+        "turned": native.turned,
         "sizes": [[*size, count] for size, count in sizes.items()],
         "rejected": [asdict(file) for file in rejected],
         "names_bytes": (folder / "names.json").stat().st_size,

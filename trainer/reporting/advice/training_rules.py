@@ -15,7 +15,7 @@ MIN_LOSS_DECREASE = 0.05  # of the validation loss, over the last quarter of the
 # Options that suit one network and not another: the advised command sets them back to their defaults.
 NETWORK_OPTIONS = (
     *("model", "weights", "image_size", "epochs", "batch_size", "learning_rate", "optimizer", "weight_decay"),
-    *("dropout", "kernel_size"),
+    *("dropout", "kernel_size", "start_from"),
 )
 NETWORK_DEFAULTS = {
     field.name: field.default for field in dataclasses.fields(FitConfig) if field.name in NETWORK_OPTIONS
@@ -43,7 +43,7 @@ def learned_nothing(facts: Facts) -> Advice | None:
 def too_few_steps(facts: Facts) -> Advice | None:
     """A network with random weights was trained for fewer steps than any default gives."""
     run = facts.training
-    if not run or run.pretrained or run.steps >= MIN_STEPS_TO_LEARN or not facts.can_improve:
+    if not run or run.pretrained or run.config.start_from or run.steps >= MIN_STEPS_TO_LEARN or not facts.can_improve:
         return None
     if better := not_pretrained(facts):
         return better  # a pretrained network needs far fewer steps

@@ -1,0 +1,91 @@
+"""Mutated images sent to a server: in `/predict`, between good ones in `/predict_batch`, and as v2's `encoded`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import psutil
+import uvloop
+from load import Connection, connect, request_bytes
+from serve import make_v2_request
+from swap import MAX_DIFFERENCE, expected_answer
+
+from trainer.artifact import store
+
+STATUSES = (200, 400, 413, 415, 422, 503, 504)  # that an image may get
+CONNECTIONS = 4
+MAX_ANSWER_S = 30.0  # the machine may be busy
+FRAME = b'--frame\r\nContent-Disposition: form-data; name="images"; filename="f"\r\n\r\n%s\r\n'
+
+
+@dataclass
+class Answers:
+    """Numbers of requests by path and status, and what went wrong."""
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+
+def form(images: list[bytes]) -> bytes:
+    """A multipart request for `/predict_batch`."""
+    body = b"".join(FRAME % image for image in images) + b"--frame--\r\n"
+    return request_bytes("/predict_batch", body, "multipart/form-data; boundary=frame")
+
+
+async def ask_all(
+    port: int, model: store.StoredModel, images: Callable[[int], bytes], good: bytes, count: int
+) -> Answers:
+    """Send the images 0 to `count` - 1; `good` is an image that the model answers."""
+    answers = Answers()
+    label, probability = expected_answer(model, good)
+    numbers = iter(range(count))
+
+    def is_right(body: bytes) -> bool:
+        """Whether the middle one of a batch is the answer to `good`."""
+        answer = json.loads(body)["predictions"][1]
+        return bool(
+            answer["label"] == label and math.isclose(answer["probability"], probability, abs_tol=MAX_DIFFERENCE)
+        )
+
+    async def client() -> None:
+        connection: Connection | None = None
+        for number in numbers:
+            image = images(number)
+            if number % 5 == 0:
+                path, request = "/predict_batch", form([image, good, images(number + count)])
+            elif number % 5 == 1:
+                path, request = "/v2", make_v2_request("encoded", image, model)
+            else:
+                path, request = "/predict", request_bytes("/predict", image, "image/jpeg")
+            try:
+                if connection is None or not connection.is_open:
+                    connection = await connect(port)
+                head, body = await asyncio.wait_for(connection.send(request), MAX_ANSWER_S)
+            except (OSError, TimeoutError) as error:
+                answers.failures.append(f"image {number} in {path}: {error!r}")
+                connection = None
+                continue
+            status = int(head.split(b" ", 2)[1])
+            answers.statuses[f"{path} {status}"] += 1
+            if status not in STATUSES or (path == "/predict_batch" and status == 200 and not is_right(body)):
+                answers.failures.append(f"image {number} in {path}: {status} {body[:200]!r}")
+        if connection:
+            connection.close()
+
+    await asyncio.gather(*(client() for _ in range(CONNECTIONS)))
+    return answers
+
+
+def send_all(
+    port: int, server: psutil.Process, model: store.StoredModel, images: Callable[[int], bytes], good: bytes, count: int
+) -> Answers:
+    """As `ask_all`; it is also a failure if a process of the server has ended."""
+    workers = server.children(recursive=True)
+    answers = uvloop.run(ask_all(port, model, images, good, count))
+    answers.failures += [f"{worker} has ended" for worker in workers if not worker.is_running()]
+    return answers

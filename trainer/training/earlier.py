@@ -1,0 +1,99 @@
+"""The earlier version of a model that a fit starts from (`--start-from`): its weights, and the input that they need."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainer import artifact
+from trainer.artifact import SAVED_MODEL, Artifact, store
+from trainer.config import FitConfig
+from trainer.data.manifest import DataManifest, read_manifest
+from trainer.errors import InputError
+from trainer.models import Architecture
+from trainer.option_fields import flag, options
+
+log = logging.getLogger("trainer")
+
+# Of the architecture's own epochs and learning rate: little is left to learn, and large steps would undo the rest.
+SHARE_OF_EPOCHS = 1 / 3
+SHARE_OF_LEARNING_RATE = 1 / 3
+
+
+@dataclass(frozen=True, eq=False)
+class Earlier:
+    """A stored version whose network a fit goes on with."""
+
+    tag: str
+    artifact: Artifact
+    manifest: DataManifest  # of the images that it learned from
+
+    def adapt(self, architecture: Architecture) -> Architecture:
+        """The architecture with a recipe for a short training, and with the weights that its features come from."""
+        recipe = dataclasses.replace(
+            architecture.recipe,
+            epochs=int(SHARE_OF_EPOCHS * architecture.recipe.epochs),
+            timed_epochs=int(SHARE_OF_EPOCHS * architecture.recipe.timed_epochs),
+            learning_rate=SHARE_OF_LEARNING_RATE * architecture.recipe.learning_rate,
+        )
+        return dataclasses.replace(architecture, recipe=recipe, weights_id=self._weights_id(architecture))
+
+    def check_classes(self, class_names: Sequence[str]) -> None:
+        """Log which classes come and go. Raises InputError where none stays."""
+        old = self.artifact.class_names
+        added = [name for name in class_names if name not in old]
+        gone = [name for name in old if name not in class_names]
+        if len(gone) == len(old):
+            raise InputError(
+                f"--start-from {self.tag}: none of its classes ({', '.join(old)}) is in the data; at least one is "
+                "expected"
+            )
+        if added:
+            log.info("new classes, which %s does not have: %s", self.tag, ", ".join(added))
+        if gone:
+            log.warning("classes of %s that are not in the data and are dropped: %s", self.tag, ", ".join(gone))
+
+    def _weights_id(self, architecture: Architecture) -> str:
+        """Identity of the weights below the last layer: the architecture's where only the last layer was trained."""
+        config = self.artifact.config
+        if config.get("fine_tune") == "none" and not config.get("start_from"):
+            return architecture.weights_id
+        return str(artifact.read_spec(self.artifact.path)["files"][f"{SAVED_MODEL}/saved_model.pb"])
+
+
+def find_earlier(config: FitConfig) -> tuple[FitConfig, Earlier | None]:
+    """The version that `--start-from` means, and the configuration with its tag and the options that it decides.
+
+    Raises InputError for a name that is not in the store, for a version that cannot be gone on with, and for an option
+    that contradicts it; ArtifactError for a damaged version.
+    """
+    if config.start_from is None:
+        return config, None
+    stored = store.find(config.start_from)
+    loaded = artifact.load(stored.path)
+    manifest = read_manifest(stored.path)
+    if manifest is None or not loaded.saved_model.is_dir():
+        raise InputError(
+            f"--start-from {stored.tag}: lacks data_identity.npz or {SAVED_MODEL}/, as one of an older format "
+            "does; fit again without --start-from"
+        )
+    pixels = loaded.pixels
+    decided: dict[str, Any] = {
+        "model": loaded.config["model"],
+        "weights": loaded.config.get("weights", "auto"),
+        "image_size": (pixels.height, pixels.width),
+        "normalize": pixels.normalize,
+        "kernel_size": loaded.config.get("kernel_size", FitConfig.kernel_size),
+    }
+    given = config.changed_options()
+    for name, value in decided.items():
+        if name in given and getattr(config, name) != value:
+            raise InputError(
+                f"{flag(name)}: {given[name]} contradicts --start-from: {stored.tag} has "
+                f"{options(config)[name].format(value)}, which stays; leave one out"
+            )
+    log.info("starting from %s, fitted on %s", stored.tag, loaded.dataset)
+    return dataclasses.replace(config, start_from=stored.tag, **decided), Earlier(stored.tag, loaded, manifest)
