@@ -118,6 +118,7 @@ def test_an_option_that_the_version_decides_is_refused_by_name(fitted: Path) -> 
     for options, expected in (
         ({"model": "compact_resnet"}, "--model: compact_resnet contradicts --start-from: photos:"),
         ({"image_size": (24, 24)}, "--image-size: 24x24 contradicts --start-from: photos:"),
+        ({"resize": "pad"}, "--resize: pad contradicts --start-from: photos:"),
         ({"normalize": "mnist"}, "--normalize: mnist contradicts"),
         ({"kernel_size": 5}, "--kernel-size: 5 contradicts"),
         ({"weights": "imagenet"}, "--weights: imagenet contradicts"),
@@ -129,6 +130,15 @@ def test_an_option_that_the_version_decides_is_refused_by_name(fitted: Path) -> 
     assert earlier
     assert config.start_from == earlier.tag == store.find("photos").tag
     assert find_earlier(FitConfig(data)) == (FitConfig(data), None)
+
+
+def test_images_are_resized_as_for_the_version(photos: store.StoredModel, fitted: Path) -> None:
+    spec = json.loads((photos.path / "spec.json").read_text())
+    spec["pixels"]["resize"] = "pad"
+    (photos.path / "spec.json").write_text(json.dumps(spec))
+    config, earlier = find_earlier(FitConfig(str(fitted / "photos"), start_from="photos"))
+    assert load_dataset(config, earlier).pixels == artifact.load(photos.path).pixels
+    assert config.resize == "pad"
 
 
 def test_a_version_that_cannot_be_gone_on_with_is_refused(

@@ -85,6 +85,7 @@ def find_earlier(config: FitConfig) -> tuple[FitConfig, Earlier | None]:
         "model": loaded.config["model"],
         "weights": loaded.config.get("weights", "auto"),
         "image_size": (pixels.height, pixels.width),
+        "resize": pixels.resize,
         "normalize": pixels.normalize,
         "kernel_size": loaded.config.get("kernel_size", FitConfig.kernel_size),
     }
