@@ -123,7 +123,7 @@ def test_an_option_that_the_version_decides_is_refused_by_name(fitted: Path) -> 
         ({"normalize": "mnist"}, "--normalize: mnist contradicts"),
         ({"kernel_size": 5}, "--kernel-size: 5 contradicts"),
         ({"weights": "imagenet"}, "--weights: imagenet contradicts"),
-        ({"start_from": "absent"}, "absent: no model 'absent' in the store"),
+        ({"start_from": "absent"}, "--start-from: absent: no model 'absent' in the store"),
     ):
         with pytest.raises(InputError, match=re.escape(expected)):
             find_earlier(FitConfig(**{"dataset": data, "start_from": "photos"} | options))

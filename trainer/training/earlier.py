@@ -67,7 +67,10 @@ def find_earlier(config: FitConfig) -> tuple[FitConfig, Earlier | None]:
     """
     if config.start_from is None:
         return config, None
-    stored = store.find(config.start_from)
+    try:
+        stored = store.find(config.start_from)
+    except InputError as error:
+        raise InputError(f"--start-from: {error}") from None
     loaded = artifact.load(stored.path)
     manifest = read_manifest(stored.path)
     if manifest is None or not loaded.saved_model.is_dir():
