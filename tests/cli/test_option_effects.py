@@ -25,6 +25,7 @@ VALUES = {
     "dataset": "folder:other",
     "model": "branched_cnn",
     "weights": "imagenet",
+    "start_from": "absent",
     "fine_tune": "none",
     "time_limit": "1s",
     "image_size": "24",
@@ -63,13 +64,15 @@ LAST_LAYER = (
     *("--flip=off", "--no-save", "--wandb=disabled"),
 )
 SQUARE = "resize"  # makes no difference to digits, which are square; see tests/data/test_dataset.py
-REFUSED_BY_SCRATCH = ("weights", "fine_tune", "time_limit")
+REFUSED_BY_SCRATCH = ("weights", "start_from", "fine_tune", "time_limit")
 # A pretrained network has the weights of ImageNet anyway, refuses to go without, and is augmented strongly by default.
 PRETRAINED_VALUES = VALUES | {"weights": "none", "augment": "light"}
-REFUSED_BY_PRETRAINED = ("weights", "time_limit", "kernel_size", "normalize", "fine_tune")  # with --epochs
+REFUSED_BY_PRETRAINED = (  # with --epochs
+    *("weights", "start_from", "time_limit", "kernel_size", "normalize", "fine_tune"),
+)
 REFUSED_BY_LAST_LAYER = (
-    *("model", "weights", "time_limit", "kernel_size", "normalize", "epochs", "batch_size", "learning_rate"),
-    *("optimizer", "weight_decay", "dropout", "augment", "precision"),
+    *("model", "weights", "start_from", "time_limit", "kernel_size", "normalize", "epochs", "batch_size"),
+    *("learning_rate", "optimizer", "weight_decay", "dropout", "augment", "precision"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import re
@@ -25,6 +26,7 @@ from trainer.data.manifest import read_manifest
 from trainer.data.splits import TRAIN
 from trainer.errors import InputError
 from trainer.export.stored_weights import read_weights
+from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
 from trainer.training.earlier import find_earlier
 from trainer.training.network import Network
 from trainer.training.settings import load_dataset, resolve
@@ -44,7 +46,7 @@ def write_digits(root: Path, digits: str, *, each: int) -> Path:
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `store/`, which has the model `photos` of the digits 0 to 3, and the `cache/` of its images."""
+    """A folder with `store/`, which has the model `photos` of the digits 0 to 3, its images and the cache."""
     folder = tmp_path_factory.mktemp("fitted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(folder / "store"))
@@ -52,7 +54,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("BENTOML_DO_NOT_TRACK", "True")
         patch.chdir(folder)
         write_digits(folder / "photos", "0123", each=80)
-        assert run([*FIT, "photos", "--model=branched_cnn", "--image-size=16", "--epochs=6"]) == 0
+        assert run([*FIT, "photos", "--model=branched_cnn", "--epochs=6"]) == 0
     return folder
 
 
@@ -105,7 +107,7 @@ def test_new_photos_and_classes(
     assert photos.tag in section
     assert "New, and not compared: <bdi>9</bdi>." in section
     assert "Gone, which keeps the version" in section
-    # The same command goes on with the same run, although `photos` had to be found again.
+    # `photos` is the same version as before: the finished run is found, and nothing is published again.
     capsys.readouterr()
     code, (again,), errors = call(*FIT, str(folder), "--start-from=photos", "--run-dir=run", "--json", capsys=capsys)
     assert code == 0, errors
@@ -122,11 +124,11 @@ def test_an_option_that_the_version_decides_is_refused_by_name(fitted: Path) -> 
         ({"normalize": "mnist"}, "--normalize: mnist contradicts"),
         ({"kernel_size": 5}, "--kernel-size: 5 contradicts"),
         ({"weights": "imagenet"}, "--weights: imagenet contradicts"),
-        ({"start_from": "absent"}, "absent: no model 'absent' in the store"),
+        ({"start_from": "absent"}, "--start-from: absent: no model 'absent' in the store"),
     ):
         with pytest.raises(InputError, match=re.escape(expected)):
             find_earlier(FitConfig(**{"dataset": data, "start_from": "photos"} | options))
-    config, earlier = find_earlier(FitConfig(data, start_from="photos", model="branched_cnn", image_size=(16, 16)))
+    config, earlier = find_earlier(FitConfig(data, start_from="photos", model="branched_cnn", image_size=(8, 8)))
     assert earlier
     assert config.start_from == earlier.tag == store.find("photos").tag
     assert find_earlier(FitConfig(data)) == (FitConfig(data), None)
@@ -162,6 +164,17 @@ def test_the_network_begins_with_the_answers_of_the_version(photos: store.Stored
     expected = LiteRTEngine(photos.path / "model.tflite").predict(inputs)[PROBABILITIES][:, 1:] ** temperature
     answers = network.predict(inputs)[PROBABILITIES][:, :3]
     np.testing.assert_allclose(normalized(answers), normalized(expected), atol=1e-4)
+
+
+def test_features_of_a_version_are_its_own_unless_only_its_last_layer_was_trained(photos: store.StoredModel) -> None:
+    _, earlier = find_earlier(FitConfig("photos", start_from=photos.tag))
+    assert earlier
+    imagenet = EFFICIENTNET_LITE0.weights_id
+    assert earlier.adapt(EFFICIENTNET_LITE0).weights_id != imagenet
+    for config, own in (({"fine_tune": "none"}, False), ({"fine_tune": "none", "start_from": "x:1"}, True)):
+        loaded = dataclasses.replace(earlier.artifact, config=config)
+        adapted = dataclasses.replace(earlier, artifact=loaded).adapt(EFFICIENTNET_LITE0)
+        assert (adapted.weights_id != imagenet) == own
 
 
 def started(config: FitConfig) -> tuple[Network, Any]:

@@ -18,9 +18,7 @@ from trainer.option_fields import flag, options
 
 log = logging.getLogger("trainer")
 
-# Of the architecture's own epochs and learning rate: little is left to learn, and large steps would undo the rest.
-SHARE_OF_EPOCHS = 1 / 3
-SHARE_OF_LEARNING_RATE = 1 / 3
+LEARNING_RATE = 1 / 3  # of the architecture's own: little is left to learn, and large steps would undo the rest
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +30,9 @@ class Earlier:
     manifest: DataManifest  # of the images that it learned from
 
     def adapt(self, architecture: Architecture) -> Architecture:
-        """The architecture with a recipe for a short training, and with the weights that its features come from."""
+        """The architecture with a smaller learning rate, and with the identity of the weights below its last layer."""
         recipe = dataclasses.replace(
-            architecture.recipe,
-            epochs=int(SHARE_OF_EPOCHS * architecture.recipe.epochs),
-            timed_epochs=int(SHARE_OF_EPOCHS * architecture.recipe.timed_epochs),
-            learning_rate=SHARE_OF_LEARNING_RATE * architecture.recipe.learning_rate,
+            architecture.recipe, learning_rate=LEARNING_RATE * architecture.recipe.learning_rate
         )
         return dataclasses.replace(architecture, recipe=recipe, weights_id=self._weights_id(architecture))
 
@@ -72,7 +67,10 @@ def find_earlier(config: FitConfig) -> tuple[FitConfig, Earlier | None]:
     """
     if config.start_from is None:
         return config, None
-    stored = store.find(config.start_from)
+    try:
+        stored = store.find(config.start_from)
+    except InputError as error:
+        raise InputError(f"--start-from: {error}") from None
     loaded = artifact.load(stored.path)
     manifest = read_manifest(stored.path)
     if manifest is None or not loaded.saved_model.is_dir():

@@ -12,7 +12,7 @@ from trainer.errors import InputError
 MIN_STEPS_PER_EPOCH = 15  # without --batch-size: few images get a smaller batch, and so more steps
 MIN_BATCH = 8
 MIN_STEPS = 300  # in total, without --epochs
-MIN_STEPS_FROM_EARLIER = 100  # the same for a network that starts from an earlier version
+FROM_EARLIER = 3  # without --epochs, a network that starts from an earlier version has so many times fewer
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,11 @@ def make_plan(config: FitConfig, recipe: Recipe, images: int, replicas: int = 1)
     steps_per_epoch = images // batch_size
     epochs = recipe.epochs
     if not config.epochs:
-        least = MIN_STEPS_FROM_EARLIER if config.start_from else MIN_STEPS
-        epochs = max(epochs, math.ceil(least / steps_per_epoch))
+        epochs = max(epochs, math.ceil(MIN_STEPS / steps_per_epoch))
         if config.time_limit:
             epochs = max(epochs, recipe.timed_epochs)
+        if config.start_from:
+            epochs = max(1, epochs // FROM_EARLIER)
     total_steps = epochs * steps_per_epoch
     return Plan(
         batch_size=batch_size,
