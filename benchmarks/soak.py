@@ -1,0 +1,157 @@
+"""Hours of mixed and hostile traffic: no worker lost, no wrong answer, nothing that grows; prints one table.
+
+    python benchmarks/soak.py [MODEL [OTHER]] [--minutes 60] [--slow 1000] [--seed 1]
+
+Two models of the store (default: the newest and a copy of it) become two versions in a store of their own, of which
+each round promotes the other while its traffic runs (`soak_traffic`). After each round all connections are closed and
+the server is measured. A line is fitted to the measurements after the first third. Without the limit for unread
+responses (trainer/serving/unread.py), the descriptors fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+import httpx
+import numpy as np
+import psutil
+import uvloop
+from hardware import hardware
+from mutated_decoding import Mutator
+from seed_images import drawn
+from serve import one_digit, serving
+from soak_traffic import Traffic
+from swap import NAME, WATCH_S, Versions, expected_answer
+
+from trainer.artifact import store
+from trainer.machine import raise_open_file_limit
+
+WORKERS = 2
+ROUNDS = 10  # at least
+MAX_ROUND_S = 60.0  # longer than the server's limits for slow clients
+SETTLE_S = 60.0  # at most, until all connections are closed and the promoted version is served
+WARM_UP_SHARE = 1 / 3
+# Growth along the fitted line, over all rounds after the warm-up, that counts as none.
+MAX_GROWTH = {"memory, MB": 20.0, "descriptors": 2.0, "threads": 2.0, "metric series": 20.0}
+
+Measured = dict[str, float]  # by the names of MAX_GROWTH
+
+
+@dataclass
+class Report:
+    """What the rounds showed."""
+
+    rounds: list[Measured]
+    counts: Counter[str]
+    failures: list[str]
+
+    def growth(self) -> Measured:
+        """Growth of each measured value along the line of least squares."""
+        rounds = self.rounds[int(len(self.rounds) * WARM_UP_SHARE) :]
+        found = {}
+        for name in MAX_GROWTH:
+            values = [measured[name] for measured in rounds]
+            slope, _ = np.polyfit(range(len(values)), values, 1)
+            found[name] = float(slope) * (len(values) - 1)
+        return found
+
+    def all_failures(self) -> list[str]:
+        growth = self.growth()
+        return self.failures + [
+            f"{name}: growth of {growth[name]:.3g}" for name, limit in MAX_GROWTH.items() if growth[name] > limit
+        ]
+
+
+def soak(tags: Sequence[str], image: bytes, *, seconds: float, slow: int, seed: int) -> Report:
+    """Serve two versions in turn from the current store; `slow` is the number of slow connections."""
+    raise_open_file_limit()
+    os.environ |= {"TRAINER_WATCH_S": WATCH_S, "TRAINER_WORKERS": str(WORKERS)}
+    stored = [store.find(tag) for tag in tags]
+    store.promote(tags[0])
+    versions = Versions({model.tag: expected_answer(model, image) for model in stored})
+    with serving("trainer", replace(stored[0], tag=NAME)) as server:
+        traffic = Traffic(server.port, stored[0], image, versions, Mutator(seed, drawn()), slow, Random(seed))
+        workers = psutil.Process(server.process.pid).children(recursive=True)
+        report = Report([], traffic.counts, traffic.failures)
+        start, round_s = time.monotonic(), min(MAX_ROUND_S, seconds / ROUNDS)
+        while len(report.rounds) < ROUNDS or time.monotonic() - start < seconds:
+            tag = tags[(len(report.rounds) + 1) % 2]
+            store.promote(tag)
+            uvloop.run(_run(traffic, round_s))
+            report.failures += [f"{worker} has ended" for worker in workers if not worker.is_running()]
+            if report.failures and not all(worker.is_running() for worker in workers):
+                break
+            _settle(server.port, workers, tag, report.failures)
+            report.rounds.append(_measure(server.port, workers))
+            print(f"{time.monotonic() - start:.0f} s: {report.rounds[-1]}", flush=True)
+    return report
+
+
+async def _run(traffic: Traffic, seconds: float) -> None:
+    await traffic.run_until(asyncio.get_running_loop().time() + seconds)
+
+
+def _settle(port: int, workers: Sequence[psutil.Process], tag: str, failures: list[str]) -> None:
+    """Wait until no client is connected and `tag` is served."""
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        served = httpx.get(f"http://127.0.0.1:{port}/model", trust_env=False).json()["model"]
+        found = [connection for worker in workers for connection in worker.net_connections("tcp")]
+        connected = sum(connection.status == psutil.CONN_ESTABLISHED for connection in found)
+        if served == tag and not connected:
+            return
+        if time.monotonic() > deadline:
+            failures.append(
+                f"after {SETTLE_S:.0f} s {connected} connections are open, and {served} is served, not {tag}"
+            )
+            return
+        time.sleep(0.2)
+
+
+def _measure(port: int, workers: Sequence[psutil.Process]) -> Measured:
+    """Sums over the workers. Memory: their own and their part of what they share."""
+    metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text.splitlines()
+    return {
+        "memory, MB": round(sum(worker.memory_full_info().pss for worker in workers) / 1e6, 1),
+        "descriptors": sum(worker.num_fds() for worker in workers),
+        "threads": sum(worker.num_threads() for worker in workers),
+        "metric series": sum(not line.startswith("#") for line in metrics),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="one or two tags in the model store")
+    parser.add_argument("--image", type=Path, help="default: one of the built-in digits, 8x8")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--slow", type=int, default=1000, help="connections that send a byte a second")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    image = options.image.read_bytes() if options.image else one_digit()
+    found = [store.find(tag) for tag in options.models or [None]]
+    print(f"{hardware()}, {', '.join(model.tag for model in found)}, seed {options.seed}", flush=True)
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["BENTOML_HOME"] = home
+        tags = [store.publish(model.path, NAME) for model in (found[0], found[-1])]
+        report = soak(tags, image, seconds=60 * options.minutes, slow=options.slow, seed=options.seed)
+    print("| | after the warm-up | at the end | growth | limit |", "|---|---|---|---|---|", sep="\n")
+    growth, first = report.growth(), report.rounds[int(len(report.rounds) * WARM_UP_SHARE)]
+    for name, limit in MAX_GROWTH.items():
+        print(f"| {name} | {first[name]:g} | {report.rounds[-1][name]:g} | {growth[name]:.3g} | {limit:g} |")
+    print(*(f"{name}: {count:,}" for name, count in sorted(report.counts.items())), sep="; ")
+    failures = report.all_failures()
+    print(*(failures or ["no failures"]), sep="\n")
+    raise SystemExit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    main()
