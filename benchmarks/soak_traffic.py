@@ -43,10 +43,12 @@ class Traffic:
     versions: Versions
     images: Callable[[int], bytes]  # mutated ones
     slow: int  # connections that send a byte a second
+    patient: bool  # the clients stay longer than the server may let idle, slow and unread connections wait
     random: Random
     counts: Counter[str] = field(default_factory=Counter)  # kind of client and status, or what it saw
     failures: list[str] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=itertools.count)
+    unread: list[socket.socket] = field(default_factory=list)  # of patient clients: only the server sees that they end
 
     async def run_until(self, end: float) -> None:
         """All clients at once; `end` is on the event loop's clock."""
@@ -194,11 +196,18 @@ class Traffic:
             for client in sockets:
                 with contextlib.suppress(OSError):
                     client.send(b"GET /ui HTTP/1.1\r\nHost: x\r\n\r\n" * PIPELINED)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.02)
         await asyncio.sleep(max(0, end - loop.time()))
-        for client in sockets:
-            client.close()
         self.counts["unread"] += len(sockets)
+        self.unread = sockets
+        if not self.patient:
+            self.close()
+
+    def close(self) -> None:
+        """Let the clients that do not read go."""
+        for client in self.unread:
+            client.close()
+        self.unread = []
 
     async def _endless(self, end: float) -> None:
         """A head that goes on until it is refused."""
@@ -216,8 +225,10 @@ class Traffic:
 
     async def _wait_and_abort(self, end: float, kind: str, opened: list[Streams]) -> None:
         await asyncio.sleep(max(0, end - asyncio.get_running_loop().time()))
-        self.counts[f"{kind}, ended by the server"] += sum(reader.at_eof() for reader, _ in opened)
-        self.counts[f"{kind}, still open"] += sum(not reader.at_eof() for reader, _ in opened)
+        still_open = sum(not reader.at_eof() for reader, _ in opened)
+        self.counts[f"{kind}, ended by the server"] += len(opened) - still_open
+        if still_open and self.patient:
+            self.failures.append(f"{kind}: {still_open} connections are still open")
         for _, writer in opened:
             writer.transport.abort()
 
