@@ -5,7 +5,8 @@
 Two models of the store (default: the newest and a copy of it) become two versions in a store of their own, of which
 each round promotes the other while its traffic runs (`soak_traffic`). After each round all connections are closed and
 the server is measured. A line is fitted to the measurements after the first third. Clients that are idle, slow or do
-not read stay until the server ends them, where a round is a minute: without trainer/serving/unread.py it fails.
+not read stay until the server ends them, where a round is a minute: without trainer/serving/unread.py it fails, and
+the stop at the end did before the watcher no longer waited for the model before.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -39,6 +41,7 @@ SETTINGS = {"TRAINER_WATCH_S": WATCH_S, "TRAINER_WORKERS": "2"}  # of the server
 ROUNDS = 10  # at least
 MAX_ROUND_S = 60.0  # longer than the server's limits for slow clients
 SETTLE_S = 60.0  # at most, until all connections are closed and the promoted version is served
+STOP_S = 30.0
 WARM_UP_SHARE = 1 / 3
 # Growth along the fitted line, over all rounds after the warm-up, that counts as none.
 MAX_GROWTH = {"memory, MB": 30.0, "descriptors": 6.0, "threads": 6.0, "metric series": 20.0}
@@ -57,6 +60,8 @@ class Report:
     def growth(self) -> Measured:
         """Growth of each measured value along the line of least squares."""
         rounds = self.rounds[int(len(self.rounds) * WARM_UP_SHARE) :]
+        if len(rounds) < 2:  # a worker has ended
+            return dict.fromkeys(MAX_GROWTH, 0.0)
         found = {}
         for name in MAX_GROWTH:
             values = [measured[name] for measured in rounds]
@@ -97,6 +102,11 @@ def soak(tags: Sequence[str], image: bytes, *, seconds: float, slow: int, seed: 
             traffic.close()
             report.rounds.append(_measure(server.port, workers))
             print(f"{time.monotonic() - start:.0f} s: {report.rounds[-1]}", flush=True)
+        server.process.terminate()
+        try:
+            server.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            report.failures.append(f"the server does not stop within {STOP_S:.0f} s")
     return report
 
 
@@ -148,10 +158,11 @@ def main() -> None:
         os.environ |= {"BENTOML_HOME": home, **SETTINGS}
         tags = [store.publish(model.path, NAME) for model in (found[0], found[-1])]
         report = soak(tags, image, seconds=60 * options.minutes, slow=options.slow, seed=options.seed)
-    print("| | after the warm-up | at the end | growth | limit |", "|---|---|---|---|---|", sep="\n")
-    growth, first = report.growth(), report.rounds[int(len(report.rounds) * WARM_UP_SHARE)]
+    print("| | rounds | growth | limit |", "|---|---|---|---|", sep="\n")
+    growth = report.growth()
     for name, limit in MAX_GROWTH.items():
-        print(f"| {name} | {first[name]:g} | {report.rounds[-1][name]:g} | {growth[name]:.3g} | {limit:g} |")
+        values = ", ".join(f"{measured[name]:g}" for measured in report.rounds)
+        print(f"| {name} | {values} | {growth[name]:.3g} | {limit:g} |")
     print(*(f"{name}: {count:,}" for name, count in sorted(report.counts.items())), sep="; ")
     failures = report.all_failures()
     print(*(failures or ["no failures"]), sep="\n")

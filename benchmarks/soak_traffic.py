@@ -225,10 +225,10 @@ class Traffic:
 
     async def _wait_and_abort(self, end: float, kind: str, opened: list[Streams]) -> None:
         await asyncio.sleep(max(0, end - asyncio.get_running_loop().time()))
-        still_open = sum(not reader.at_eof() for reader, _ in opened)
-        self.counts[f"{kind}, ended by the server"] += len(opened) - still_open
-        if still_open and self.patient:
-            self.failures.append(f"{kind}: {still_open} connections are still open")
+        ended = await asyncio.gather(*(_has_ended(reader) for reader, _ in opened))
+        self.counts[f"{kind}, ended by the server"] += sum(ended)
+        if self.patient and not all(ended):
+            self.failures.append(f"{kind}: {ended.count(False)} connections are still open")
         for _, writer in opened:
             writer.transport.abort()
 
@@ -239,6 +239,17 @@ class Traffic:
         self.counts[f"{kind} {status}"] += 1
         if status not in STATUSES or not is_right:
             self.failures.append(f"{kind}: {status} {body[:200]!r}")
+
+
+async def _has_ended(reader: asyncio.StreamReader) -> bool:
+    """Whether the server has closed the connection, perhaps after a response."""
+    try:
+        await asyncio.wait_for(reader.read(), 0.1)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 async def read_response(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:

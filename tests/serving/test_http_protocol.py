@@ -28,6 +28,9 @@ TIMEOUT_S = 10
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     request = Request(scope, receive)
+    if scope["path"] == "/refused":
+        await JSONResponse({}, 413)(scope, receive, send)
+        return
     body = (await request.body()).decode()
     await asyncio.sleep(0.05)  # a client may close its side meanwhile
     version = scope["http_version"]
@@ -286,3 +289,20 @@ def test_a_client_that_reads_slowly_gets_all(monkeypatch: pytest.MonkeyPatch) ->
             received += len(data)
             time.sleep(0.05)
     assert received > 8_000_000
+
+
+def test_the_rest_of_a_refused_body_has_a_limit_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.3)
+    refused = b"POST /refused HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    whole = HEAD + b"Content-Length: 2\r\n\r\nhi"
+    with listening() as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S) as connection:
+            connection.sendall(refused)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+            deadline = time.monotonic() + TIMEOUT_S
+            with contextlib.suppress(ConnectionError):
+                while not select.select([connection], [], [], 0.05)[0]:
+                    connection.sendall(b"x")
+                    assert time.monotonic() < deadline
+        found = exchange(port, refused + bytes(1000), whole, expected=2)
+        assert [status for status, _ in found] == [413, 200]  # once it has come, the connection goes on

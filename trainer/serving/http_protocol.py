@@ -26,7 +26,8 @@ from trainer.serving.responses import error_body, protocol_error_body, to_json
 from trainer.serving.schemas import ErrorCode
 from trainer.serving.unread import UnreadTimer
 
-HEAD_TIMEOUT_S = 30.0  # from the connection, or a head's first byte, to the head's end
+# From the connection, or a head's first byte, to the head's end; from an early response to the body's end.
+HEAD_TIMEOUT_S = 30.0
 MAX_HEAD_BYTES = 16 << 10  # URL and headers, trailers included; nginx and HAProxy accept as much or half
 HEADER_OVERHEAD = 64  # of each header: objects that hold it
 MAX_PIPELINED = 32  # requests that wait for the responses before theirs
@@ -161,12 +162,15 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._unreported_bytes = 0
+        self._stop_head_timer()
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
         if not self.pipeline:
             self._give_back()
+        if self.cycle.response_complete and self.cycle.more_body and self._head_timer is None:
+            self._start_head_timer()  # the rest of a body that is refused could come for ever, a byte at a time
         if self.transport.is_closing() and self.transport.get_write_buffer_size():
             self._unread.start()
         super().on_response_complete()
