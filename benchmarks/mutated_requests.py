@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import psutil
 import uvloop
 from load import Connection, connect, request_bytes
 from serve import make_v2_request
-from swap import MAX_DIFFERENCE, expected_answer
+from swap import Versions, expected_answer
 
 from trainer.artifact import store
 
@@ -38,26 +37,27 @@ def form(images: list[bytes]) -> bytes:
 
 
 async def ask_all(
-    port: int, model: store.StoredModel, images: Callable[[int], bytes], good: bytes, count: int
+    port: int,
+    model: store.StoredModel,
+    images: Callable[[int], bytes],
+    numbers: Iterator[int],
+    good: bytes,
+    versions: Versions,
 ) -> Answers:
-    """Send the images 0 to `count` - 1; `good` is an image that the model answers."""
+    """Send the images of these numbers; `good` is an image of which `versions` know the answers."""
     answers = Answers()
-    label, probability = expected_answer(model, good)
-    numbers = iter(range(count))
 
     def is_right(body: bytes) -> bool:
         """Whether the middle one of a batch is the answer to `good`."""
-        answer = json.loads(body)["predictions"][1]
-        return bool(
-            answer["label"] == label and math.isclose(answer["probability"], probability, abs_tol=MAX_DIFFERENCE)
-        )
+        answer = json.loads(body)
+        return versions.is_right({**answer["predictions"][1], "model": answer["model"]})
 
     async def client() -> None:
         connection: Connection | None = None
         for number in numbers:
             image = images(number)
             if number % 5 == 0:
-                path, request = "/predict_batch", form([image, good, images(number + count)])
+                path, request = "/predict_batch", form([image, good, images(-number - 1)])
             elif number % 5 == 1:
                 path, request = "/v2", make_v2_request("encoded", image, model)
             else:
@@ -84,8 +84,9 @@ async def ask_all(
 def send_all(
     port: int, server: psutil.Process, model: store.StoredModel, images: Callable[[int], bytes], good: bytes, count: int
 ) -> Answers:
-    """As `ask_all`; it is also a failure if a process of the server has ended."""
+    """As `ask_all`, for the images 0 to `count` - 1; it is also a failure if a process of the server has ended."""
     workers = server.children(recursive=True)
-    answers = uvloop.run(ask_all(port, model, images, good, count))
+    versions = Versions({model.tag: expected_answer(model, good)})
+    answers = uvloop.run(ask_all(port, model, images, iter(range(count)), good, versions))
     answers.failures += [f"{worker} has ended" for worker in workers if not worker.is_running()]
     return answers

@@ -17,6 +17,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hardware import hardware
 from load import LoadResult, closed_loop, open_loop, request_bytes
@@ -43,7 +44,9 @@ class Versions:
 
     def is_correct(self, body: bytes) -> bool:
         """Whether an answer is right for the version that it names."""
-        answer = json.loads(body)
+        return self.is_right(json.loads(body))
+
+    def is_right(self, answer: dict[str, Any]) -> bool:
         self.last = answer["model"]
         label, probability = self.expected[self.last]
         return bool(answer["label"] == label and abs(answer["probability"] - probability) < MAX_DIFFERENCE)

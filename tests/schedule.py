@@ -27,6 +27,7 @@ LONGEST = (
     "sweep/test_wandb.py",
     "serving/test_swap.py",
     "serving/test_service_stress.py",
+    "serving/test_soak.py",
     "serving/test_hostile_input.py",
     "cli/test_training_commands.py",
     "features/test_warm_start.py",

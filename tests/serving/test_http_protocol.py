@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from trainer.serving import http_protocol
+from trainer.serving import http_protocol, unread
 from trainer.serving.http_protocol import HttpProtocol
 from trainer.serving.memory import MemoryBudget
 
@@ -28,6 +28,9 @@ TIMEOUT_S = 10
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     request = Request(scope, receive)
+    if scope["path"] == "/refused":
+        await JSONResponse({}, 413)(scope, receive, send)
+        return
     body = (await request.body()).decode()
     await asyncio.sleep(0.05)  # a client may close its side meanwhile
     version = scope["http_version"]
@@ -259,3 +262,47 @@ def test_a_head_that_does_not_arrive_ends_the_connection(monkeypatch: pytest.Mon
                     pass
         # A slow body is not a slow head: the reader of bodies limits it.
         assert exchange(port, whole[:-1], b"", b"", b"", b"", b"", b"", b"", b"", b"i", expected=1)[0][0] == 200
+
+
+@pytest.mark.parametrize("end", [b"", b"Connection: close\r\n"], ids=["keep-alive", "close"])
+def test_a_client_that_does_not_read_is_disconnected(end: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its response is more than the kernel's buffers hold."""
+    monkeypatch.setattr(unread, "TIMEOUT_S", 0.3)
+    ended, connection_lost = threading.Event(), HttpProtocol.connection_lost
+
+    def note_end(self: HttpProtocol, exc: Exception | None) -> None:
+        connection_lost(self, exc)
+        ended.set()
+
+    monkeypatch.setattr(HttpProtocol, "connection_lost", note_end)
+    with listening() as port, socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S) as connection:
+        connection.sendall(HEAD + end + b"Content-Length: 8000000\r\n\r\n" + b"x" * 8_000_000)
+        assert ended.wait(TIMEOUT_S)
+
+
+def test_a_client_that_reads_slowly_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unread, "TIMEOUT_S", 0.3)
+    with listening() as port, socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S) as connection:
+        connection.sendall(HEAD + b"Connection: close\r\nContent-Length: 8000000\r\n\r\n" + b"x" * 8_000_000)
+        received = 0
+        while data := connection.recv(400_000):
+            received += len(data)
+            time.sleep(0.05)
+    assert received > 8_000_000
+
+
+def test_the_rest_of_a_refused_body_has_a_limit_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.3)
+    refused = b"POST /refused HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    whole = HEAD + b"Content-Length: 2\r\n\r\nhi"
+    with listening() as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S) as connection:
+            connection.sendall(refused)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+            deadline = time.monotonic() + TIMEOUT_S
+            with contextlib.suppress(ConnectionError):
+                while not select.select([connection], [], [], 0.05)[0]:
+                    connection.sendall(b"x")
+                    assert time.monotonic() < deadline
+        found = exchange(port, refused + bytes(1000), whole, expected=2)
+        assert [status for status, _ in found] == [413, 200]  # once it has come, the connection goes on

@@ -26,7 +26,7 @@ from trainer.data.manifest import read_manifest
 from trainer.data.splits import TRAIN
 from trainer.errors import InputError
 from trainer.export.stored_weights import read_weights
-from trainer.models.efficientnet_lite0 import EFFICIENTNET_LITE0
+from trainer.models.efficientnet_lite import EFFICIENTNET_LITE0
 from trainer.training.earlier import find_earlier
 from trainer.training.network import Network
 from trainer.training.settings import load_dataset, resolve

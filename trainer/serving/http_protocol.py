@@ -4,6 +4,7 @@
   allows. uvicorn's parser would read the body as another protocol's.
 - A client that closes its side of the connection once its request is sent still gets the response, and one that has
   gone is noticed (`half_close`).
+- A client that does not read its responses is disconnected (`unread`).
 - A request's head has limits of time and size, and a connection has a limit of requests that wait for their turn.
   uvicorn has none. Heads are charged to the memory budget.
 """
@@ -23,8 +24,10 @@ from trainer.serving.memory import MemoryBudget
 from trainer.serving.open_inference_paths import is_open_inference
 from trainer.serving.responses import error_body, protocol_error_body, to_json
 from trainer.serving.schemas import ErrorCode
+from trainer.serving.unread import UnreadTimer
 
-HEAD_TIMEOUT_S = 30.0  # from the connection, or a head's first byte, to the head's end
+# From the connection, or a head's first byte, to the head's end; from an early response to the body's end.
+HEAD_TIMEOUT_S = 30.0
 MAX_HEAD_BYTES = 16 << 10  # URL and headers, trailers included; nginx and HAProxy accept as much or half
 HEADER_OVERHEAD = 64  # of each header: objects that hold it
 MAX_PIPELINED = 32  # requests that wait for the responses before theirs
@@ -49,6 +52,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     url = b""  # before the first request
     _head_timer: asyncio.TimerHandle | None = None
+    _unread: UnreadTimer
     _head_bytes = 0  # of the current request, as the parser has reported them
     _earlier_head_bytes = 0  # of the requests before it whose responses are not complete
     _unreported_bytes = 0  # fed to the parser since its last callback
@@ -63,10 +67,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
+        self._unread = UnreadTimer(self.transport, self.loop)
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
+        self._unread.stop()
         self._give_back()
         super().connection_lost(exc)
 
@@ -78,6 +84,18 @@ class HttpProtocol(HttpToolsProtocol):
         if not self.pipeline and not self.cycle.response_started:
             self.cycle.transport = cast(asyncio.Transport, ResponseProbe(self.transport, self.loop))
         return True
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread.start()
+
+    def resume_writing(self) -> None:
+        if not self.transport.is_closing():
+            self._unread.stop()
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -144,12 +162,17 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._unreported_bytes = 0
+        self._stop_head_timer()
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
         if not self.pipeline:
             self._give_back()
+        if self.cycle.response_complete and self.cycle.more_body and self._head_timer is None:
+            self._start_head_timer()  # the rest of a body that is refused could come for ever, a byte at a time
+        if self.transport.is_closing() and self.transport.get_write_buffer_size():
+            self._unread.start()
         super().on_response_complete()
 
     def _count(self, size: int) -> None:
@@ -182,7 +205,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.cycle and not self.cycle.response_complete:  # an error would take the place of another response
-            self.transport.close()
+            self._close()
             return
         path = self.url.partition(b"?")[0].decode("latin-1")
         in_protocol = is_open_inference(path)
@@ -191,7 +214,7 @@ class HttpProtocol(HttpToolsProtocol):
         head = f"HTTP/1.1 {refusal.status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{retry}"
         self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
         self.transport.write_eof()
-        self.loop.call_later(LINGER_S, self.transport.close)
+        self.loop.call_later(LINGER_S, self._close)
 
     def _head_without_offer(self) -> bytes:
         """The head that has just been parsed, without its offer to upgrade."""
@@ -206,9 +229,15 @@ class HttpProtocol(HttpToolsProtocol):
         return b"\r\n".join((*lines, b"", b""))
 
     def _start_head_timer(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._close)
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _close(self) -> None:
+        """Close the connection once its client has read everything, or does not read."""
+        if not self.transport.is_closing():
+            self.transport.close()
+            self._unread.start()

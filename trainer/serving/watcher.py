@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
+import time
 import weakref
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from trainer.serving.version_check import VersionCheck
 log = logging.getLogger("bentoml.trainer")  # below BentoML's own logger, which is set up when it serves
 
 CHECK_BYTES = 64 * MIB  # of the process that checks a version, besides its engines
+RELEASE_POLL_S = 0.5  # a stopping server does not wait longer
 MAX_RELEASE_S = 60.0  # a request that takes longer frees the old model by itself, at its end
 
 Files = tuple[tuple[str, int, int], ...]  # path, size and time of change of each file
@@ -127,9 +130,13 @@ class Watcher:
         self._metrics.on_swap(old_tag, loaded.tag)
         log.info("%s has taken over from %s", loaded.tag, old_tag)
         # Here and not where the last request ends: that is the event loop, and freeing an engine takes up to 30 ms.
-        if unused.wait(MAX_RELEASE_S):
-            runner.close()
-            explainer.close()
+        deadline = time.monotonic() + MAX_RELEASE_S
+        while not unused.wait(RELEASE_POLL_S):
+            if self._stopped.is_set() or time.monotonic() > deadline:
+                return
+            gc.collect()  # the error of a request may hold the model, in a cycle
+        runner.close()
+        explainer.close()
 
     def _note_failed(self, version: store.StoredModel, error: Exception) -> None:
         reason = str(error).replace(f"{version.path}: ", "").replace(f"{version.path}/", "")
