@@ -3,7 +3,7 @@
     python benchmarks/start_from.py FOLDER [--seeds 3] [--work FOLDER] [-- OPTIONS OF FIT]
 
 For each seed a model is fitted on nine tenths of the photos of each class, drawn at random. Then all photos are there:
-fitted from the beginning, and from that model on, with its last layer alone and with a third of the epochs. The test
+fitted from the beginning, and from that model on, its last layer alone and then all of it. The test
 images are those of FOLDER; no model learned from them. Each fit is a process of its own with a cold cache. Time is the
 CPU time of the whole command, as other programs may use the same processors. `--work` keeps the fits: after a stop,
 those that are finished are not run again. docs/benchmarks.md has `clothing -- --image-size 96 --quantize none`.
@@ -32,8 +32,8 @@ CPU_S = "cpu_s"
 FITS = {
     "nine tenths": (),
     "from the beginning": (),
-    "--start-from, last layer alone": ("--fine-tune=none",),
     "--start-from": (),
+    "--start-from, all of the network": ("--fine-tune=all",),
 }
 Result = dict[str, Any]
 

@@ -100,8 +100,8 @@ class FitConfig:
     start_from: str | None = option_field(
         None,
         metavar="MODEL",
-        help="A stored version, NAME or NAME:VERSION, to go on from with the images as they are now; its network and "
-        "image size stay.",
+        help="A stored version, NAME or NAME:VERSION, to go on from with the images as they are now; of a pretrained "
+        "network the last layer, unless --fine-tune all.",
     )
     fine_tune: str = option_field(
         "auto",

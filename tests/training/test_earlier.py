@@ -134,6 +134,23 @@ def test_an_option_that_the_version_decides_is_refused_by_name(fitted: Path) -> 
     assert find_earlier(FitConfig(data)) == (FitConfig(data), None)
 
 
+def test_of_a_pretrained_version_the_last_layer_is_trained_unless_more_is_asked_for(
+    photos: store.StoredModel, fitted: Path
+) -> None:
+    spec = json.loads((photos.path / "spec.json").read_text())
+    spec["config"]["model"] = "efficientnet_lite0"
+    (photos.path / "spec.json").write_text(json.dumps(spec))
+    for options, expected in (
+        ({}, "none"),
+        ({"fine_tune": "all"}, "all"),
+        ({"time_limit": 600.0}, "auto"),
+        ({"epochs": 3}, "auto"),
+        ({"augment": "light"}, "auto"),
+    ):
+        config, _ = find_earlier(FitConfig(**{"dataset": str(fitted / "photos"), "start_from": "photos"} | options))
+        assert config.fine_tune == expected, options
+
+
 def test_images_are_resized_as_for_the_version(photos: store.StoredModel, fitted: Path) -> None:
     spec = json.loads((photos.path / "spec.json").read_text())
     spec["pixels"]["resize"] = "pad"

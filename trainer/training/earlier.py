@@ -13,8 +13,9 @@ from trainer.artifact import SAVED_MODEL, Artifact, store
 from trainer.config import FitConfig
 from trainer.data.manifest import DataManifest, read_manifest
 from trainer.errors import InputError
-from trainer.models import Architecture
+from trainer.models import Architecture, find_architecture
 from trainer.option_fields import flag, options
+from trainer.training.unused_options import UNUSED_BY_LAST_LAYER
 
 log = logging.getLogger("trainer")
 
@@ -62,6 +63,7 @@ class Earlier:
 def find_earlier(config: FitConfig) -> tuple[FitConfig, Earlier | None]:
     """The version that `--start-from` means, and the configuration with its tag and the options that it decides.
 
+    Fine-tuning gained nothing where a tenth of the photos is new: `auto` leaves it out unless an option of it is given.
     Raises InputError for a name that is not in the store, for a version that cannot be gone on with, and for an option
     that contradicts it; ArtifactError for a damaged version.
     """
@@ -95,4 +97,8 @@ def find_earlier(config: FitConfig) -> tuple[FitConfig, Earlier | None]:
                 f"{options(config)[name].format(value)}, which stays; leave one out"
             )
     log.info("starting from %s, fitted on %s", stored.tag, loaded.dataset)
+    is_pretrained = find_architecture(decided["model"], decided["weights"]).features is not None
+    if config.fine_tune == "auto" and is_pretrained and not given.keys() & {"time_limit", *UNUSED_BY_LAST_LAYER}:
+        log.info("training the last layer alone; --fine-tune all trains the rest, too")
+        decided["fine_tune"] = "none"
     return dataclasses.replace(config, start_from=stored.tag, **decided), Earlier(stored.tag, loaded, manifest)

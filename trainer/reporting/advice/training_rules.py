@@ -90,7 +90,7 @@ def head_only(facts: Facts) -> Advice | None:
         return None
     return Advice(
         "train the whole network: with --fine-tune none its last layer alone has learned from your images",
-        run.command(fine_tune="auto"),
+        run.command(fine_tune="all" if run.config.start_from else "auto"),
     )
 
 
