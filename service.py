@@ -36,9 +36,10 @@ from trainer.artifact import store
 from trainer.artifact.engine import check_engine
 from trainer.errors import ArtifactError, InputError
 from trainer.machine import raise_open_file_limit
-from trainer.serving.endpoints import Endpoints
+from trainer.serving.endpoints import ENGINE_ROUTES, Endpoints
 from trainer.serving.http_protocol import HttpProtocol
 from trainer.serving.inference import Inference
+from trainer.serving.load_shedding import LoadShedder
 from trainer.serving.loaded_model import prepare_model
 from trainer.serving.log import configure_logging
 from trainer.serving.memory import MemoryBudget, request_memory, return_freed_blocks
@@ -200,6 +201,7 @@ class Classifier:
         )
         tokens = Tokens(Path(os.environ.get(TOKEN_FILE, settings.token_file))) if settings.token_file else None
         self.backend = Backend(self.endpoints.routes, metrics.on_request, memory, tokens)
+        HttpProtocol.shedder = LoadShedder(self.inference.overloaded, ENGINE_ROUTES, tokens, metrics.on_request)
 
     @bentoml.on_startup
     async def warm_up(self) -> None:

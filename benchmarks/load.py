@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 import uvloop
 
 CONNECT_INTERVAL_S = 0.002
+OnResponse = Callable[["tuple[bytes, bytes] | None"], None]
 
 
 @dataclass
@@ -25,6 +26,7 @@ class LoadResult:
     seconds: float = 0.0
     statuses: Counter[int] = field(default_factory=Counter)  # key 0: the connection failed; key -1: not sent
     latencies: list[float] = field(default_factory=list)
+    refusal_latencies: list[float] = field(default_factory=list)  # the same of responses with status 503
     wrong: int = 0  # responses with status 200 that `is_correct` rejects
 
     @property
@@ -46,8 +48,12 @@ class LoadResult:
         return self.statuses.total() - self.statuses[200] + self.wrong
 
     def percentile(self, fraction: float) -> float:
-        ordered = sorted(self.latencies)
-        return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))] if ordered else float("nan")
+        return percentile(self.latencies, fraction)
+
+
+def percentile(latencies: Sequence[float], fraction: float) -> float:
+    ordered = sorted(latencies)
+    return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))] if ordered else float("nan")
 
 
 def request_bytes(path: str, body: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> bytes:
@@ -125,9 +131,22 @@ def open_loop(
         idle: list[Connection | None] = [None] * connections
         tasks: set[asyncio.Task[None]] = set()
 
-        async def send_one(connection: Connection | None) -> None:
-            connection, _ = await _send(connection, port, request, is_correct, load)
-            idle.append(connection)
+        async def connect_and_send() -> None:
+            begin = time.perf_counter()
+            try:
+                connection = await connect(port)
+            except OSError:
+                load.statuses[0] += 1
+                idle.append(None)
+            else:
+                send(connection, begin)
+
+        def send(connection: Connection, begin: float) -> None:
+            def receive(response: tuple[bytes, bytes] | None) -> None:
+                _record(response, begin, is_correct, load)
+                idle.append(connection)
+
+            connection.start(request, receive)
 
         sent = 0
         while (now := time.perf_counter() - start) < seconds or keep_going():
@@ -136,12 +155,17 @@ def open_loop(
                 if not idle:
                     load.statuses[-1] += 1
                     continue
-                task = asyncio.create_task(send_one(idle.pop()))
+                connection = idle.pop()
+                if connection and connection.is_open:  # without a task, which takes as long as all else here
+                    send(connection, time.perf_counter())
+                    continue
+                task = asyncio.create_task(connect_and_send())
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
             await asyncio.sleep(0.002)
         load.seconds = time.perf_counter() - start
-        await asyncio.gather(*tasks)
+        while len(idle) < connections:
+            await asyncio.sleep(0.002)
         for connection in idle:
             if connection:
                 connection.close()
@@ -155,7 +179,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._buffer = b""
-        self._response: asyncio.Future[tuple[bytes, bytes]] | None = None
+        self._on_response: OnResponse | None = None
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -164,33 +188,44 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         end = self._buffer.find(b"\r\n\r\n")
-        if end < 0 or self._response is None or self._response.done():
+        if end < 0 or self._on_response is None:
             return
         head = self._buffer[:end].lower()
         length = int(_header(head, b"content-length") or 0)
         if len(self._buffer) >= end + 4 + length:
             body = self._buffer[end + 4 : end + 4 + length]
             self._buffer = b""
-            self._response.set_result((head, body))
+            self._end((head, body))
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._response and not self._response.done():
-            self._response.set_exception(ConnectionResetError())
+        self._end(None)
 
     @property
     def is_open(self) -> bool:
         """Whether the server has not closed the connection, as it does with one that was idle for seconds."""
         return self._transport is not None and not self._transport.is_closing()
 
-    async def send(self, request: bytes) -> tuple[bytes, bytes]:
+    def start(self, request: bytes, on_response: OnResponse) -> None:
+        """Send the request; `on_response` gets the response's head and body, or None for a connection that is lost."""
         assert self._transport
-        self._response = asyncio.get_running_loop().create_future()
+        self._on_response = on_response
         self._transport.write(request)
-        return await self._response
+
+    async def send(self, request: bytes) -> tuple[bytes, bytes] | None:
+        """The response's head and body; None for a connection that is lost."""
+        arrived: asyncio.Future[tuple[bytes, bytes] | None] = asyncio.get_running_loop().create_future()
+        # It is cancelled where the caller waits no longer.
+        self.start(request, lambda response: None if arrived.done() else arrived.set_result(response))
+        return await arrived
 
     def close(self) -> None:
         if self._transport:
             self._transport.close()
+
+    def _end(self, response: tuple[bytes, bytes] | None) -> None:
+        on_response, self._on_response = self._on_response, None
+        if on_response:
+            on_response(response)
 
 
 async def connect(port: int) -> Connection:
@@ -206,16 +241,30 @@ async def _send(
     try:
         if connection is None or not connection.is_open:
             connection = await connect(port)
-        head, body = await connection.send(request)
     except OSError:
         load.statuses[0] += 1
         return None, 0.0
+    response = await connection.send(request)
+    _record(response, start, is_correct, load)
+    if response is None:
+        return None, 0.0
+    return connection, float(_header(response[0], b"retry-after") or 0)
+
+
+def _record(
+    response: tuple[bytes, bytes] | None, start: float, is_correct: Callable[[bytes], bool], load: LoadResult
+) -> None:
+    if response is None:
+        load.statuses[0] += 1
+        return
+    head, body = response
     status = int(head.split(b" ", 2)[1])
     load.statuses[status] += 1
     if status == 200:
         load.latencies.append(time.perf_counter() - start)
         load.wrong += not is_correct(body)
-    return connection, float(_header(head, b"retry-after") or 0)
+    elif status == 503:
+        load.refusal_latencies.append(time.perf_counter() - start)
 
 
 def _header(head: bytes, name: bytes) -> bytes | None:

@@ -65,7 +65,10 @@ async def ask_all(
             try:
                 if connection is None or not connection.is_open:
                     connection = await connect(port)
-                head, body = await asyncio.wait_for(connection.send(request), MAX_ANSWER_S)
+                response = await asyncio.wait_for(connection.send(request), MAX_ANSWER_S)
+                if response is None:
+                    raise ConnectionError("the server closed the connection")
+                head, body = response
             except (OSError, TimeoutError) as error:
                 answers.failures.append(f"image {number} in {path}: {error!r}")
                 connection = None

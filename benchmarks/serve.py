@@ -27,7 +27,7 @@ from pathlib import Path
 import httpx
 import psutil
 from hardware import hardware
-from load import LoadResult, closed_loop, open_loop, request_bytes
+from load import LoadResult, closed_loop, request_bytes
 
 from trainer import artifact
 from trainer.artifact import store
@@ -174,25 +174,6 @@ def compare(names: list[str], model: store.StoredModel, image: bytes, runs: int,
         print(f"| {name} | {connections} | {' | '.join(cells)} | {statistics.median(ready[name]):.1f} |", flush=True)
 
 
-def overload(model: store.StoredModel, image: bytes, seconds: float) -> None:
-    """Closed loop of 512 connections, then an open loop at three times the peak rate."""
-    with serving("trainer", model) as server:
-        request = make_request("trainer", image, model)
-        peak = closed_loop(server.port, request, connections=128, requests=5000).rate
-        load = closed_loop(server.port, request, connections=512, seconds=seconds)
-        print(f"peak {peak:.0f}/s; 512 connections: good {load.rate:.0f}/s ({load.rate / peak:.0%}), {load.statuses}")
-        before = server.largest_worker_mb()
-        load = open_loop(server.port, request, rate=3 * peak, seconds=seconds, connections=2000)
-        time.sleep(5)
-        after = closed_loop(server.port, request, connections=128, requests=3000)
-        print(
-            f"open loop at {3 * peak:.0f}/s: good {load.rate:.0f}/s, {load.statuses}, "
-            f"memory {before:.0f} to {server.largest_worker_mb():.0f} MB, "
-            f"5 s later {after.rate:.0f}/s, {after.statuses}",
-            flush=True,
-        )
-
-
 def first_requests(model: store.StoredModel, image: bytes, starts: int) -> None:
     """Latency of the first request after a start, compared with later ones; each has a new connection.
 
@@ -233,15 +214,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--requests", type=int, default=3000)
     parser.add_argument("--only", default="", help=f"of {', '.join(COMMANDS)}")
-    parser.add_argument("--overload", type=float, metavar="SECONDS", help="instead: three times the peak load")
     parser.add_argument("--starts", type=int, help="instead: latency of the first request, over this many starts")
     options = parser.parse_args()
     model = store.find(options.model)
     image = options.image.read_bytes() if options.image else one_digit()
     print(f"{hardware()}, {model.tag}", flush=True)
-    if options.overload:
-        overload(model, image, options.overload)
-    elif options.starts:
+    if options.starts:
         first_requests(model, image, options.starts)
     else:
         names = [name for name in COMMANDS if not options.only or name in options.only.split(",")]

@@ -34,11 +34,16 @@ class Admission:
     @property
     def wait_s(self) -> float:
         """Predicted time until all admitted images are done."""
-        return self._admitted * self._seconds / self._images
+        return self._wait_s(self._admitted)
+
+    def full(self, ahead: int = 0) -> bool:
+        """Whether an image would wait too long that comes after the admitted ones and `ahead` more."""
+        images = self._admitted + ahead
+        return images > 0 and self._wait_s(images) > MAX_WAIT_SHARE * self._deadline_s
 
     def enter(self) -> None:
         """Admit an image; `leave` has to follow. Raises asyncio.QueueFull where its wait would be too long."""
-        if self._admitted and self.wait_s > MAX_WAIT_SHARE * self._deadline_s:
+        if self.full():
             raise asyncio.QueueFull
         if not self._admitted:
             self._last_end = time.perf_counter()
@@ -56,3 +61,6 @@ class Admission:
             self._images = weight * self._images + 1
             self._last_end = now
         self._admitted -= 1
+
+    def _wait_s(self, images: int) -> float:
+        return images * self._seconds / self._images

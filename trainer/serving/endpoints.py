@@ -20,6 +20,7 @@ from trainer.serving.memory import MemoryBudget
 from trainer.serving.metrics import CONTENT_TYPE, Metrics
 from trainer.serving.middleware import PAGE_PATH, Routes
 from trainer.serving.open_inference import OpenInference
+from trainer.serving.open_inference_paths import MODEL
 from trainer.serving.openapi import describe
 from trainer.serving.request import (
     MAX_BATCH_BYTES,
@@ -36,6 +37,9 @@ WARM_UP_REQUESTS = 50
 PAGE = Path(__file__).with_name("ui.html")
 # The page contains all that it needs, and calls no other server.
 PAGE_POLICY = b"default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+# Paths whose requests all end in the engine; with an overloaded server, they are refused.
+ENGINE_ROUTES = frozenset(("/predict", "/predict_batch", "/explain", f"{MODEL}/infer"))
 
 T = TypeVar("T")
 Infer = Callable[[bytes, int], Coroutine[Any, Any, T]]  # an image, and the bytes that its request holds

@@ -5,6 +5,7 @@
 - A client that closes its side of the connection once its request is sent still gets the response, and one that has
   gone is noticed (`half_close`).
 - A client that does not read its responses is disconnected (`unread`).
+- A request that the application would refuse anyway may be refused by its head (`load_shedding`).
 - A request's head has limits of time and size, and a connection has a limit of requests that wait for their turn.
   uvicorn has none. Heads are charged to the memory budget.
 """
@@ -13,16 +14,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import ClassVar, cast
+from dataclasses import replace
+from typing import Any, ClassVar, cast
 
 import httptools
 import uvicorn.config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from trainer.serving.half_close import ResponseProbe
+from trainer.serving.load_shedding import LoadShedder
 from trainer.serving.memory import MemoryBudget
 from trainer.serving.open_inference_paths import is_open_inference
-from trainer.serving.responses import error_body, protocol_error_body, to_json
+from trainer.serving.responses import error_response, in_protocol
 from trainer.serving.schemas import ErrorCode
 from trainer.serving.unread import UnreadTimer
 
@@ -39,7 +43,7 @@ UPGRADE_HEADERS = (b"upgrade", b"http2-settings")
 class RefusedRequest(Exception):
     """Raised in a callback of the parser."""
 
-    def __init__(self, status: str, code: ErrorCode, message: str) -> None:
+    def __init__(self, status: int, code: ErrorCode, message: str) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
@@ -49,6 +53,7 @@ class HttpProtocol(HttpToolsProtocol):
     """A connection. One instance for each."""
 
     memory: ClassVar[MemoryBudget] = MemoryBudget(sys.maxsize)  # charged with heads
+    shedder: ClassVar[LoadShedder | None] = None
 
     url = b""  # before the first request
     _head_timer: asyncio.TimerHandle | None = None
@@ -115,12 +120,12 @@ class HttpProtocol(HttpToolsProtocol):
                 cause = error.__context__
                 if not isinstance(cause, RefusedRequest):
                     self.logger.warning("Invalid HTTP request received.")
-                    cause = RefusedRequest("400 Bad Request", "bad_request", "this is no valid HTTP/1.1 request")
+                    cause = RefusedRequest(400, "bad_request", "this is no valid HTTP/1.1 request")
                 self._refuse(cause)
                 return
             except httptools.HttpParserUpgrade as offer:
                 if self.parser.get_method() == b"CONNECT":
-                    self._refuse(RefusedRequest("400 Bad Request", "bad_request", "this is no proxy"))
+                    self._refuse(RefusedRequest(400, "bad_request", "this is no proxy"))
                     return
                 data = self._head_without_offer() + data[offer.args[0] :]
                 self.parser = httptools.HttpRequestParser(self)
@@ -137,7 +142,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._earlier_head_bytes += self._head_bytes
         self._unreported_bytes = self._head_bytes = self._fed_bytes = 0
         if len(self.pipeline) >= MAX_PIPELINED:
-            raise RefusedRequest("400 Bad Request", "bad_request", f"more than {MAX_PIPELINED} requests are pipelined")
+            raise RefusedRequest(400, "bad_request", f"more than {MAX_PIPELINED} requests are pipelined")
         super().on_message_begin()
         if self._head_timer is None:
             self._start_head_timer()
@@ -183,7 +188,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _limit(self, unreported: int) -> None:
         if self._head_bytes + unreported > MAX_HEAD_BYTES:
             message = f"the request's head is too large: at most {MAX_HEAD_BYTES >> 10} KiB are read"
-            raise RefusedRequest("431 Request Header Fields Too Large", "too_large", message)
+            raise RefusedRequest(431, "too_large", message)
 
     def _charge(self, head_bytes: int) -> None:
         """Charge the heads to the memory budget, until all responses are complete."""
@@ -191,12 +196,25 @@ class HttpProtocol(HttpToolsProtocol):
         if size > 0:
             if not self.memory.take(size):
                 message = "the server has no memory for another request; try again later"
-                raise RefusedRequest("503 Service Unavailable", "overloaded", message)
+                raise RefusedRequest(503, "overloaded", message)
             self._charged += size
 
     def _give_back(self) -> None:
         self.memory.give_back(self._charged)
-        self._charged = self._earlier_head_bytes = 0
+        self._charged = self._earlier_head_bytes = self._head_bytes = 0
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # private to uvicorn
+        """Call the application, unless the request is refused by its head; its body is then dropped as it comes."""
+        # With more to write than the client reads, or a connection that ends here, a response takes the usual way.
+        response = None
+        if self.shedder and cycle.keep_alive and not self.flow.write_paused:
+            response = self.shedder.refusal(cast(Scope, cycle.scope))
+        if response is None:
+            super()._start_asgi_task(cycle, app)
+            return
+        cycle.response_started = cycle.response_complete = True
+        self.transport.write(response.http)
+        self.on_response_complete()
 
     def _refuse(self, refusal: RefusedRequest) -> None:
         """Send the error and end the connection; whatever still comes is dropped, so that the client can read it."""
@@ -207,12 +225,10 @@ class HttpProtocol(HttpToolsProtocol):
         if self.cycle and not self.cycle.response_complete:  # an error would take the place of another response
             self._close()
             return
-        path = self.url.partition(b"?")[0].decode("latin-1")
-        in_protocol = is_open_inference(path)
-        body = protocol_error_body(str(refusal)) if in_protocol else to_json(error_body(refusal.code, str(refusal)))
-        retry = "retry-after: 1\r\n" if refusal.code == "overloaded" else ""
-        head = f"HTTP/1.1 {refusal.status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{retry}"
-        self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
+        response = error_response(refusal.code, str(refusal), ((b"connection", b"close"),))
+        if is_open_inference(self.url.partition(b"?")[0].decode("latin-1")):
+            response = in_protocol(response)
+        self.transport.write(replace(response, status=refusal.status).http)
         self.transport.write_eof()
         self.loop.call_later(LINGER_S, self._close)
 

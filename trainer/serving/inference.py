@@ -22,6 +22,7 @@ from trainer.errors import ImageError
 from trainer.images.saliency import overlay
 from trainer.serving.body_hints import with_hint
 from trainer.serving.decoding import Decoder, Pixels
+from trainer.serving.load_shedding import MESSAGE
 from trainer.serving.loaded_model import LoadedModel
 from trainer.serving.memory import MemoryBudget
 from trainer.serving.metrics import Metrics
@@ -55,6 +56,7 @@ class Inference:
         # For traces: called in the request's task, with the stage that an image has reached.
         self.on_stage: Callable[[Literal["admitted", "decoded", "computed"]], None] = lambda stage: None
         self._deadline_s = settings.deadline_ms / 1000
+        self._queue_length = settings.queue_length
         self._metrics = metrics
         self._memory = memory
         self._decoder = Decoder(memory, metrics)
@@ -63,6 +65,11 @@ class Inference:
     def stalled(self) -> bool:
         """Whether the engine, or every decoder, does not return."""
         return self.loaded.runner.stalled or self._decoder.stalled
+
+    def overloaded(self, ahead: int) -> bool:
+        """Whether an image would be refused that comes after `ahead` others, of which nothing is known yet."""
+        runner, admission = self.loaded.runner, self.loaded.admission
+        return runner.waiting + ahead >= self._queue_length or admission.full(ahead)
 
     async def predict(self, data: bytes, charged: int = 0) -> Prediction:
         """The prediction for one encoded image. Raises ApiError, ImageError, and TimeoutError after the deadline.
@@ -247,4 +254,4 @@ async def _completed(value: T) -> T:
 
 
 def _overloaded() -> ApiError:
-    return ApiError("overloaded", "too many images wait; try again later")
+    return ApiError("overloaded", MESSAGE)

@@ -3,6 +3,7 @@ version of the model."""
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -26,11 +27,13 @@ class Metrics:
             os.environ[MULTIPROCESS_DIR] = folder
         from prometheus_client import Counter, Gauge, Histogram
 
-        self._requests = Counter("trainer_requests", "Requests answered", ["endpoint", "code"])
+        requests = Counter("trainer_requests", "Requests answered", ["endpoint", "code"])
+        self._requests_of = functools.cache(requests.labels)
         self._unknown = Counter("trainer_unknown", "Images whose answer is not known to be right (known: false)")
-        self._latency = Histogram(
+        latency = Histogram(
             "trainer_request_seconds", "From the request's head to its answer", ["endpoint"], buckets=SECONDS_BUCKETS
         )
+        self._latency_of = functools.cache(latency.labels)
         self.decode_seconds = Histogram("trainer_decode_seconds", "Decoding one image", buckets=SECONDS_BUCKETS)
         self._engine_seconds = Histogram(
             "trainer_engine_seconds", "The engine's time for a batch", buckets=SECONDS_BUCKETS
@@ -48,8 +51,8 @@ class Metrics:
         self._model.labels(model).set(1)
 
     def on_request(self, endpoint: str, code: int, seconds: float) -> None:
-        self._requests.labels(endpoint, code).inc()
-        self._latency.labels(endpoint).observe(seconds)
+        self._requests_of(endpoint, code).inc()
+        self._latency_of(endpoint).observe(seconds)
 
     def on_deadline_share(self, share: float) -> None:
         self._deadline_share.observe(share)

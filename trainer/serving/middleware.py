@@ -29,7 +29,7 @@ from trainer.serving.responses import (
     Headers,
     Response,
     error_response,
-    protocol_error_body,
+    in_protocol,
 )
 from trainer.serving.schemas import ErrorCode
 from trainer.serving.tokens import Tokens
@@ -210,8 +210,8 @@ def _log_error(scope: Scope, response: Response, seconds: float) -> None:
 
 
 async def _send(send: Send, path: str, response: Response) -> None:
-    if response.error and is_open_inference(path):
-        response = replace(response, body=protocol_error_body(response.error["message"]))
+    if is_open_inference(path):
+        response = in_protocol(response)
     headers = [
         (b"content-type", response.media_type.encode()),
         (b"content-length", str(len(response.body)).encode()),

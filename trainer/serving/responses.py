@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any
 
 from trainer.serving.schemas import Error, ErrorCode, ProtocolError
@@ -47,6 +49,22 @@ class Response:
     media_type: str = "application/json"
     headers: Headers = ()
     error: Mapping[str, str] | None = None  # code and message
+
+    @functools.cached_property
+    def http(self) -> bytes:
+        """The response on an HTTP/1.1 connection, without a date."""
+        head = [
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}".encode(),
+            b"content-type: " + self.media_type.encode(),
+            b"content-length: " + str(len(self.body)).encode(),
+            *(name + b": " + value for name, value in self.headers),
+        ]
+        return b"\r\n".join((*head, b"", self.body))
+
+
+def in_protocol(response: Response) -> Response:
+    """An error response as the Open Inference Protocol has it."""
+    return replace(response, body=protocol_error_body(response.error["message"])) if response.error else response
 
 
 def json_response(value: Any) -> Response:
