@@ -5,8 +5,8 @@
 Two models of the store (default: the newest and a copy of it) become two versions in a store of their own, of which
 each round promotes the other while its traffic runs (`soak_traffic`). After each round all connections are closed and
 the server is measured; a line is fitted to the measurements after the first third. Where rounds last 75 s, in ten
-minutes or more, clients that are idle, slow or do not read stay until the server ends them: without UnreadTimer
-(trainer/serving/unread.py) it fails.
+minutes or more, clients that are idle, slow or do not read stay until the server ends them: without the limit for
+refused bodies (`HttpProtocol.on_response_complete`) half of the slow ones stayed open.
 """
 
 from __future__ import annotations
