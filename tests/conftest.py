@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
@@ -18,11 +19,15 @@ if TYPE_CHECKING:
     from trainer.serving.metrics import Metrics
 
 
+EVERY_FAULT = "all"
+
+
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Accept the options of pyproject.toml without pytest-xdist, too."""
     if not pluginmanager.hasplugin("xdist"):
         for name in ("--numprocesses", "--maxprocesses"):
             parser.addoption(name, help="has no effect without pytest-xdist")
+    parser.addoption("--faults", default="1", metavar="SEED", help=f"draws faults; {EVERY_FAULT}: tries every one")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -42,9 +47,13 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, bytes) else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest tests first."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the longest tests first; those that try every fault have no time limit."""
     schedule.longest_first(items)
+    if config.getoption("faults") == EVERY_FAULT:
+        for item in items:
+            if schedule.unit_of(item.nodeid) == "faults":
+                item.add_marker(pytest.mark.timeout(0))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of the time limit: waiting does not count
@@ -74,6 +83,14 @@ def _own_homes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test runs in a folder of its own."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def sample(pytestconfig: pytest.Config) -> random.Random | None:
+    """Source of the faults that a test draws; None: it tries every one."""
+    seed = pytestconfig.getoption("faults")
+    print(f"--faults={seed}")  # shown where the test fails
+    return None if seed == EVERY_FAULT else random.Random(seed)
 
 
 @pytest.fixture

@@ -32,12 +32,13 @@ LONGEST = (
     "cli/test_training_commands.py",
     "features/test_warm_start.py",
     "cli/test_resuming.py",
+    "faults",
     "sweep/test_trial.py",
     "training/test_loop.py",
     "serving/test_lifecycle.py",
     "export/test_export.py",
 )
-TOGETHER = ("data_checks",)  # folders that share a session's fixture
+TOGETHER = ("data_checks", "faults")  # folders that share what is expensive to start
 
 
 def unit_of(nodeid: str) -> str:

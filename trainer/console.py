@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from trainer.errors import Interrupted, TrainerError
+from trainer.files import DISK_ERRORS, FULL
 from trainer.text import printable, printable_json, shell_command
 
 log = logging.getLogger("trainer")
@@ -58,8 +59,10 @@ def fail(error: BaseException) -> int:
         code = error.exit_code
     elif isinstance(error, KeyboardInterrupt):
         message, code = "interrupted", 130
-    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    elif isinstance(error, OSError) and error.errno in FULL:
         message, code = f"the disk is full: {message}; make room and run the same command again to resume", 3
+    elif isinstance(error, OSError) and error.errno in (*DISK_ERRORS, errno.EROFS):
+        message, code = f"the disk fails: {message}; once it is mended, run the same command again to resume", 3
     elif hasattr(error, "format_message"):  # a usage error of Typer's
         message, code = " ".join(error.format_message().split()), 2
         if not message:  # a command without arguments has shown its help

@@ -228,7 +228,10 @@ def test_two_publishers_do_not_harm_each_other(home: Path, export: Path) -> None
 def test_a_killed_publisher_leaves_nothing_in_the_way(home: Path, export: Path) -> None:
     """Killed during the copy: the store is listed, and the next publisher removes the leftovers."""
     tag = store.publish(export, "mnist")
-    code = "import shutil, time; shutil.copytree = lambda *a, **k: (print('copying', flush=True), time.sleep(60)); "
+    code = (
+        "import time; from trainer.artifact.store import publishing; "
+        "publishing.copy_folder = lambda *a: (print('copying', flush=True), time.sleep(60)); "
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code + PUBLISH, str(export), "mnist"], stdout=subprocess.PIPE, text=True
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,23 @@ def test_a_torn_record_is_cut_and_the_study_goes_on(
     assert len(run_all(search)) == 4
     search.close()
     assert len(Search(spec(), tmp_path).leaders("")) == 6
+
+
+def test_a_record_that_cannot_be_written_does_not_spoil_the_next(tmp_path: Path) -> None:
+    """Trials that end while a sweep fails are recorded, too; a limit on file sizes fails a write as a full disk."""
+    with Search(spec(), tmp_path) as search:
+        trial = search.next_trial(None)
+        assert trial
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "journal.log").stat().st_size + 10, hard))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                search.report(trial, 1, 0.25)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        search.finish(trial, 0.5)
+    with Search(spec(), tmp_path) as again:
+        assert [(one.value, one.intermediate_values) for one in again.trials()] == [(0.5, {})]
 
 
 def test_a_folder_that_cannot_be_used_is_wrong_input(tmp_path: Path) -> None:

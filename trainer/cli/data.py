@@ -51,6 +51,7 @@ def inspect(
     from trainer.data_checks.page import write_page
     from trainer.data_checks.run import run_checks
     from trainer.data_checks.summary import sentences, to_dict
+    from trainer.files import writing_to
     from trainer.models import default_architecture
 
     spec = require(FitConfig, "dataset", either(FitConfig, "dataset", first_dataset, dataset))
@@ -81,10 +82,8 @@ def inspect(
     sheet_file = _draw_sheet(loaded, sheet or Path(f"contact-sheet-{loaded.name}.png"))
     findings = run_checks(loaded, source)
     if page:
-        try:
+        with writing_to(f"--page: {page}"):
             write_page(findings, page, name=loaded.name, spec=spec, data_dir=data_dir, source=source)
-        except OSError as error:
-            raise InputError(f"--page: {page} cannot be written: {error.strerror}") from error
     if as_json:
         files = {"contact_sheet": str(sheet_file) if sheet_file else None, "page": str(page) if page else None}
         print_json({**summary.to_dict(), **files, "findings": to_dict(findings)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from trainer.data.dataset import Dataset
+from trainer.files import write_bytes
 from trainer.text import counted, printable
 
 SAMPLES = 8  # per class
@@ -43,7 +45,9 @@ def draw_contact_sheet(dataset: Dataset, path: Path) -> None:
             sheet.paste(image, (left + column * row_height, top))
     if left_out:
         draw.text((MARGIN, size[1] - FONT_SIZE - GAP), f"and {left_out} more classes", "gray", font)
-    sheet.save(path, "PNG")
+    png = io.BytesIO()
+    sheet.save(png, "PNG")
+    write_bytes(path, png.getvalue())
 
 
 def _samples(dataset: Dataset, label: int) -> Iterator[Image.Image]:

@@ -19,6 +19,7 @@ from trainer.data.sources.base import SPLITS
 from trainer.data.sources.csv import COLUMNS, CsvSource, parse_csv_spec
 from trainer.data_checks.images import CheckedImages
 from trainer.errors import InputError, choose
+from trainer.files import rename_file, writing_to
 from trainer.text import printable
 
 OPTION = "--fix"
@@ -121,23 +122,22 @@ def _write_table(file: Path, root: Path, images: CheckedImages, choices: Choices
     prefix = root.relative_to(_folder(file))
     partial = file.with_name(f"{file.name}.partial")
     rows = zip(images.names, images.labels.tolist(), images.splits.tolist(), strict=True)
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as stream:
-            table = csv.writer(stream)
-            table.writerow(COLUMNS)
-            for name, label, split in rows:
-                if name not in choices.leave_out:
-                    class_name = choices.relabel.get(name, images.class_names[label])
-                    table.writerow((os.path.join(prefix, name), class_name, SPLITS[split]))
-        CsvSource(str(partial))  # raises InputError for a table that cannot be trained on
-        partial.rename(file)
-    except InputError as error:
-        problem = str(error).replace(str(partial.resolve()), str(file)).removeprefix("--dataset: ")
-        raise InputError(f"{OPTION}: nothing is written: {problem}") from error
-    except OSError as error:
-        raise InputError(f"{OPTION}: {file} cannot be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing_to(f"{OPTION}: {file}"):
+        try:
+            with partial.open("w", encoding="utf-8", newline="") as stream:
+                table = csv.writer(stream)
+                table.writerow(COLUMNS)
+                for name, label, split in rows:
+                    if name not in choices.leave_out:
+                        class_name = choices.relabel.get(name, images.class_names[label])
+                        table.writerow((os.path.join(prefix, name), class_name, SPLITS[split]))
+            CsvSource(str(partial))  # raises InputError for a table that cannot be trained on
+            rename_file(partial, file)
+        except InputError as error:
+            problem = str(error).replace(str(partial.resolve()), str(file)).removeprefix("--dataset: ")
+            raise InputError(f"{OPTION}: nothing is written: {problem}") from error
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _folder(file: Path) -> Path:

@@ -20,6 +20,7 @@ from trainer.data_checks.fix import fit_command, source_folder
 from trainer.data_checks.image_quality import KINDS
 from trainer.data_checks.run import Findings
 from trainer.data_checks.summary import sentences
+from trainer.files import write_text
 from trainer.images.encode import data_uri
 from trainer.reporting.templates import render
 from trainer.text import shell_command
@@ -91,7 +92,7 @@ def write_page(findings: Findings, file: Path, *, name: str, spec: str, data_dir
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )
-    file.write_text(page, encoding="utf-8")
+    write_text(file, page)
 
 
 def _sections(findings: Findings) -> list[Section]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import shutil
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from trainer.export.calibration import fit_temperature, fit_threshold
 from trainer.export.freeze import Quantization, convert, freeze, save_activation, save_frozen, with_features
 from trainer.export.quantization import QuantizationCheck, compare, measure_speedup
 from trainer.features.ood import choose_references, fit_ood_score
+from trainer.files import delete_folder
 from trainer.training.settings import FitSettings
 from trainer.training.timer import CALIBRATION_IMAGES, CALIBRATION_PASSES, REPORT_S, SAFETY, Timer
 
@@ -68,7 +68,7 @@ def export(model: Any, dataset: Dataset, folder: Path, settings: FitSettings, ti
     """
     val, quantize, confidence = dataset.val, settings.config.quantize, settings.config.confidence
     log.info("export: freezing the network; its files are compared on %d validation images", len(val))
-    shutil.rmtree(folder, ignore_errors=True)
+    delete_folder(folder)
     folder.mkdir(parents=True)
     frozen, temperature, reference = _calibrate(model, dataset, settings.architecture.features)
     save_frozen(frozen, folder / SAVED_MODEL)

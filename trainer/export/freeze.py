@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from trainer.artifact.engine import OOD_SCORE, PROBABILITIES
 from trainer.artifact.explain import ACTIVATION
+from trainer.errors import RunError
 from trainer.features.ood import OODScore
 from trainer.machine import quiet_stderr
 
@@ -55,7 +56,10 @@ def with_features(model: Any, features: str | None) -> Any:
 
 
 def save_frozen(frozen: Any, folder: Path, names: Sequence[str] = (PROBABILITIES, OOD_SCORE)) -> None:
-    """Write a SavedModel with signature `serving_default`: `images` → the outputs, named by the first of `names`."""
+    """Write a SavedModel with signature `serving_default`: `images` → the outputs, named by the first of `names`.
+
+    Raises RunError where it cannot be written.
+    """
     import tensorflow as tf
 
     spec = tf.TensorSpec(frozen.inputs[0].shape, tf.uint8, name="images")
@@ -63,7 +67,10 @@ def save_frozen(frozen: Any, folder: Path, names: Sequence[str] = (PROBABILITIES
     module.predict = tf.function(lambda images: dict(zip(names, frozen(images), strict=False)), input_signature=[spec])
     # Some activations of Keras (swish) have a gradient that cannot be saved, and nothing trains a frozen network.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.predict}, options=options)
+    try:
+        tf.saved_model.save(module, str(folder), signatures={"serving_default": module.predict}, options=options)
+    except tf.errors.OpError as error:
+        raise RunError(f"{folder}: the network could not be written: {error.message}") from error
 
 
 def convert(saved_model: Path, quantization: Quantization, images: NDArray[np.uint8] | None = None) -> bytes:

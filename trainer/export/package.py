@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from trainer.data.manifest import DataManifest
 from trainer.data.sources.tfds import data_root
 from trainer.export.export import Exported, evenly_spaced
 from trainer.export.provenance import git_revision, library_versions
+from trainer.files import copy_folder
 from trainer.reporting.measure import Measurement
 from trainer.reporting.metrics import accuracy_interval
 from trainer.training.settings import FitSettings
@@ -23,7 +23,7 @@ def package(
     folder: Path, report: Path, dataset: Dataset, settings: FitSettings, exported: Exported, measured: Measurement
 ) -> dict[str, Any]:
     """Complete the artifact in `folder`; return its metrics as plain JSON values, which its spec contains, too."""
-    shutil.copytree(report, folder / "report", dirs_exist_ok=True)
+    copy_folder(report, folder / "report")
     predictions = exported.val_probabilities.argmax(1), measured.predicted
     DataManifest.of(dataset, predictions, settings.earlier.manifest if settings.earlier else None).save(folder)
     positions = evenly_spaced(dataset.val, REFERENCE_IMAGES)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trainer.artifact.explain import explain, load_activation_engine
 from trainer.errors import ImageError, InputError
+from trainer.files import writing_to
 from trainer.images.encode import encode_png
 from trainer.images.saliency import overlay
 from trainer.predict.files import Answer, http_answer
@@ -40,9 +41,7 @@ def explain_files(model: Model, paths: Sequence[Path], output: Path | None) -> I
         uses[path.stem] += 1
         name = f"{path.stem}-{uses[path.stem]}" if uses[path.stem] > 1 else path.stem
         file = output if output and to_file else (output or Path()) / f"{name}.explained.png"
-        try:
+        with writing_to(f"--output: {file}"):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(encode_png(overlay(image, saliency)))
-        except OSError as error:
-            raise InputError(f"--output: {file} cannot be written: {error.strerror}") from error
         yield http_answer(model, path, answer) | {"explanation": str(file)}

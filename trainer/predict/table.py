@@ -15,7 +15,7 @@ from typing import TextIO
 from trainer.artifact.prediction import DECIMALS, MAX_TOP
 from trainer.data.progress import track
 from trainer.errors import InputError, TrainerError
-from trainer.files import write_text
+from trainer.files import write_text, writing_to
 from trainer.predict.files import Answer
 from trainer.signals import Signals
 from trainer.text import counted, printable
@@ -96,11 +96,9 @@ def open_table(file: Path, model: str) -> Iterator[Table]:
         sys.stdout.write(HEADER)
         yield Table(sys.stdout, model, ())
         return
-    try:
-        rows = _mend(file.resolve(), model)
+    with writing_to(f"--csv: {file}"):
+        rows = _mend(file, model)
         stream = file.open("a", encoding="utf-8", newline="")
-    except OSError as error:
-        raise InputError(f"--csv: {file} cannot be written: {error.strerror}") from error
     with stream:
         yield Table(stream, model, rows)
 

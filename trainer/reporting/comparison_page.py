@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data import Split
+from trainer.files import write_text
 from trainer.images.encode import data_uri, encode_png
 from trainer.reporting.comparison import Comparison
 from trainer.reporting.predictions import PredictionMetrics, Predictions
@@ -87,5 +88,5 @@ def write_page(
     )
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / PAGE
-    file.write_text(page, encoding="utf-8")
+    write_text(file, page)
     return file

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from trainer.console import format_duration
+from trainer.files import write_bytes, write_text
 from trainer.images.encode import data_uri, encode_png
 from trainer.images.saliency import overlay
 from trainer.reporting.advice import Judgement
@@ -89,10 +90,10 @@ def write(
     figures = draw(facts.class_names, evaluation, history, mistakes, curve)
     paths = {name: folder / f"{name}.png" for name in figures}
     for name, png in figures.items():
-        paths[name].write_bytes(png)
+        write_bytes(paths[name], png)
     paths["page"] = folder / PAGE
     page = _page(facts, evaluation, history or (), mistakes, val_mistakes, figures, curve)
-    paths["page"].write_text(page, encoding="utf-8")
+    write_text(paths["page"], page)
     return paths
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 from trainer.config import FitConfig
 from trainer.errors import InputError
+from trainer.files import writing_to
 from trainer.locks import ProcessLock, Timeout
 from trainer.option_fields import flag
 from trainer.runs.run_folder import (
@@ -88,7 +90,7 @@ def _shared(config: FitConfig) -> tuple[Path, ProcessLock]:
 def _locked(config: FitConfig, name: str, run_hash: str) -> tuple[Path, ProcessLock]:
     """The run folder, made where it is new, and its lock, held."""
     for path in _named(config):
-        _make(path, exist_ok=True)
+        _make(path)
         return path, _lock(path)
     if config.resume == "auto":
         for path in sorted(RUNS.glob(f"{name}-*"), key=lambda path: path.stat().st_mtime, reverse=True):
@@ -98,14 +100,11 @@ def _locked(config: FitConfig, name: str, run_hash: str) -> tuple[Path, ProcessL
                 except InputError:  # another process has just begun to continue it
                     continue
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    count = 1
-    while True:
+    for count in itertools.count(1):  # a run may have begun in the same second
         path = RUNS / (f"{name}-{stamp}" if count == 1 else f"{name}-{stamp}-{count}")
-        try:
-            _make(path, exist_ok=False)
-            return path, _lock(path)
-        except FileExistsError:  # of a run that began in the same second
-            count += 1
+        if _make(path):
+            break
+    return path, _lock(path)
 
 
 def _named(config: FitConfig) -> Iterator[Path]:
@@ -120,23 +119,25 @@ def _named(config: FitConfig) -> Iterator[Path]:
         yield RUNS / run_id
 
 
-def _make(path: Path, *, exist_ok: bool) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=exist_ok)
-    except OSError as error:
-        if isinstance(error, FileExistsError) and not exist_ok:
-            raise
-        raise InputError(f"--run-dir: {path} cannot be made: {error.strerror}") from error
+def _make(path: Path) -> bool:
+    """Make a run folder; returns whether it is new."""
+    with writing_to(f"--run-dir: {path}"):
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if not path.is_dir():
+                raise
+            return False
+        return True
 
 
 def _lock(path: Path) -> ProcessLock:
     lock = ProcessLock(path / LOCK)
-    try:
-        lock.acquire(0)
-    except Timeout:
-        raise InputError(f"{path}: another process is using this run folder; name another --run-dir") from None
-    except OSError as error:
-        raise InputError(f"--run-dir: {path} cannot be written: {error.strerror}") from error
+    with writing_to(f"--run-dir: {path}"):
+        try:
+            lock.acquire(0)
+        except Timeout:
+            raise InputError(f"{path}: another process is using this run folder; name another --run-dir") from None
     return lock
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from trainer import artifact
 from trainer.artifact import SPEC_FILE, store
 from trainer.errors import InputError
+from trainer.files import DISK_ERRORS
 from trainer.runs.promotion import Decision, decide, describe
 from trainer.runs.run_folder import EXPORT, FINISHED, note_saved, read_run, resume_command
 from trainer.text import shell_command
@@ -53,8 +53,11 @@ def publish_run(folder: Path, name: str | None, *, promote: bool = False, must_m
         )
     artifact.load(export)
     published = publish_once(export, name or run["name"], promote=promote, must_match=must_match)
-    with suppress(OSError):  # another user's run may be read-only
+    try:
         note_saved(folder, published.tag)
+    except OSError as error:  # another user's run may be read-only
+        if error.errno in DISK_ERRORS:
+            raise
     return published
 
 
@@ -65,8 +68,11 @@ def publish_once(export: Path, name: str, *, promote: bool = False, must_match: 
     if same is None:
         return publish(export, name, promote=promote, must_match=must_match)
     log.info("saved already as %s: no other version is made", same.tag)
-    if promote or (same == versions[0] and not same.is_latest and not same.not_promoted):
+    # The newest one may be so to readers alone: its publisher may have been killed before it was promoted.
+    if promote or (same == versions[0] and not same.not_promoted):
         store.promote(same.tag)
+    else:
+        store.delete_drafts()
     latest = next((version.tag for version in _versions(name) if version.is_latest), None)
     return Published(same.tag, latest == same.tag, latest, same.not_promoted, worse_than=None)
 

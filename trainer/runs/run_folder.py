@@ -87,9 +87,16 @@ class RunFolder:
         self.update(state=EXPORTED, result=dict(result))
 
     def finish(self, result: Mapping[str, Any], *, keep_checkpoints: bool = False) -> None:
-        """Record the result, and delete the checkpoints, which the export replaces."""
+        """Record the result, and delete the checkpoints.
+
+        Those of an exported run go first: a run that is killed here is continued and deletes them, and a finished one
+        is not looked at again. A run that is not exported needs its own until it has finished.
+        """
+        exported = self._run["state"] == EXPORTED
+        if exported and not keep_checkpoints:
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
         self.update(state=FINISHED, result=dict(result))
-        if not keep_checkpoints:
+        if not exported and not keep_checkpoints:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def undo(self) -> None:

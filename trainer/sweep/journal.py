@@ -1,13 +1,18 @@
-"""Journal of a sweep on disk: the lock of its folder, and a last record that was cut off by a kill."""
+"""Journal of a sweep on disk: the lock of its folder, and a last record that a kill or a full disk has cut off."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from optuna.storages.journal import JournalFileBackend
 
 from trainer.errors import InputError
+from trainer.files import writing_to
 from trainer.locks import ProcessLock, Timeout
 
 log = logging.getLogger("trainer")
@@ -20,14 +25,13 @@ PID = "sweep.pid"  # of the process that holds the lock; a file of its own, beca
 def lock_folder(folder: Path) -> ProcessLock:
     """Create and lock the folder of a sweep. InputError where it is locked, or cannot be written."""
     lock = ProcessLock(folder / LOCK)
-    try:
+    with writing_to(f"{folder}:"):
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(0)
-    except Timeout:
-        raise InputError(f"{folder}: this sweep is running already, as process {_pid(folder)}") from None
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
-    (folder / PID).write_text(f"{os.getpid()}\n")
+        try:
+            lock.acquire(0)
+        except Timeout:
+            raise InputError(f"{folder}: this sweep is running already, as process {_pid(folder)}") from None
+        (folder / PID).write_text(f"{os.getpid()}\n")
     return lock
 
 
@@ -59,7 +63,24 @@ def _is_record(line: bytes) -> bool:
         return False
 
 
-class NoLock:
+class Journal(JournalFileBackend):
+    """Optuna's journal in a file that one process writes; of a record that cannot be written no part stays."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(str(file), _NoLock())
+        self._file = file
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        size = self._file.stat().st_size
+        try:
+            super().append_logs(logs)
+        except OSError:
+            with suppress(OSError):  # the next start cuts it off
+                os.truncate(self._file, size)
+            raise
+
+
+class _NoLock:
     """Empty replacement for Optuna's lock of a journal: the folder is locked for as long as the search lives."""
 
     def acquire(self) -> bool:

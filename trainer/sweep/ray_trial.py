@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trainer.errors import RunError
-from trainer.files import untar
+from trainer.files import delete_folder, rename_folder, untar
 from trainer.sweep.executor import OTHER_RUN, Outcome, group_of
 from trainer.sweep.node import NodeTrial
 from trainer.sweep.search import Trial
@@ -146,7 +146,10 @@ class RayTrial:
         outcome: Outcome = self._ask("outcome")
         continues = outcome.result is None and self._is_stopping and not self._is_for_good
         if not continues:
-            untar(self._ask("files"), self._trial.folder)
+            draft = self._trial.folder.with_name(f".{self._trial.folder.name}.draft")
+            delete_folder(draft)  # left by a killed sweep
+            untar(self._ask("files"), draft)
+            rename_folder(draft, self._trial.folder)
             self._ask("delete")
         return outcome
 

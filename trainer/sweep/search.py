@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.storages.journal import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from trainer.errors import InputError
+from trainer.files import DISK_ERRORS
 from trainer.sweep.early_stopping import falls_behind
-from trainer.sweep.journal import JOURNAL, NoLock, cut_torn_end, lock_folder
+from trainer.sweep.journal import JOURNAL, Journal, cut_torn_end, lock_folder
 from trainer.sweep.optuna_space import distributions, grid, to_params
 from trainer.sweep.proposals import Proposals
 from trainer.sweep.space import SweepSpec, Value
@@ -59,7 +60,7 @@ class Search:
         try:
             if torn := cut_torn_end(folder / JOURNAL):
                 log.warning("%s: %d bytes at its end are no whole record and are cut off", folder / JOURNAL, torn)
-            self._storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL), NoLock()))
+            self._storage = JournalStorage(Journal(folder / JOURNAL))
             self.study = optuna.create_study(
                 storage=self._storage,
                 study_name=spec.name,
@@ -70,6 +71,8 @@ class Search:
                 self.study.set_user_attr(DATA, [list(spec.data), list(spec.command)])
         except Exception as error:
             self._lock.release()
+            if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+                raise
             raise InputError(f"{folder}: cannot be used: {error}") from error
         self._running: set[int] = set()  # numbers of the trials that this process has started
         self._tried = {_key(params): spec.dataset_of(params) for params in map(_params, self.trials())}

@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 
+from trainer.files import write_text
 from trainer.images.encode import data_uri
 from trainer.reporting.templates import render
 from trainer.sweep.leaderboard import caution, describe_trial, leaderboard
@@ -29,7 +30,7 @@ def write_page(search: Search, file: Path) -> bool:
         save=shell_command(["trainer", "sweep", str(search.spec.path), "--trials=0", "--save-best"]),
         sections=sections,
     )
-    file.write_text(page, encoding="utf-8")
+    write_text(file, page)
     return True
 
 

@@ -32,7 +32,7 @@ from trainer.artifact.store.stored_models import (
     store_home,
 )
 from trainer.errors import InputError, RunError
-from trainer.files import can_write, write_text
+from trainer.files import can_write, copy_folder, rename_file, rename_folder, write_text
 from trainer.names import slug
 
 log = logging.getLogger("trainer")
@@ -44,6 +44,7 @@ with bentoml.models.create(**json.load(sys.stdin)) as model:
     pass
 print(model.tag.version)
 """
+DRAFTS = "trainer-publish"  # folder on the file system of the models, but outside the one where BentoML looks for them
 LOCK_TIMEOUT_S = 600  # another publisher may be copying hundreds of megabytes
 
 # The version promoted now → reasons against promoting the new one in its place.
@@ -55,17 +56,15 @@ def publish(export_dir: Path, name: str, reasons_against: PromotionCheck = lambd
 
     A lock keeps other publishers out from the check to the end. Atomic: no reader sees a part of a version, and a
     killed publisher blocks nobody. Raises RunError if the store cannot be written (a full disk); it then holds what it
-    held before. Raises InputError for a name that the store does not allow.
+    held before, or at the very end the whole version, which `promote` promotes. Raises InputError for a name that the
+    store does not allow.
     """
     if slug(name) != name:
         raise InputError(f"{name!r} is no model name; use up to 63 of a-z, 0-9, '.', '_' and '-', such as {slug(name)}")
     home = store_home()
-    # On the file system of the models, but outside the folder in which BentoML looks for them.
-    drafts = home / "trainer-publish"
+    drafts = home / DRAFTS
     with _locked(home, f"nothing is published, the model stays in {export_dir}"):
         drafts.mkdir(exist_ok=True)
-        for leftover in drafts.iterdir():  # of a publisher that was killed: a running one holds the lock
-            shutil.rmtree(leftover, ignore_errors=True)
         latest = next((model for model in models() if model.is_latest and model.path.parent.name == name), None)
         reasons = reasons_against(latest)
         with tempfile.TemporaryDirectory(dir=drafts, ignore_cleanup_errors=True) as private:
@@ -104,6 +103,12 @@ def refuse_unwritable() -> None:
         )
 
 
+def delete_drafts() -> None:
+    """Delete what killed publishers have left. Raises RunError if the store cannot be written."""
+    with _locked(store_home(), "nothing is deleted"):
+        pass
+
+
 @contextmanager
 def _locked(home: Path, consequence: str) -> Iterator[None]:
     """Keep other processes from publishing and promoting.
@@ -115,6 +120,8 @@ def _locked(home: Path, consequence: str) -> Iterator[None]:
     try:
         home.mkdir(parents=True, exist_ok=True)
         with ProcessLock(home / "trainer-publish.lock", timeout_s=LOCK_TIMEOUT_S):
+            for leftover in (home / DRAFTS).glob("*"):  # of a publisher that was killed: a running one holds the lock
+                shutil.rmtree(leftover, ignore_errors=True)
             yield
     except Timeout as error:
         raise RunError(f"the model store {home} is locked: another process is publishing to it") from error
@@ -143,7 +150,7 @@ def _build(export_dir: Path, name: str, reasons: Sequence[str], private: Path) -
     if done.returncode:
         raise OSError(done.stderr.strip().splitlines()[-1])
     version = private / "models" / name / done.stdout.split()[-1]
-    shutil.copytree(export_dir, version, dirs_exist_ok=True)
+    copy_folder(export_dir, version)
     return version
 
 
@@ -152,12 +159,11 @@ def _move_in(version: Path, versions: Path, *, promoted: bool) -> None:
     versions.mkdir(parents=True, exist_ok=True)
     # Every write that a full disk can fail comes before the rename.
     draft = versions / f".{LATEST}.draft"
-    draft.write_text(version.name)
-    os.rename(version, versions / version.name)
     if promoted:
-        os.replace(draft, versions / LATEST)
-    else:
-        draft.unlink()
+        draft.write_text(version.name)
+    rename_folder(version, versions / version.name)
+    if promoted:
+        rename_file(draft, versions / LATEST)
 
 
 def _write_reasons(version: Path, reasons: Sequence[str]) -> None:

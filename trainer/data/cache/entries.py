@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from trainer.errors import InputError
-from trainer.files import rename_folder
+from trainer.files import delete_folder, rename_folder
 from trainer.locks import ProcessLock, Timeout
 
 log = logging.getLogger("trainer")
@@ -52,8 +52,8 @@ def draft_of(folder: Path) -> Iterator[Path]:
     Raises InputError where the cache cannot be written.
     """
     draft = folder.with_suffix(PARTIAL)
-    shutil.rmtree(draft, ignore_errors=True)  # left by a killed writer
     with _in_cache(folder.parent):
+        delete_folder(draft)  # left by a killed writer
         draft.mkdir()
     try:
         yield draft
@@ -85,12 +85,20 @@ def load_array(
             return found
         array = make()
         with draft_of(folder) as draft:
-            np.save(draft / ARRAY, array, allow_pickle=False)
+            save_array(draft / ARRAY, array)
             (draft / KEY).write_text(json.dumps(key))
             if contents is not None:
-                np.save(draft / CONTENTS, contents, allow_pickle=False)
+                save_array(draft / CONTENTS, contents)
             keep(draft, folder)
         return array
+
+
+def save_array(file: Path, array: NDArray[Any]) -> None:
+    """Write a `.npy` file. Raises OSError where a part of it cannot be written."""
+    # Open for reading, too: into a file that is open for writing alone NumPy writes through C's stdio, whose last error
+    # it ignores, and whose others it reports without their number.
+    with file.open("w+b") as stream:
+        np.save(stream, array, allow_pickle=False)
 
 
 def find_arrays(facts: Mapping[str, Any]) -> Iterator[tuple[NDArray[np.uint64], NDArray[Any]]]:

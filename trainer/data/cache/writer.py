@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.cache.decoding import MIN_PARALLEL_BYTES, NativeFacts, Size, decode_all
+from trainer.data.cache.entries import save_array
 from trainer.data.perceptual_hash import HASH_WORDS, group_near_duplicates
 from trainer.data.pixel_request import PixelRequest, stored_spec
 from trainer.data.progress import track
@@ -141,7 +142,7 @@ def _save_arrays(
         "near_duplicates": group_near_duplicates(content_hashes, perceptual_hashes),
     }
     for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        save_array(folder / f"{name}.npy", array)
 
 
 def _labelled(examples: Iterable[Example], unlabelled: Counter[str]) -> Iterator[Example]:
