@@ -12,7 +12,6 @@ import functools
 import gc
 import logging
 import os
-import re
 import shutil
 import signal
 import tempfile
@@ -38,6 +37,7 @@ from trainer.errors import ArtifactError, InputError
 from trainer.machine import raise_open_file_limit
 from trainer.serving.endpoints import ENGINE_ROUTES, Endpoints
 from trainer.serving.http_protocol import HttpProtocol
+from trainer.serving.image_labels import image_labels
 from trainer.serving.inference import Inference
 from trainer.serving.load_shedding import LoadShedder
 from trainer.serving.loaded_model import prepare_model
@@ -116,30 +116,10 @@ def tracing() -> Tracing | None:
     return Tracing() if traces_wanted() else None
 
 
-def image_labels() -> list[dict[str, str]]:
-    """Labels (OCI) of the container image; BentoML passes them on to the Dockerfile as `envs`."""
-    try:
-        stored = store.find(settings.model)
-        packed = artifact.read_spec(stored.path)
-    except (InputError, ArtifactError):
-        return []  # nothing to build or serve; the commands report that themselves
-    labels = {
-        "org.opencontainers.image.title": stored.tag.partition(":")[0],
-        "org.opencontainers.image.version": stored.tag,
-        "org.opencontainers.image.revision": packed["git_revision"],
-        # The path is left out, because registries show these labels.
-        "trainer.dataset": re.sub(r"^(folder|csv):.*/", r"\1:", packed["dataset"], flags=re.DOTALL),
-    } | {f"trainer.{name}": str(value) for name, value in packed["metrics"].items()}
-    for name, value in labels.items():
-        if value and not value.isprintable():
-            log.warning("the image has no label %s: a Dockerfile cannot hold %r", name, value)
-    return [{"name": name, "value": value} for name, value in labels.items() if value and value.isprintable()]
-
-
 @bentoml.service(
     name="classifier",
     workers=settings.workers,
-    envs=image_labels(),
+    envs=image_labels(settings.model),
     logging={"access": {"enabled": False}},
     # `trainer.serving.metrics` in their place: BentoML's have a series for each path that a client invents.
     metrics={"enabled": False},

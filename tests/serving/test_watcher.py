@@ -13,8 +13,8 @@ from server import publish
 
 from trainer import artifact
 from trainer.artifact import store
-from trainer.serving.inference import FailedVersion, Inference
-from trainer.serving.loaded_model import prepare_model
+from trainer.serving.inference import Inference
+from trainer.serving.loaded_model import FailedVersion, prepare_model
 from trainer.serving.memory import MemoryBudget
 from trainer.serving.metrics import Metrics
 from trainer.serving.request import MIB

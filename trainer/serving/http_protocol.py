@@ -29,6 +29,7 @@ from trainer.serving.open_inference_paths import is_open_inference
 from trainer.serving.responses import error_response, in_protocol
 from trainer.serving.schemas import ErrorCode
 from trainer.serving.unread import UnreadTimer
+from trainer.serving.upgrade_offer import head_without_offer
 
 # From the connection, or a head's first byte, to the head's end; from an early response to the body's end.
 HEAD_TIMEOUT_S = 30.0
@@ -36,8 +37,6 @@ MAX_HEAD_BYTES = 16 << 10  # URL and headers, trailers included; nginx and HAPro
 HEADER_OVERHEAD = 64  # of each header: objects that hold it
 MAX_PIPELINED = 32  # requests that wait for the responses before theirs
 LINGER_S = 2.0  # in which a refused client may read why, while it still sends
-# Headers of the offer; the rest of the head is passed on as it came.
-UPGRADE_HEADERS = (b"upgrade", b"http2-settings")
 
 
 class RefusedRequest(Exception):
@@ -127,7 +126,10 @@ class HttpProtocol(HttpToolsProtocol):
                 if self.parser.get_method() == b"CONNECT":
                     self._refuse(RefusedRequest(400, "bad_request", "this is no proxy"))
                     return
-                data = self._head_without_offer() + data[offer.args[0] :]
+                request = (
+                    self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()
+                )
+                data = head_without_offer(request, self.headers) + data[offer.args[0] :]
                 self.parser = httptools.HttpRequestParser(self)
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
         try:
@@ -231,18 +233,6 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.write(replace(response, status=refusal.status).http)
         self.transport.write_eof()
         self.loop.call_later(LINGER_S, self._close)
-
-    def _head_without_offer(self) -> bytes:
-        """The head that has just been parsed, without its offer to upgrade."""
-        version = self.parser.get_http_version().encode()
-        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
-        for name, value in self.headers:
-            if name == b"connection":
-                tokens = [token.strip() for token in value.split(b",")]
-                lines.append(b"connection: " + b", ".join(t for t in tokens if t.lower() not in UPGRADE_HEADERS))
-            elif name not in UPGRADE_HEADERS:
-                lines.append(name + b": " + value)
-        return b"\r\n".join((*lines, b"", b""))
 
     def _start_head_timer(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._close)

@@ -10,7 +10,6 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
@@ -23,7 +22,7 @@ from trainer.images.saliency import overlay
 from trainer.serving.body_hints import with_hint
 from trainer.serving.decoding import Decoder, Pixels
 from trainer.serving.load_shedding import MESSAGE
-from trainer.serving.loaded_model import LoadedModel
+from trainer.serving.loaded_model import FailedVersion, LoadedModel
 from trainer.serving.memory import MemoryBudget
 from trainer.serving.metrics import Metrics
 from trainer.serving.responses import ApiError, error_body
@@ -32,14 +31,6 @@ from trainer.serving.settings import Settings
 
 S = TypeVar("S")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class FailedVersion:
-    """A version that is promoted and not served, as it did not pass its check."""
-
-    tag: str  # NAME:VERSION
-    reason: str  # one line, without a path
 
 
 class Inference:

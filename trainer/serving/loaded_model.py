@@ -46,6 +46,14 @@ class LoadedModel:
     explainer: Explainer
 
 
+@dataclass(frozen=True)
+class FailedVersion:
+    """A version that is promoted and not served, as it did not pass its check."""
+
+    tag: str  # NAME:VERSION
+    reason: str  # one line, without a path
+
+
 def prepare_model(
     tag: str, artifact: Artifact, settings: Settings, on_batch: OnBatch, measured: Measured | None = None
 ) -> LoadedModel:

@@ -13,8 +13,8 @@ from pathlib import Path
 from trainer import artifact
 from trainer.artifact import MODEL_FILE, store
 from trainer.errors import ArtifactError
-from trainer.serving.inference import FailedVersion, Inference
-from trainer.serving.loaded_model import LoadedModel, engine_threads, prepare_model
+from trainer.serving.inference import Inference
+from trainer.serving.loaded_model import FailedVersion, LoadedModel, engine_threads, prepare_model
 from trainer.serving.memory import MemoryBudget
 from trainer.serving.metrics import Metrics
 from trainer.serving.request import MIB
