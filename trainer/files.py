@@ -55,13 +55,17 @@ def rename_folder(draft: Path, final: Path) -> None:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder into another one, which may exist. Raises the OSError of the first file that cannot be copied."""
+    """Copy a folder and its permissions into another one, which may exist.
+
+    Raises the OSError of the first file that cannot be copied; `shutil.copytree` raises one without its number.
+    """
     for path in (source, *source.rglob("*")):
         copy = target / path.relative_to(source)
         if path.is_dir():
             copy.mkdir(parents=True, exist_ok=True)
         else:
             shutil.copyfile(path, copy)
+        shutil.copymode(path, copy)
 
 
 def delete_folder(folder: Path) -> None:

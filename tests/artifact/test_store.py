@@ -53,6 +53,16 @@ def bentoml_models(home: Path, *arguments: str) -> str:
     ).stdout
 
 
+def test_other_users_may_read_what_they_might_before(home: Path, export: Path) -> None:
+    """The image's server is another user than the one that published."""
+    for path in (export, *export.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    version = store.find(store.publish(export, "mnist")).path
+    assert {oct(path.stat().st_mode & 0o777) for path in (version, version / "saved_model")} == {"0o755"}
+    assert oct((version / "model.tflite").stat().st_mode & 0o777) == "0o644"
+    assert (version / "model.yaml").stat().st_mode & 0o044 == 0o044
+
+
 def test_publish_and_find(home: Path, export: Path) -> None:
     before = datetime.datetime.now(datetime.UTC)
     tag = store.publish(export, "mnist")
