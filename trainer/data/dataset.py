@@ -82,7 +82,7 @@ class Dataset:
     train: Split
     val: Split
     test: Split
-    fingerprint: str  # hex; changes when images or classes do
+    fingerprint: str  # hex; changes when images, classes or pixels do
     rejected: tuple[Rejected, ...]
     ignored: int
     has_character_classes: bool  # every class name is one character: images are not mirrored

@@ -55,7 +55,7 @@ class Features:
     def key(self, split: Split, *, mirrored: bool = False) -> dict[str, Any]:
         """Cache key: everything that affects the features, in plain JSON values."""
         return self._facts(split, mirrored) | {
-            "images": split.cache.fingerprint,
+            "images": split.cache.stored_fingerprint,
             "rows": hashlib.sha256(split.indices.tobytes()).hexdigest(),
         }
 

@@ -87,7 +87,7 @@ def _fit_cached(features: Features, dataset: Dataset, config: FitConfig, *, mirr
 
     key = {
         "head": PROBE_FORMAT,
-        "images": train.cache.fingerprint,
+        "images": train.cache.stored_fingerprint,
         "train": [features.key(train, mirrored=view) for view in views],
         "val": features.key(val),
         "classes": len(dataset.class_names),

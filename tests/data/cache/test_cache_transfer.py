@@ -35,7 +35,7 @@ def test_images_and_features_arrive_although_the_files_have_other_times(
     caplog.set_level("INFO")
     spec = f"folder:{photos}"
     here = load(spec)
-    key = {"features": 1, "images": here.fingerprint}
+    key = {"features": 1, "images": here.train.cache.stored_fingerprint}  # as keys of features have it
     features = np.arange(6, dtype=np.float32).reshape(3, 2)
     load_array(key, lambda: features)
     load_array({"features": 1, "images": "of other images"}, lambda: features)

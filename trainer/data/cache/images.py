@@ -15,6 +15,7 @@ pixel spec of any request follows.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import logging
 import os
@@ -65,7 +66,10 @@ class ImageCache:
         self.stored = PixelSpec.from_dict(index["pixels"])
         self.rejected = tuple(Rejected(**entry) for entry in index["rejected"])
         self.unlabelled: int = index["unlabelled"]  # examples without a class
-        self.fingerprint: str = index["fingerprint"]  # of the stored images, files, labels, class names and splits
+        # Of the images (as they are stored, and as they are read), files, labels, class names and splits.
+        self.stored_fingerprint: str = index["fingerprint"]
+        facts = json.dumps([self.stored_fingerprint, self.pixels.to_dict()])
+        self.fingerprint = hashlib.sha256(facts.encode()).hexdigest()[:32]
         self.labels: NDArray[np.int32] = _load(path, "labels")
         self.content_hashes: NDArray[np.uint64] = _load(path, "content_hashes")
         self.perceptual_hashes: NDArray[np.uint64] = _load(path, "perceptual_hashes")
