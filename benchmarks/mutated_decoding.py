@@ -46,7 +46,7 @@ Images = Callable[[int], bytes]  # number → image
 
 
 class Failed(Exception):
-    """What a mutated image did that it must not."""
+    """Reason why a mutated image counts as a failure: it did what none must do."""
 
 
 @dataclass

@@ -31,7 +31,7 @@ COMMANDS = {
 
 
 class Used(NamedTuple):
-    """What a command took."""
+    """Time, memory and disk that a command took."""
 
     seconds: float
     cpu_s: float

@@ -20,7 +20,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from random import Random
 
 import httpx
@@ -30,9 +29,9 @@ import uvloop
 from hardware import hardware
 from mutated_decoding import Mutator
 from seed_images import drawn
-from serve import one_digit, serving
+from serve import serving
 from soak_traffic import Traffic
-from swap import NAME, WATCH_S, Versions, expected_answer
+from swap import NAME, WATCH_S, Versions, add_models_and_image, expected_answer, models_and_image
 
 from trainer.artifact import store
 from trainer.machine import raise_open_file_limit
@@ -51,7 +50,7 @@ Measured = dict[str, float]  # by the names of MAX_GROWTH
 
 @dataclass
 class Report:
-    """What the rounds showed."""
+    """Measurements and answers of all rounds."""
 
     rounds: list[Measured]
     counts: Counter[str]
@@ -144,14 +143,12 @@ def _measure(port: int, workers: Sequence[psutil.Process]) -> Measured:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="one or two tags in the model store")
-    parser.add_argument("--image", type=Path, help="default: one of the built-in digits, 8x8")
+    add_models_and_image(parser)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--slow", type=int, default=1000, help="connections that send a byte a second")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    image = options.image.read_bytes() if options.image else one_digit()
-    found = [store.find(tag) for tag in options.models or [None]]
+    found, image = models_and_image(options)
     raise_open_file_limit()
     print(f"{hardware()}, {', '.join(model.tag for model in found)}, seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as home:

@@ -117,16 +117,26 @@ def show(name: str, loads: list[LoadResult]) -> float:
     return p99
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_models_and_image(parser: argparse.ArgumentParser) -> None:
+    """Arguments that `models_and_image` reads."""
     parser.add_argument("models", nargs="*", metavar="MODEL", help="one or two tags in the model store")
     parser.add_argument("--image", type=Path, help="default: one of the built-in digits, 8x8")
+
+
+def models_and_image(options: argparse.Namespace) -> tuple[list[store.StoredModel], bytes]:
+    """The models (default: the newest) and the bytes of the image that the command line names."""
+    image = options.image.read_bytes() if options.image else one_digit()
+    return [store.find(tag) for tag in options.models or [None]], image
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_models_and_image(parser)
     parser.add_argument("--swaps", type=int, default=20)
     parser.add_argument("--load", type=float, default=0.5, help="share of the capacity")
     parser.add_argument("--between", type=float, default=4, help="seconds after each swap")
     options = parser.parse_args()
-    image = options.image.read_bytes() if options.image else one_digit()
-    found = [store.find(tag) for tag in options.models or [None]]
+    found, image = models_and_image(options)
     print(hardware(), *(model.tag for model in found), flush=True)
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"BENTOML_HOME": home, "TRAINER_WATCH_S": WATCH_S}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import call
+from fitted_store import fitting_in, use_copy
 from PIL import Image
 from server import publish, serving
 from sklearn.datasets import load_digits
@@ -32,11 +33,7 @@ FIT = ("fit", "builtin:digits", "--model=branched_cnn", "--augment=none", "--fli
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `store/`, which has the models `good` and `bad`, and with the `cache/` that they were fitted on."""
     folder = tmp_path_factory.mktemp("fitted")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BENTOML_HOME", str(folder / "store"))
-        patch.setenv("TRAINER_CACHE_DIR", str(folder / "cache"))
-        patch.setenv("BENTOML_DO_NOT_TRACK", "True")
-        patch.chdir(folder)
+    with fitting_in(folder):
         common = (*FIT, "--wandb=disabled", "--precision=float32")
         assert run([*common, "--name=good", "--epochs=2"]) == 0
         assert run([*common, "--name=bad", "--limit=300", "--epochs=1", "--promote"]) == 0
@@ -46,9 +43,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def good(fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.StoredModel:
     """The model `good`; the store of the test has `bad`, too."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRAINER_CACHE_DIR", str(fitted / "cache"))
-    monkeypatch.setenv("BENTOML_HOME", str(shutil.copytree(fitted / "store", tmp_path / "store")))
+    use_copy(fitted, tmp_path, monkeypatch)
     return store.find("good")
 
 

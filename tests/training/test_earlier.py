@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from command_line import call
+from fitted_store import fitting_in, use_copy
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -48,11 +48,7 @@ def write_digits(root: Path, digits: str, *, each: int) -> Path:
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `store/`, which has the model `photos` of the digits 0 to 3, its images and the cache."""
     folder = tmp_path_factory.mktemp("fitted")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BENTOML_HOME", str(folder / "store"))
-        patch.setenv("TRAINER_CACHE_DIR", str(folder / "cache"))
-        patch.setenv("BENTOML_DO_NOT_TRACK", "True")
-        patch.chdir(folder)
+    with fitting_in(folder):
         write_digits(folder / "photos", "0123", each=80)
         assert run([*FIT, "photos", "--model=branched_cnn", "--epochs=6"]) == 0
     return folder
@@ -61,9 +57,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def photos(fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.StoredModel:
     """The model `photos`, in a store of the test."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRAINER_CACHE_DIR", str(fitted / "cache"))
-    monkeypatch.setenv("BENTOML_HOME", str(shutil.copytree(fitted / "store", tmp_path / "store")))
+    use_copy(fitted, tmp_path, monkeypatch)
     return store.find("photos")
 
 

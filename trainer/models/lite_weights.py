@@ -38,7 +38,7 @@ class WeightsFile(NamedTuple):
 
     @property
     def path(self) -> Path:
-        """Where the file lies. Raises InputError if the package is not installed."""
+        """Path of the installed file. Raises InputError if the package is not installed."""
         try:
             return Path(str(files(self.package.replace("-", "_")) / "models" / self.name))
         except ModuleNotFoundError as error:
